@@ -1,1 +1,2 @@
-fn main(){}
+//! The vstgt binary: logger, command line, daemon, exit code.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Holds the `use` edges between rooms to the table in the crate documentation.

@@ -1,0 +1,11 @@
+//! The operating system, wrapped: mailboxes with a wake-up, the wait set of a reactor, the io_uring instance, file locks.
+//!
+//! # Contract
+//!
+//! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring) and in the thin system call wrappers,
+//! each with its argument.
+
+pub mod mailbox;
+pub mod pool;
+pub mod ring;
+pub mod wait;

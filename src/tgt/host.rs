@@ -1,0 +1,1 @@
+//! Hosts: the numbers by which events name a target-side HBA.
