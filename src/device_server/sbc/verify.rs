@@ -50,10 +50,8 @@ pub(in crate::device_server) fn write_and_verify(task: Task<'_>, transfer: Trans
     }
     let lu = lu.clone();
     Ok(Job::plan(move |buf, abort| {
-        each(extent, abort, |part| {
-            lu.image().write(part.offset, part.len, buf, part.offset - extent.offset, false)
-        })
-        .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)))?;
+        each(extent, abort, |part| lu.image().write(part.offset, part.len, buf, part.offset - extent.offset, false))
+            .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)))?;
         lu.image().flush().map_err(|e| sense(e, transfer.lba))?;
         compare(&lu, extent, check, buf, abort)?;
         Ok(Answer::good(extent.len))
@@ -61,13 +59,7 @@ pub(in crate::device_server) fn write_and_verify(task: Task<'_>, transfer: Trans
 }
 
 /// Reads `extent` and compares it with the Data-Out buffer as `check` says.
-fn compare(
-    lu: &Arc<Lu>,
-    extent: Extent,
-    check: ByteCheck,
-    buf: &IoBuf,
-    abort: &AbortFlag,
-) -> Result<(), Answer> {
+fn compare(lu: &Arc<Lu>, extent: Extent, check: ByteCheck, buf: &IoBuf, abort: &AbortFlag) -> Result<(), Answer> {
     let mut medium = step_buffer(extent);
     let mut data = match check {
         ByteCheck::None => Vec::new(),

@@ -237,11 +237,7 @@ fn write_same_refused_forms() {
     let b = Bench::new(MemImage::new(51_200).read_only());
     assert_eq!(b.data_out(&cdb10(0x41, 0, 0, 1), &[0; 512]), check(plain(SenseKey::DataProtect, 0x2700)));
     let b = Bench::new(MemImage::patterned(51_200).without_unmap());
-    assert_eq!(
-        b.data_out(&cdb10(0x41, WRITE_SAME_UNMAP, 0, 1), &[0; 512]),
-        check(invalid_field(1, 3)),
-        "LBPWS10 is 0"
-    );
+    assert_eq!(b.data_out(&cdb10(0x41, WRITE_SAME_UNMAP, 0, 1), &[0; 512]), check(invalid_field(1, 3)), "LBPWS10 is 0");
     // Zeros are written where they cannot be made otherwise.
     assert_eq!(b.data_out(&cdb10(0x41, 0, 0, 2), &[0; 512]), good(512));
     assert_eq!(b.image.calls(), [Call::Write(0, 1024, false)]);
