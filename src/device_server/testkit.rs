@@ -12,7 +12,6 @@ use crate::scsi::{Sense, Status};
 
 /// What a [`MemImage`] was asked to do, in order; offsets and lengths in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named after the methods of Image")]
 pub enum Call {
     Read(u64, u64),
     Write(u64, u64, bool),

@@ -99,7 +99,7 @@ fn buffers_and_limits() {
     assert_eq!(b.image.calls(), []);
     // 10b is reserved.
     assert_eq!(b.none(&cdb10(0x2f, 0b10 << 1, 0, 1)), check(invalid_field(1, 2)));
-    let big = Bench::new(MemImage::new(512).claiming(1 << 40));
+    let big = Bench::new(MemImage::new(512).claiming(1 << 42));
     assert_eq!(big.none(&cdb16(0x8f, BYTCHK_FULL, 0, 32_769)), check(invalid_field(10, 7)));
 }
 
