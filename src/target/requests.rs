@@ -195,6 +195,7 @@ impl Shard {
     pub(super) fn order_done(&mut self, order: &Order, rings: &mut EventRings) {
         match &order.work {
             Work::Create { request, nexus } => {
+                self.target.finish_create(nexus);
                 log_nexus("created", nexus);
                 nexus_response(request, 0, rings);
             }

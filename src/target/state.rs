@@ -94,6 +94,8 @@ enum Slot {
     Free,
     /// Given out as a name.
     Named(ItnId),
+    /// Not all shards know the nexus yet.
+    Creating(Arc<Nexus>),
     /// There is a nexus.
     Live(Arc<Nexus>),
     /// The nexus is being destroyed.
@@ -146,7 +148,7 @@ impl Target {
         let table = self.table();
         let live = table.slots.iter().filter_map(|slot| match slot {
             Slot::Live(nexus) | Slot::Ending(nexus) => Some((nexus.itn_id, nexus.initiator)),
-            Slot::Free | Slot::Named(_) => None,
+            Slot::Free | Slot::Named(_) | Slot::Creating(_) => None,
         });
         live.collect()
     }
@@ -160,7 +162,7 @@ impl Target {
         let mut table = self.table();
         let made = self.try_create(&table, req);
         match &made {
-            Ok(nexus) => table.put(slot_of(req.itn_id), Slot::Live(Arc::clone(nexus))),
+            Ok(nexus) => table.put(slot_of(req.itn_id), Slot::Creating(Arc::clone(nexus))),
             Err(_) => table.give_up(req.itn_id),
         }
         made
@@ -173,14 +175,14 @@ impl Target {
         let free = match table.slots.get(slot_of(req.itn_id)) {
             None | Some(Slot::Free) => true,
             Some(Slot::Named(id)) => *id == req.itn_id,
-            Some(Slot::Live(_) | Slot::Ending(_)) => false,
+            Some(Slot::Creating(_) | Slot::Live(_) | Slot::Ending(_)) => false,
         };
         if req.max_cmds == 0 || !free {
             return Err(-libc::EINVAL);
         }
         let port = (req.host_no, req.initiator_id);
         let taken = table.slots.iter().any(|slot| match slot {
-            Slot::Live(nexus) | Slot::Ending(nexus) => (nexus.host_no, nexus.initiator) == port,
+            Slot::Creating(n) | Slot::Live(n) | Slot::Ending(n) => (n.host_no, n.initiator) == port,
             Slot::Free | Slot::Named(_) => false,
         });
         if taken {
@@ -198,7 +200,13 @@ impl Target {
         )))
     }
 
-    /// Begins to destroy a nexus; `Err` is the answer: -ENOENT, there is none, or it is being destroyed.
+    /// All shards know the nexus: it exists.
+    pub(super) fn finish_create(&self, nexus: &Arc<Nexus>) {
+        self.table().put(slot_of(nexus.itn_id), Slot::Live(Arc::clone(nexus)));
+    }
+
+    /// Begins to destroy a nexus; `Err` is the answer: -ENOENT, there is none (its `IT_NEXUS_REQ` was not answered yet), or it
+    /// is being destroyed.
     pub(super) fn begin_destroy(&self, req: &ItNexusReq) -> Result<Arc<Nexus>, i32> {
         let mut table = self.table();
         let slot = table.slots.get_mut(slot_of(req.itn_id)).ok_or(-libc::ENOENT)?;

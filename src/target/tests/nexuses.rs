@@ -85,6 +85,20 @@ fn a_name_of_the_hba_s_own_choice_works() {
 }
 
 #[test]
+fn a_nexus_that_is_not_there_yet_cannot_be_destroyed() {
+    let mut rig = Rig::new(2, vec![mapped(0, 0, &unit())]);
+    let itn_id = rig.request_nexus(0, HOST, 1);
+    rig.request_destroy(1, itn_id);
+    assert_eq!(rig.nexus_response(1), Some((itn_id, -libc::ENOENT)));
+    assert_eq!(rig.target.nexuses(), []);
+    let twin = rig.request_nexus(0, HOST, 1);
+    assert_eq!(rig.nexus_response(0), Some((twin, -libc::EEXIST)));
+    rig.settle();
+    assert_eq!(rig.nexus_response(0), Some((itn_id, 0)));
+    assert_eq!(rig.target.nexuses(), [(itn_id, port(1))]);
+}
+
+#[test]
 fn a_port_that_comes_back_learns_that_it_was_lost() {
     let mut rig = Rig::new(2, vec![mapped(0, 0, &unit())]);
     let itn_id = rig.login(1);
