@@ -168,6 +168,27 @@ fn wrong_tags_are_refused_and_harm_nobody() {
 }
 
 #[test]
+fn cmd_done_frees_only_the_command_it_names() {
+    let (mut rig, itn_id) = rig();
+    rig.prompt = false;
+    let tag = rig.send(0, itn_id, at(0, 0), TEST_UNIT_READY, IoBuf::empty());
+    let stale = Tag::new(0, tag.queue(), tag.head(), tag.generation().wrapping_sub(1));
+    rig.send_as(stale, itn_id, at(0, 0), TEST_UNIT_READY, IoBuf::empty());
+    rig.done(stale);
+    assert_eq!(rig.tasks(), 1, "the refused command's CMD_DONE is not the task's");
+    rig.done(tag);
+    assert_eq!(rig.tasks(), 0);
+    // A task that is not answered is not freed by anything.
+    let tag = rig.read(0, itn_id, at(0, 0));
+    rig.send_as(tag, itn_id, at(0, 0), TEST_UNIT_READY, IoBuf::empty());
+    rig.done(tag);
+    assert_eq!(rig.tasks(), 1);
+    rig.reactor(0).answers.clear();
+    rig.complete(tag, Ok(()));
+    assert_eq!(rig.answer(tag).result.status, Status::Good);
+}
+
+#[test]
 fn a_job_answers_by_mail() {
     let (mut rig, itn_id) = rig();
     let tag = rig.send(1, itn_id, at(0, 0), VERIFY, IoBuf::owned(512, Direction::Out));
