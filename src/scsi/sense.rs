@@ -49,6 +49,18 @@ pub struct FieldPointer {
     pub bit: Option<u8>,
 }
 
+impl FieldPointer {
+    /// To the CDB field whose most significant bit is `bit` of byte `byte`.
+    pub const fn cdb(byte: u16, bit: u8) -> FieldPointer {
+        FieldPointer { in_cdb: true, byte, bit: Some(bit) }
+    }
+
+    /// To the parameter-list field whose most significant bit is `bit` of byte `byte`.
+    pub const fn parameter_list(byte: u16, bit: u8) -> FieldPointer {
+        FieldPointer { in_cdb: false, byte, bit: Some(bit) }
+    }
+}
+
 /// One error or unit attention condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sense {
@@ -68,8 +80,53 @@ impl Sense {
         Sense { key, code, information: None, field: None }
     }
 
+    /// ILLEGAL REQUEST.
+    pub const fn illegal_request(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::IllegalRequest, code)
+    }
+
+    /// UNIT ATTENTION.
+    pub const fn unit_attention(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::UnitAttention, code)
+    }
+
+    /// NOT READY.
+    pub const fn not_ready(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::NotReady, code)
+    }
+
+    /// DATA PROTECT.
+    pub const fn data_protect(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::DataProtect, code)
+    }
+
+    /// ABORTED COMMAND.
+    pub const fn aborted_command(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::AbortedCommand, code)
+    }
+
+    /// ILLEGAL REQUEST, INVALID FIELD IN CDB.
+    pub const fn invalid_field_in_cdb(field: FieldPointer) -> Sense {
+        Sense::illegal_request(AdditionalSense::INVALID_FIELD_IN_CDB).with_field(field)
+    }
+
+    /// ILLEGAL REQUEST, INVALID FIELD IN PARAMETER LIST.
+    pub const fn invalid_field_in_parameter_list(field: FieldPointer) -> Sense {
+        Sense::illegal_request(AdditionalSense::INVALID_FIELD_IN_PARAMETER_LIST).with_field(field)
+    }
+
+    /// ILLEGAL REQUEST, LOGICAL BLOCK ADDRESS OUT OF RANGE, pointing at the field that says so.
+    pub const fn lba_out_of_range(field: FieldPointer) -> Sense {
+        Sense::illegal_request(AdditionalSense::LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE).with_field(field)
+    }
+
     /// The same with its INFORMATION field.
     pub const fn with_information(self, information: u64) -> Sense {
         Sense { information: Some(information), ..self }
+    }
+
+    /// The same with its field pointer.
+    pub const fn with_field(self, field: FieldPointer) -> Sense {
+        Sense { field: Some(field), ..self }
     }
 }
