@@ -5,7 +5,10 @@
 //! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring) and in the thin system call wrappers,
 //! each with its argument.
 
+pub mod fd;
 pub mod mailbox;
 pub mod pool;
+pub mod rate_limit;
 pub mod ring;
+pub mod unix_socket;
 pub mod wait;
