@@ -12,5 +12,7 @@
 //! * The session knows nothing of SCSI.
 
 mod device;
+mod hangup;
 
 pub use device::*;
+pub use hangup::Hangup;
