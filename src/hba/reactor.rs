@@ -271,7 +271,7 @@ impl Reactor {
             queue.state = State::Broken;
             queue.signal_error();
             if let Some(s) = self.sessions.get(queue.session).and_then(Option::as_ref) {
-                crate::sys::rate_limit::warn(&format!("{}: ring {} is broken: {why}", s.initiator, queue.ring_index));
+                s.limit.warn(format_args!("{}: ring {} is broken: {why}", s.initiator, queue.ring_index));
             }
         }
         false

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::mail::{OpenSession, Reply, SessionId, answer};
 use crate::mem::SnapshotSet;
+use crate::sys::rate_limit::RateLimit;
 use crate::tgt::{HostNo, ItnId};
 use crate::vhost_user::Hangup;
 
@@ -25,6 +26,8 @@ pub struct Session {
     pub memory_waiters: Vec<Reply<()>>,
     /// Ends the connection.
     pub hangup: Hangup,
+    /// Budget for log lines that the guest causes.
+    pub limit: RateLimit,
 }
 
 impl Session {
@@ -39,6 +42,7 @@ impl Session {
             queues: Vec::new(),
             memory_waiters: Vec::new(),
             hangup: open.hangup,
+            limit: RateLimit::per_peer(),
         }
     }
 

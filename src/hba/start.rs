@@ -17,7 +17,7 @@ use crate::sys::pool::Pool;
 use crate::sys::ring::Ring;
 use crate::sys::wait::{EpollWait, UringWait, Wait};
 use crate::target::{Post, Shard, ShardMail, Spawn, Target};
-use crate::tgt::{EventRings, HostNo};
+use crate::tgt::{EventRings, HostNo, KEvent, Tap, UEvent};
 use crate::vhost_user::{Device, Hangup};
 
 /// Entries of a reactor's io_uring: what may be submitted in one go. More is submitted in several.
@@ -289,10 +289,24 @@ impl Start {
         let shard = Shard::new(self.index, self.target, post, self.jobs as Arc<dyn Spawn>);
         let mut rings = EventRings::new();
         if self.trace_events {
-            let index = self.index;
-            rings.set_tap(Box::new(move |event| log::debug!("reactor {index}: {event}")));
+            rings.set_tap(Some(Box::new(LogTap { reactor: self.index })));
         }
         let (index, mailbox, post) = (self.index, self.mailbox, self.letters);
         Reactor::new(Parts { index, wait, mailbox, post, io, shard, rings })
+    }
+}
+
+/// Writes every event to the log.
+struct LogTap {
+    reactor: u8,
+}
+
+impl Tap for LogTap {
+    fn tx(&mut self, event: &KEvent) {
+        log::debug!("reactor {}: tx {event:?}", self.reactor);
+    }
+
+    fn rx(&mut self, event: &UEvent) {
+        log::debug!("reactor {}: rx {event:?}", self.reactor);
     }
 }

@@ -10,5 +10,6 @@ pub mod mailbox;
 pub mod pool;
 pub mod rate_limit;
 pub mod ring;
+pub mod signals;
 pub mod unix_socket;
 pub mod wait;
