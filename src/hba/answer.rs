@@ -3,10 +3,10 @@
 use super::queue::Slot;
 use super::reactor::Reactor;
 use crate::mem::Direction;
-use crate::scsi::CommandResult;
+use crate::scsi::{CommandResult, HostByte};
 use crate::srp;
 use crate::tgt::{CmdAnswer, CmdRsp, Tag};
-use crate::virtio_scsi::{CommandResponse, Response};
+use crate::virtio_scsi::{CommandResponse, ResponseCode, command_response};
 
 impl Reactor {
     /// The target answered a command.
@@ -24,27 +24,24 @@ impl Reactor {
         let data_len = answer.buf.len();
         let direction = answer.buf.direction();
         slot.spare = session.snapshots.release(answer.buf);
-        let result = CommandResult::from_tgt(rsp.result);
-        let iu = srp::Rsp::for_command(
-            slot.command.id(),
-            result.status,
-            u64::from(rsp.len),
-            data_len,
-            direction,
-            answer.sense.as_deref().unwrap_or_default(),
-        );
-        let response = CommandResponse::from_srp(&iu, result.host);
-        let written = slot.command.respond(&response, session.snapshots.map());
-        let moved = if direction == Direction::In { u64::from(rsp.len).min(data_len) } else { 0 };
-        self.finish_chain(tag, u32::try_from(moved).unwrap_or(u32::MAX).saturating_add(written));
+        let result = CommandResult::try_from(rsp.result).unwrap_or(CommandResult::host(HostByte::Error));
+        let sense = answer.sense.as_deref().unwrap_or_default();
+        let moved = u64::from(rsp.len);
+        let mut iu = srp::Rsp::to_command(slot.command.id, result, moved, data_len, direction, sense);
+        iu.req_lim_delta = session.credit.give_back();
+        let response = command_response(result, u32::try_from(data_len).unwrap_or(u32::MAX), moved, iu.sense);
+        let written = slot.command.response.write_command(session.snapshots.map(), &response);
+        let data_in = if direction == Direction::In { moved.min(data_len) } else { 0 };
+        self.finish_chain(tag, u32::try_from(data_in).unwrap_or(u32::MAX).saturating_add(written));
     }
 
     /// Answers a command that never became one.
-    pub(super) fn refuse(&mut self, tag: Tag, response: Response) {
+    pub(super) fn refuse(&mut self, tag: Tag, response: ResponseCode) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(tag.queue())) else { return };
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
         let Some(slot) = queue.slots.get_mut(usize::from(tag.head())) else { return };
-        let written = slot.command.respond(&CommandResponse::refusal(response), session.snapshots.map());
+        let response = CommandResponse { response, ..CommandResponse::default() };
+        let written = slot.command.response.write_command(session.snapshots.map(), &response);
         self.finish_chain(tag, written);
     }
 

@@ -3,20 +3,16 @@
 use super::queue::Role;
 use super::reactor::Reactor;
 use crate::mem::Direction;
-use crate::scsi::Lun;
 use crate::srp;
 use crate::tgt::{CmdData, CmdReq, KEvent, Tag};
-use crate::virtio_scsi::{ChainError, ChainStatus, Response};
+use crate::virtio_scsi::{ChainDefect, ChainError, CommandRequest, ResponseCode, wire};
 
 /// CDBs of these operation codes may be longer than 16 bytes (SPC-4 4.3: variable length and extended).
 const LONG_CDB: [u8; 2] = [0x7e, 0x7f];
 
-/// Bytes of a CDB that travel in `scb`.
-const SCB_LEN: usize = 16;
-
 impl Reactor {
     /// Takes charge of the chain that queue `number` just popped.
-    pub(super) fn on_chain(&mut self, number: u16, status: ChainStatus) {
+    pub(super) fn on_chain(&mut self, number: u16, chain: Result<(), ChainDefect>) {
         let Some(queue) = self.queues.get_mut(usize::from(number)).and_then(Option::as_mut) else { return };
         let head = queue.chain.head;
         let Some(slot) = queue.slots.get_mut(usize::from(head)) else {
@@ -31,7 +27,7 @@ impl Reactor {
         slot.generation = slot.generation.wrapping_add(1);
         let tag = Tag::new(self.index, number, head, slot.generation);
         queue.outstanding += 1;
-        if let ChainStatus::Broken(why) = status {
+        if let Err(why) = chain {
             log::debug!("ring {}: chain {head}: {why}", queue.ring_index);
             self.finish_chain(tag, 0);
             return;
@@ -49,17 +45,18 @@ impl Reactor {
         let Some(slot) = queue.slots.get_mut(usize::from(tag.head())) else { return };
         let map = session.snapshots.map();
         if map.poisoned() {
-            let why = format!("{}: its memory file was shrunk; the connection is dropped", session.initiator);
-            session.hangup.hang_up();
-            self.break_ring(tag.queue(), &why);
+            if let Some(hangup) = &session.hangup {
+                hangup.hang_up("the file behind its guest memory was shrunk");
+            }
+            self.break_ring(tag.queue(), "guest memory is gone");
             self.finish_chain(tag, 0);
             return;
         }
-        match slot.command.parse(&queue.chain, map) {
+        match slot.command.parse(&queue.chain, map, wire::CDB_SIZE, wire::DEFAULT_SENSE_SIZE) {
             Ok(()) => {}
             Err(ChainError::Answerable(why)) => {
                 log::debug!("{}: a command chain is refused: {why}", session.initiator);
-                self.refuse(tag, Response::Failure);
+                self.refuse(tag, ResponseCode::Failure);
                 return;
             }
             Err(ChainError::Unanswerable(why)) => {
@@ -68,8 +65,11 @@ impl Reactor {
                 return;
             }
         }
-        let iu = slot.command.information_unit();
-        let (direction, descriptors) = match (iu.data_out.descriptors(), iu.data_in.descriptors()) {
+        let Ok(iu) = information_unit(&slot.command) else {
+            self.refuse(tag, ResponseCode::Failure);
+            return;
+        };
+        let (direction, descriptors) = match (iu.data_out.pieces(), iu.data_in.pieces()) {
             ([], []) => (Direction::None, &[][..]),
             (out, []) => (Direction::Out, out),
             (_, data_in) => (Direction::In, data_in),
@@ -77,21 +77,39 @@ impl Reactor {
         let pieces = descriptors.iter().map(|d: &srp::DirectDescriptor| (d.va, d.len));
         let Ok(buf) = session.snapshots.resolve(direction, pieces, std::mem::take(&mut slot.spare)) else {
             log::debug!("{}: a data buffer lies outside guest memory", session.initiator);
-            self.refuse(tag, Response::Failure);
+            self.refuse(tag, ResponseCode::Failure);
             return;
         };
-        let mut scb = [0; SCB_LEN];
-        scb.copy_from_slice(&iu.cdb[..SCB_LEN]);
-        let cdb_tail = LONG_CDB.contains(&scb[0]).then(|| iu.additional_cdb.into());
+        if session.credit.take().is_err() {
+            // More chains than descriptors cannot be outstanding; if they were, this is what SAM says to it.
+            slot.spare = session.snapshots.release(buf);
+            self.refuse(tag, ResponseCode::Busy);
+            return;
+        }
+        let scb = iu.scb();
+        let cdb_tail = LONG_CDB.contains(&scb[0]).then(|| iu.additional_cdb().into());
         let event = KEvent::CmdReq(CmdReq {
             host_no: session.host_no,
             data_len: u32::try_from(buf.len()).unwrap_or(u32::MAX),
             itn_id: session.itn_id,
             scb,
-            lun: Lun(iu.lun.0),
-            attribute: iu.attribute.to_tgt(),
+            lun: iu.lun,
+            attribute: iu.attribute.tgt_code(),
             tag,
         });
         self.post_request(event, Some(CmdData { buf, cdb_tail }));
     }
+}
+
+/// The SRP_CMD information unit that a virtio-scsi command is: its data-buffer descriptors are the guest's own.
+fn information_unit(command: &CommandRequest) -> Result<srp::Cmd<'_>, srp::IuError> {
+    Ok(srp::Cmd {
+        notify: srp::SolicitedNotification::default(),
+        tag: command.id,
+        lun: command.lun,
+        attribute: command.task_attr,
+        cdb: &command.cdb,
+        data_out: srp::Buffers::of(&command.data_out)?,
+        data_in: srp::Buffers::of(&command.data_in)?,
+    })
 }

@@ -21,7 +21,7 @@ pub struct Connection {
     port: Arc<InitiatorPort>,
     letters: Arc<Letters>,
     request_queues: u16,
-    hangup: Hangup,
+    hangup: Option<Hangup>,
     map: Arc<MemoryMap>,
     itn_id: Option<ItnId>,
     /// Which reactor each running ring is on.
@@ -32,13 +32,13 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that has not started rings. `request_queues` is how many it may use.
-    pub fn new(port: Arc<InitiatorPort>, letters: Arc<Letters>, request_queues: u16, hangup: Hangup) -> Connection {
+    pub fn new(port: Arc<InitiatorPort>, letters: Arc<Letters>, request_queues: u16) -> Connection {
         Connection {
             id: NEXT_SESSION.fetch_add(1, Ordering::Relaxed),
             port,
             letters,
             request_queues,
-            hangup,
+            hangup: None,
             map: Arc::default(),
             itn_id: None,
             rings: BTreeMap::new(),
@@ -63,6 +63,7 @@ impl Connection {
             initiator: Arc::clone(self.port.name()),
             host_no: self.port.host_no(),
             itn_id,
+            max_cmds: self.port.max_cmds(),
             map: Arc::clone(&self.map),
             hangup: self.hangup.clone(),
         };
@@ -92,6 +93,10 @@ impl Connection {
 }
 
 impl Device for Connection {
+    fn connected(&mut self, hangup: Hangup) {
+        self.hangup = Some(hangup);
+    }
+
     fn features(&self) -> u64 {
         virtio_scsi::OFFERED_FEATURES
     }

@@ -10,7 +10,7 @@ use super::queue::Role;
 use super::reactor::Reactor;
 use crate::scsi::{FunctionResponse, Lun, TaskManagementFunction};
 use crate::tgt::{KEvent, Tag, TskMgmtReq, TskMgmtRsp};
-use crate::virtio_scsi::{ControlRequest, Response};
+use crate::virtio_scsi::{ChainError, ControlFunction, ResponseCode, function_response};
 
 /// Searches under way for tasks that functions of this reactor's control queues name.
 #[derive(Debug, Default)]
@@ -39,31 +39,37 @@ impl Reactor {
         let Some(slot) = queue.slots.get_mut(usize::from(request.head())) else { return };
         slot.functions = 0;
         slot.function_result = None;
-        let parsed = match ControlRequest::parse(&queue.chain, session.snapshots.map()) {
-            Ok(parsed) => parsed,
-            Err(why) => {
+        match slot.control.parse(&queue.chain, session.snapshots.map()) {
+            Ok(()) => {}
+            Err(ChainError::Answerable(why)) => {
+                log::debug!("{}: a control request is refused: {why}", session.initiator);
+                let written = slot.control.reject(session.snapshots.map());
+                self.finish_chain(request, written);
+                return;
+            }
+            Err(ChainError::Unanswerable(why)) => {
                 log::debug!("{}: a control request cannot be answered: {why}", session.initiator);
                 self.finish_chain(request, 0);
                 return;
             }
+        }
+        let (function, lun, id) = match slot.control.function {
+            ControlFunction::TaskManagement { function, lun, id } => (function, lun, id),
+            ControlFunction::AsyncQuery { .. } | ControlFunction::AsyncSubscribe { .. } => {
+                // There are no asynchronous events to subscribe to: none of those asked for is.
+                let written = slot.control.response.write_async(session.snapshots.map(), 0, ResponseCode::Ok);
+                self.finish_chain(request, written);
+                return;
+            }
         };
-        let (session_id, management) = (session.id, parsed.task_management());
-        let malformed = parsed.is_notification();
-        slot.control = Some(parsed);
-        let Some(management) = management else {
-            // Asynchronous notification is answered at once: there are no events to subscribe to. What is neither is
-            // malformed or unknown.
-            self.finish_control(request, if malformed { Response::Ok } else { Response::Failure });
+        let Some(function) = function else {
+            self.finish_function(request, FunctionResponse::Rejected);
             return;
         };
-        let Some(function) = management.function else {
-            self.finish_control(request, Response::FunctionRejected);
-            return;
-        };
-        let lun = management.lun;
+        let session_id = session.id;
         match function {
             TaskManagementFunction::AbortTask | TaskManagementFunction::QueryTask => {
-                self.search(request, session_id, function, lun, management.id);
+                self.search(request, session_id, function, lun, id);
             }
             _ => {
                 // What was posted before the function cannot start after it.
@@ -96,7 +102,7 @@ impl Reactor {
                 continue;
             }
             for (head, slot) in queue.slots.iter().enumerate() {
-                if slot.busy && slot.command.id() == id && slot.command.lun() == lun {
+                if slot.busy && slot.command.id == id && slot.command.lun == lun {
                     found.push(Tag::new(self.index, number as u16, head as u16, slot.generation));
                 }
             }
@@ -154,20 +160,18 @@ impl Reactor {
         if slot.functions > 0 {
             return;
         }
-        let response = FunctionResponse::try_from(worst).unwrap_or(FunctionResponse::Failed);
-        self.finish_control(request, Response::from(response));
+        self.finish_function(request, FunctionResponse::try_from(worst).unwrap_or(FunctionResponse::Failed));
     }
 
-    fn finish_control(&mut self, request: Tag, response: Response) {
+    /// SRP_TSK_MGMT is answered by an SRP_RSP with a response code, and that by a byte on the control queue.
+    fn finish_function(&mut self, request: Tag, response: FunctionResponse) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(request.queue())) else { return };
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
         let Some(slot) = queue.slots.get_mut(usize::from(request.head())).filter(|s| is_current(s, request)) else {
             return;
         };
-        let written = match slot.control.take() {
-            Some(control) => control.respond(response, session.snapshots.map()),
-            None => 0,
-        };
+        let map = session.snapshots.map();
+        let written = slot.control.response.write_task_management(map, function_response(response));
         self.finish_chain(request, written);
     }
 }

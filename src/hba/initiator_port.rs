@@ -23,6 +23,9 @@ use crate::vhost_user::StartError;
 /// Bits of an `itn_id` that hold the initiator port's number; the rest counts its nexuses.
 const PORT_BITS: u32 = 16;
 
+/// The information unit length that a login asks for, in bytes: a CMD with as many descriptors as a ring has.
+const LOGIN_IU_LEN: u32 = 4096;
+
 /// An initiator port.
 pub struct InitiatorPort {
     name: Arc<str>,
@@ -98,6 +101,11 @@ impl InitiatorPort {
         self.host_no
     }
 
+    /// The request limit that its logins are granted.
+    pub fn max_cmds(&self) -> u32 {
+        self.max_cmds
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +118,7 @@ impl InitiatorPort {
             log::warn!(
                 "{}: login rejected: another live connection of this initiator port is running (SRP_LOGIN_REJ {:#x})",
                 self.name,
-                srp::LoginRejReason::CannotAssociate as u32,
+                srp::RejectReason::CannotAssociate as u32,
             );
             return Err(StartError::LoginRejected(format!(
                 "initiator port '{}' is in use by another live connection; give each guest a socket of its own",
@@ -134,16 +142,23 @@ impl InitiatorPort {
     }
 
     fn create(&self, itn_id: ItnId) -> Result<(), StartError> {
-        let request = srp::LoginReq::new(itn_id, self.id, self.target_port);
+        let request = srp::LoginReq {
+            tag: itn_id,
+            req_it_iu_len: LOGIN_IU_LEN,
+            formats: srp::FormatSet::ALL,
+            multi_channel: false,
+            initiator: self.id,
+            target: self.target_port,
+        };
         let login = |reply| {
             let (host_no, max_cmds) = (self.host_no, self.max_cmds);
             Mail::Login(Box::new(Login { request, host_no, itn_id, max_cmds, reply }))
         };
         match self.letters.ask(self.home, login) {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(rejection)) => {
-                log::warn!("{}: login rejected: {rejection}", self.name);
-                Err(StartError::LoginRejected(rejection.to_string()))
+            Some(srp::LoginAnswer::Accepted(_)) => Ok(()),
+            Some(srp::LoginAnswer::Rejected(rejection)) => {
+                log::warn!("{}: login rejected: {:?}", self.name, rejection.reason);
+                Err(StartError::LoginRejected(format!("{:?}", rejection.reason)))
             }
             None => Err(StartError::ShuttingDown),
         }

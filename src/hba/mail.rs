@@ -129,10 +129,12 @@ pub struct OpenSession {
     pub host_no: HostNo,
     /// Its nexus.
     pub itn_id: ItnId,
+    /// The request limit that its login granted.
+    pub max_cmds: u32,
     /// Its memory.
     pub map: Arc<MemoryMap>,
     /// Ends the connection.
-    pub hangup: Hangup,
+    pub hangup: Option<Hangup>,
 }
 
 /// A ring to take over.
@@ -156,5 +158,5 @@ pub struct Login {
     /// How many commands the initiator may have outstanding.
     pub max_cmds: u32,
     /// Gets LOGIN_RSP or LOGIN_REJ.
-    pub reply: Reply<Result<srp::LoginRsp, srp::LoginRej>>,
+    pub reply: Reply<srp::LoginAnswer>,
 }

@@ -40,7 +40,7 @@ pub struct Slot {
     /// The command, on a request queue.
     pub command: CommandRequest,
     /// The request, on the control queue.
-    pub control: Option<ControlRequest>,
+    pub control: ControlRequest,
     /// On the control queue: how many TSK_MGMT_RSPs are still to come for it.
     pub functions: u32,
     /// On the control queue: the outcome so far.

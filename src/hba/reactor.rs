@@ -15,7 +15,7 @@ use crate::sys::wait::Wait;
 use crate::target::{Post, Shard};
 use crate::tgt::{CmdDone, EventRings, KEvent, RxSlot, TxSlot, UEvent};
 use crate::vhost_user::StartError;
-use crate::virtio_scsi::{RingSetup, SplitRing};
+use crate::virtio_scsi::{Popped, RingSetup, SplitRing};
 
 /// How many chains one queue may bring in one turn, so that a busy guest does not starve the others.
 const BUDGET: usize = 128;
@@ -246,11 +246,15 @@ impl Reactor {
                 return true;
             }
             match queue.ring.pop(&mut queue.chain) {
-                Ok(Some(status)) => {
+                Ok(Popped::Chain) => {
                     left -= 1;
-                    self.on_chain(number, status);
+                    self.on_chain(number, Ok(()));
                 }
-                Ok(None) => match queue.ring.enable_kicks() {
+                Ok(Popped::Malformed(why)) => {
+                    left -= 1;
+                    self.on_chain(number, Err(why));
+                }
+                Ok(Popped::Empty) => match queue.ring.enable_kicks() {
                     Ok(true) => queue.ring.disable_kicks(),
                     Ok(false) => {
                         queue.more = false;

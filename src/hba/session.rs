@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::mail::{OpenSession, Reply, SessionId, answer};
 use crate::mem::SnapshotSet;
+use crate::srp::Credit;
 use crate::sys::rate_limit::RateLimit;
 use crate::tgt::{HostNo, ItnId};
 use crate::vhost_user::Hangup;
@@ -25,7 +26,9 @@ pub struct Session {
     /// Who waits until nothing touches memory that is gone.
     pub memory_waiters: Vec<Reply<()>>,
     /// Ends the connection.
-    pub hangup: Hangup,
+    pub hangup: Option<Hangup>,
+    /// The request limit that the login granted, for the rings here.
+    pub credit: Credit,
     /// Budget for log lines that the guest causes.
     pub limit: RateLimit,
 }
@@ -42,6 +45,7 @@ impl Session {
             queues: Vec::new(),
             memory_waiters: Vec::new(),
             hangup: open.hangup,
+            credit: Credit::new(open.max_cmds),
             limit: RateLimit::per_peer(),
         }
     }

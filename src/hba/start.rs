@@ -18,7 +18,7 @@ use crate::sys::ring::Ring;
 use crate::sys::wait::{EpollWait, UringWait, Wait};
 use crate::target::{Post, Shard, ShardMail, Spawn, Target};
 use crate::tgt::{EventRings, HostNo, KEvent, Tap, UEvent};
-use crate::vhost_user::{Device, Hangup};
+use crate::vhost_user::MakeDevice;
 
 /// Entries of a reactor's io_uring: what may be submitted in one go. More is submitted in several.
 const RING_ENTRIES: u32 = 1024;
@@ -224,11 +224,9 @@ impl Hba {
     }
 
     /// What makes the devices behind the connections of `port`.
-    pub fn connect(&self, port: Arc<InitiatorPort>) -> impl FnMut(Hangup) -> Box<dyn Device> + Send + use<> {
+    pub fn connect(&self, port: Arc<InitiatorPort>) -> MakeDevice {
         let (letters, request_queues) = (Arc::clone(&self.letters), self.request_queues);
-        move |hangup| {
-            Box::new(Connection::new(Arc::clone(&port), Arc::clone(&letters), request_queues, hangup)) as Box<dyn Device>
-        }
+        Box::new(move || Box::new(Connection::new(Arc::clone(&port), Arc::clone(&letters), request_queues)))
     }
 
     /// Ends all nexuses, then the reactors. To be called when no session is left.

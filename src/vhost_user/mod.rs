@@ -12,7 +12,5 @@
 //! * The session knows nothing of SCSI.
 
 mod device;
-mod hangup;
 
 pub use device::*;
-pub use hangup::Hangup;
