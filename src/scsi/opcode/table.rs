@@ -78,7 +78,7 @@ pub(super) static ROWS: [Row; COUNT] = [
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
-        reservation: Reservation::SPC2_ONLY,
+        reservation: Reservation::READS,
         decode: decode::mode_sense6,
     },
     Row {
@@ -221,7 +221,7 @@ pub(super) static ROWS: [Row; COUNT] = [
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
-        reservation: Reservation::SPC2_ONLY,
+        reservation: Reservation::READS,
         decode: decode::mode_sense10,
     },
     Row {
@@ -347,7 +347,7 @@ pub(super) static ROWS: [Row; COUNT] = [
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
-        reservation: Reservation::SPC2_ONLY,
+        reservation: Reservation::READS,
         decode: decode::report_supported_operation_codes,
     },
     Row {
@@ -358,7 +358,7 @@ pub(super) static ROWS: [Row; COUNT] = [
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
-        reservation: Reservation::SPC2_ONLY,
+        reservation: Reservation::READS,
         decode: decode::report_supported_task_management_functions,
     },
     Row {
