@@ -6,23 +6,27 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::backing::{self, Image, OpenOptions};
 use crate::config::{Config, ConfigError, SocketConfig, UnitConfig, WaitChoice};
 use crate::hba::{Hba, HbaError, HbaSetup, WaitKind};
-use crate::lu::{Lu, LuSetup};
+use crate::lu::{self, Lu, LuSetup};
 use crate::srp::PortId;
 use crate::sys::signals::Termination;
 use crate::sys::wait::probe_io_uring;
 use crate::target::{Target, TargetError, TargetSetup, UnitMapping};
 use crate::tgt::HostNo;
-use crate::vhost_user::{Endpoint, Listener, ListenError, Server};
+use crate::vhost_user::{DEFAULT_MODE, Endpoint, Inherited, ListenError, Listener, Options, Server};
 
 /// The one host that all sockets are on: one Scsi_Host with many initiators.
 const HOST: HostNo = 0;
 
 /// The target port's name, from which its SRP identifier is made.
 const TARGET_PORT: &str = "vstgt";
+
+/// How long sessions may take to drain when the process ends; then it ends without them.
+const STOP_BOUND: Duration = Duration::from_secs(10);
 
 /// Why the daemon could not start, in one line for the person who started it.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,9 @@ pub enum Error {
     /// `--wait io_uring` where there is none.
     #[error("--wait io_uring: this system does not allow io_uring (use --wait epoll or auto)")]
     NoIoUring,
+    /// Guests' commands did not end in time.
+    #[error("commands did not end in time (a disk that hangs?); ended without waiting for them")]
+    Undrained,
     /// Signals or threads are not to be had.
     #[error("{what}: {source}")]
     System {
@@ -67,7 +74,6 @@ pub enum Error {
 pub fn run(config: Config) -> Result<(), Error> {
     let system = |what| move |source| Error::System { what, source };
     let termination = Termination::block().map_err(system("cannot block signals"))?;
-    crate::mem::install_sigbus_handler().map_err(system("cannot handle SIGBUS"))?;
     let images = images(&config)?;
     let units = units(&config, &images)?;
     let initiators: Vec<String> = config.endpoints.iter().map(|e| e.initiator.clone()).collect();
@@ -84,6 +90,11 @@ pub fn run(config: Config) -> Result<(), Error> {
         trace_events: config.trace_events,
     })?;
     let served = serve(&config, &hba, &initiators, &termination);
+    if matches!(served, Err(Error::Undrained)) {
+        // Reactors still own guests' commands: to wait for them would be to wait for ever. Nothing that was answered is lost
+        // with them, for what was promised to be durable is.
+        return served;
+    }
     hba.stop();
     for (image, unit) in images.iter().zip(&config.units) {
         if !image.capabilities().read_only
@@ -99,20 +110,24 @@ pub fn run(config: Config) -> Result<(), Error> {
 fn serve(config: &Config, hba: &Hba, initiators: &[String], termination: &Termination) -> Result<(), Error> {
     let mut endpoints = Vec::new();
     for (port, e) in hba.add_ports(initiators).into_iter().zip(&config.endpoints) {
-        let listener = match &e.socket {
-            SocketConfig::Path(path) => Listener::bind(path)?,
-            SocketConfig::Fd(fd) => Listener::from_fd(*fd)?,
+        let source = match &e.socket {
+            SocketConfig::Path(path) => Inherited::Listening(Listener::bind(path, DEFAULT_MODE)?),
+            SocketConfig::Fd(fd) => Inherited::take(*fd)?,
         };
-        endpoints.push(Endpoint { listener, name: e.initiator.clone(), make_device: Box::new(hba.connect(port)) });
+        endpoints.push(Endpoint { source, name: e.initiator.clone(), make_device: hba.connect(port) });
     }
-    let server = Server::start(endpoints).map_err(|source| Error::System { what: "cannot start serving", source })?;
+    let system = |what| move |source| Error::System { what, source };
+    // A process whose every socket was one connection has nothing to do once they are over.
+    let on_exhausted: Box<dyn FnOnce() + Send> = Box::new(Termination::raise);
+    let options = Options { on_exhausted: Some(on_exhausted), ..Options::default() };
+    let server = Server::start(endpoints, options).map_err(system("cannot start serving"))?;
     log::info!("serving {} logical units on {} sockets", config.units.len(), config.endpoints.len());
     let signal = termination.wait();
-    server.stop();
-    match signal {
-        Ok(signal) => log::info!("ended by signal {signal}"),
-        Err(source) => return Err(Error::System { what: "cannot wait for signals", source }),
+    if let Err(e) = server.stop(STOP_BOUND) {
+        log::error!("{e}");
+        return Err(Error::Undrained);
     }
+    log::info!("ended by signal {}", signal.map_err(system("cannot wait for signals"))?);
     Ok(())
 }
 
@@ -140,20 +155,20 @@ fn images(config: &Config) -> Result<Vec<Arc<dyn Image>>, Error> {
 fn units(config: &Config, images: &[Arc<dyn Image>]) -> Result<Vec<UnitMapping>, Error> {
     let mut units = Vec::new();
     for (u, image) in config.units.iter().zip(images) {
-        let setup = LuSetup {
-            image: Arc::clone(image),
-            path: u.file.clone(),
-            block_size: u.block_size,
-            read_only: u.read_only,
-            shared: u.shared_by(config.endpoints.len()),
-            vendor: u.vendor.clone(),
-            product: u.product.clone(),
-            serial: u.serial.clone(),
-        };
-        let lu = Lu::new(setup).map_err(|e| Error::Unit { file: u.file.clone(), what: e.to_string() })?;
+        let unit = |what: String| Error::Unit { file: u.file.clone(), what };
+        let path = u.file.canonicalize().map_err(|e| unit(e.to_string()))?;
+        let (naa, serial) = lu::derive(&path, u.serial.as_deref(), None);
+        let mut setup = LuSetup { block_size: u.block_size, read_only: u.read_only, ..LuSetup::new(Arc::clone(image), naa, serial) };
+        if let Some(vendor) = &u.vendor {
+            setup.vendor.clone_from(vendor);
+        }
+        if let Some(product) = &u.product {
+            setup.product.clone_from(product);
+        }
+        let lu = Lu::new(setup).map_err(|e| unit(e.to_string()))?;
         let initiators = (!u.initiators.is_empty())
             .then(|| u.initiators.iter().map(|name| PortId::of_initiator(name).0).collect::<Vec<[u8; 16]>>());
-        units.push(UnitMapping { target: u.target, lun: u.lun, lu: Arc::new(lu), initiators });
+        units.push(UnitMapping { target: u.target, lun: u.lun, lu, initiators });
     }
     Ok(units)
 }

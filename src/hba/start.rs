@@ -23,8 +23,14 @@ use crate::vhost_user::MakeDevice;
 /// Entries of a reactor's io_uring: what may be submitted in one go. More is submitted in several.
 const RING_ENTRIES: u32 = 1024;
 
+/// Threads of a reactor for I/O that may wait and that its ring cannot do: one slow disk must not hold up the others.
+const IO_THREADS: usize = 8;
+
 /// Threads for jobs: commands of several steps.
 const JOB_THREADS: usize = 4;
+
+/// The most descriptors that a ring may have.
+const MAX_RING_SIZE: u32 = 1024;
 
 /// How reactors wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +220,7 @@ impl Hba {
                     number,
                     host_no: self.host_no,
                     target_port: self.target_port,
-                    max_cmds: u32::from(self.request_queues) * u32::from(crate::virtio_scsi::MAX_RING_SIZE),
+                    max_cmds: u32::from(self.request_queues) * MAX_RING_SIZE,
                     home: (number % u16::from(self.letters.reactors())) as u8,
                 };
                 InitiatorPort::new(setup, Arc::clone(&self.letters), Arc::clone(&self.losses))
@@ -282,7 +288,7 @@ impl Start {
             }
             WaitKind::Epoll => (None, Box::new(EpollWait::new()?)),
         };
-        let io = IoPort::new(ring, Arc::clone(self.mailbox.waker()));
+        let io = IoPort::new(ring, Arc::clone(self.mailbox.waker()), IO_THREADS);
         let post: Arc<dyn Post> = Arc::clone(&self.letters) as Arc<dyn Post>;
         let shard = Shard::new(self.index, self.target, post, self.jobs as Arc<dyn Spawn>);
         let mut rings = EventRings::new();

@@ -24,6 +24,14 @@ impl Termination {
         if result == 0 { Ok(Termination { set }) } else { Err(io::Error::from_raw_os_error(result)) }
     }
 
+    /// Ends the process as SIGTERM does: [`Termination::wait`] sees it.
+    pub fn raise() {
+        // SAFETY: sends a signal to this process, which is blocked in all its threads and taken by `wait`.
+        if unsafe { libc::kill(libc::getpid(), libc::SIGTERM) } != 0 {
+            log::error!("cannot send SIGTERM to ourselves: {}", io::Error::last_os_error());
+        }
+    }
+
     /// Waits for one of them; gives back its number.
     pub fn wait(&self) -> io::Result<i32> {
         let mut signal = 0;
