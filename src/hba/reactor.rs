@@ -12,7 +12,7 @@ use super::session::Session;
 use crate::backing::{Completion, IoPort};
 use crate::sys::mailbox::{Mailbox, Waker};
 use crate::sys::wait::Wait;
-use crate::target::{Post, Shard};
+use crate::target::Shard;
 use crate::tgt::{CmdDone, EventRings, KEvent, RxSlot, TxSlot, UEvent};
 use crate::vhost_user::StartError;
 use crate::virtio_scsi::{Popped, RingSetup, SplitRing};
