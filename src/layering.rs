@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("vhost_user", &["mem", "sys"]),
     ("hba", &["scsi", "srp", "tgt", "target", "backing", "virtio_scsi", "vhost_user", "mem", "sys"]),
     ("cli", &[]),
-    ("config", &["cli", "backing"]),
+    ("config", &["cli", "backing", "lu"]),
     ("daemon", &["config", "backing", "lu", "srp", "target", "tgt", "hba", "vhost_user", "mem", "sys"]),
 ];
 

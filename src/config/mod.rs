@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::backing::EngineChoice;
 use crate::cli::Cli;
+use crate::lu::MAX_SERIAL;
 use key_value::{Options, OptionsError};
 
 /// What is wrong with the command line.
@@ -322,7 +323,7 @@ fn unit(text: &str, all_read_only: bool) -> Result<UnitConfig, ConfigError> {
     let target = o.number("target", 0, 0..=255).map_err(syntax)?;
     let read_only = o.switch("read-only", false).map_err(syntax)?;
     let block_size = o.choice("block-size", 512, &[512, 4096]).map_err(syntax)?;
-    let serial = o.text("serial", 1, 20).map_err(syntax)?;
+    let serial = o.text("serial", 1, MAX_SERIAL).map_err(syntax)?;
     let vendor = o.text("vendor", 1, 8).map_err(syntax)?;
     let product = o.text("product", 1, 16).map_err(syntax)?;
     let initiators = o.repeated("initiator");
