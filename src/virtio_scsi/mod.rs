@@ -30,4 +30,4 @@ pub use convert::{command_response, function_response, host_response, task_attri
 pub use event::{Event, EventBuffer, ResetReason};
 pub use ring::{Popped, RingError, RingSetup, SplitRing};
 pub use slot::ResponseSlot;
-pub use wire::ResponseCode;
+pub use wire::{FIRST_REQUEST_QUEUE, MAX_RING_SIZE, OFFERED_FEATURES, ResponseCode};
