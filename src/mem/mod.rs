@@ -33,4 +33,5 @@ pub use io_buf::{Direction, IoBuf};
 pub use map::{MemoryMap, OutsideMemory};
 pub use range::{GuestRange, PinnedRange};
 pub use region::{Region, RegionError, RegionSpec};
+pub use sigbus::install_sigbus_handler;
 pub use snapshot::{SnapshotId, SnapshotSet};

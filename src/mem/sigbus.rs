@@ -14,9 +14,10 @@
 #![allow(unsafe_code, reason = "installs a signal handler and remaps memory from it; each step argues itself")]
 
 use std::ffi::{c_int, c_void};
+use std::io;
 use std::ptr;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
 
 /// How many mappings can be watched at once: 254 guests with 64 regions each.
 const SLOTS: usize = 16 * 1024;
@@ -91,8 +92,9 @@ pub(super) struct Watch(usize);
 
 /// Begins to watch `len` bytes at `start`: one mapping, whole pages of its kind. `None` if the table is full.
 pub(super) fn watch(start: usize, len: usize) -> Option<Watch> {
-    static INSTALL: Once = Once::new();
-    INSTALL.call_once(install);
+    if let Err(error) = install_sigbus_handler() {
+        log::warn!("cannot catch SIGBUS, a front-end that shrinks its memory ends this process: {error}");
+    }
     let index = TABLE.iter().position(Slot::claim)?;
     USED.fetch_max(index + 1, Ordering::Relaxed);
     let slot = &TABLE[index];
@@ -118,24 +120,38 @@ impl Drop for Watch {
     }
 }
 
-fn install() {
+/// Installs the handler, once per process; later calls do nothing. Mapping the first region does it too, but then nobody
+/// hears if it fails.
+///
+/// # Errors
+///
+/// What `sigaction` says.
+pub fn install_sigbus_handler() -> io::Result<()> {
+    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *installed {
+        return Ok(());
+    }
     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
     // SAFETY: all-zero bytes are a valid `struct sigaction`.
     let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
-    // ONSTACK: a thread that overflows its stack gets SIGSEGV, or SIGBUS where its guard page is a file's.
+    // ONSTACK: Rust gives threads an alternate stack, for faults on a stack that is used up.
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     ours.sa_sigaction = handler as usize;
     // SAFETY: as above.
     let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: a query into a struct of ours.
-    if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &mut before) } == 0 {
-        PREVIOUS.store(Box::into_raw(Box::new(before)), Ordering::Release);
+    if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &mut before) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    // Leaked: the handler may read it as long as the process lives.
+    PREVIOUS.store(Box::into_raw(Box::new(before)), Ordering::Release);
     // SAFETY: the mask in `ours` is empty and its handler is async-signal-safe (see the module documentation).
-    let installed = unsafe { libc::sigaction(libc::SIGBUS, &ours, ptr::null_mut()) };
-    if installed != 0 {
-        log::warn!("cannot catch SIGBUS: a front-end that shrinks its memory ends this process");
+    if unsafe { libc::sigaction(libc::SIGBUS, &ours, ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    *installed = true;
+    Ok(())
 }
 
 extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {

@@ -75,6 +75,12 @@ pub enum Command {
     WriteSame { transfer: Transfer, unmap: bool, anchor: bool, ndob: bool },
     /// SBC-3 5.29.
     StartStopUnit { immed: bool, power_condition: u8, no_flush: bool, loej: bool, start: bool },
-    /// SPC-4 6.15 / SBC-3 5.9; PREVENT field.
+    /// SPC-4 6.15 / SBC-3 5.9; PREVENT field, 0 or 1.
     PreventAllowMediumRemoval { prevent: u8 },
+    /// SPC-4 6.9, 6.10.
+    ModeSelect { ten: bool, page_format: bool, save: bool, parameter_list_length: u16 },
+    /// SBC-3 5.44–5.46. `check` is never [`ByteCheck::OneBlock`].
+    WriteAndVerify { transfer: Transfer, check: ByteCheck },
+    /// SBC-3 5.7, 5.8. `blocks` 0 means to the end of the medium.
+    PreFetch { transfer: Transfer, immed: bool },
 }
