@@ -102,7 +102,8 @@ impl Listener {
         let meta = fs::symlink_metadata(path).map_err(failed("cannot look at it"))?;
         let file = SocketFile { path: path.to_owned(), device: meta.dev(), inode: meta.ino() };
         if meta.permissions().mode() & 0o777 != mode & 0o777 {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("cannot set its permissions"))?;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+                .map_err(failed("cannot set its permissions"))?;
         }
         let socket = unix_socket::listen(socket, BACKLOG).map_err(failed("cannot listen"))?;
         drop(lock);

@@ -606,7 +606,8 @@ fn as_many_regions_as_were_promised() {
     let mut f = Fixture::new();
     f.connect();
     f.wire.set_u64(SET_FEATURES, FEATURES);
-    let region = |i: u64| WireRegion { guest: i << 30, size: 0x1000, user: USER + (i << 30), offset: 0x1000 * (i % 256) };
+    let region =
+        |i: u64| WireRegion { guest: i << 30, size: 0x1000, user: USER + (i << 30), offset: 0x1000 * (i % 256) };
     for i in 0..509 {
         assert_eq!(f.wire.acked(ADD_MEM_REG, &Wire::single(&region(i)), &[f.ram.as_raw_fd()]), 0);
     }
@@ -646,20 +647,20 @@ fn messages_that_are_not_served_end_the_connection() {
 #[test]
 fn malformed_messages_end_the_connection() {
     for (code, flags, body) in [
-        (0u32, 1u32, vec![]),                              // no such message
-        (0xffff_ffff, 1, vec![]),                          // nor this
-        (GET_FEATURES as u32, 2, vec![]),                  // version
-        (GET_FEATURES as u32, 5, vec![]),                  // a reply
-        (GET_FEATURES as u32, 0xff1, vec![]),              // reserved flags
-        (GET_FEATURES as u32, 1, vec![0; 8]),              // too long
-        (SET_FEATURES as u32, 1, vec![0; 4]),              // too short
+        (0u32, 1u32, vec![]),                                       // no such message
+        (0xffff_ffff, 1, vec![]),                                   // nor this
+        (GET_FEATURES as u32, 2, vec![]),                           // version
+        (GET_FEATURES as u32, 5, vec![]),                           // a reply
+        (GET_FEATURES as u32, 0xff1, vec![]),                       // reserved flags
+        (GET_FEATURES as u32, 1, vec![0; 8]),                       // too long
+        (SET_FEATURES as u32, 1, vec![0; 4]),                       // too short
         (SET_VRING_ENABLE as u32, 1, vec![2, 0, 0, 0, 7, 0, 0, 0]), // neither on nor off
-        (SET_MEM_TABLE as u32, 1, vec![0; 8]),             // no regions
+        (SET_MEM_TABLE as u32, 1, vec![0; 8]),                      // no regions
         (SET_MEM_TABLE as u32, 1, 33u64.to_ne_bytes().to_vec()),
         (SET_VRING_KICK as u32, 1, 2u64.to_ne_bytes().to_vec()), // descriptor missing
-        (ADD_MEM_REG as u32, 1, Wire::single(&LOW)),       // descriptor missing
-        (SET_VRING_ADDR as u32, 1, Wire::addr(2, 2, 0, 0, 0)), // unknown flag
-        (SET_VRING_ADDR as u32, 1, Wire::addr(2, 0, 8, 0, 0)), // not aligned
+        (ADD_MEM_REG as u32, 1, Wire::single(&LOW)),             // descriptor missing
+        (SET_VRING_ADDR as u32, 1, Wire::addr(2, 2, 0, 0, 0)),   // unknown flag
+        (SET_VRING_ADDR as u32, 1, Wire::addr(2, 0, 8, 0, 0)),   // not aligned
     ] {
         let mut f = Fixture::running();
         f.wire.try_send(code, flags, &body, &[]).unwrap();
