@@ -11,9 +11,7 @@ use crate::scsi::spc::{
     self as data, Designator, ExtendedInquiry, ModeSelectFields, ModeSenseFields, ModeState, ModeUnit, Peripheral,
     StandardInquiry, vpd_page,
 };
-use crate::scsi::{
-    AdditionalSense, FieldPointer, ParameterData, Sense, SenseFormat, SenseKey, TaskManagementFunction,
-};
+use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseFormat, SenseKey, TaskManagementFunction};
 
 /// NO SENSE.
 pub(super) const NO_SENSE: Sense = Sense::new(SenseKey::NoSense, AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION);

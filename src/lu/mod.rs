@@ -16,6 +16,8 @@ mod geometry;
 mod identity;
 mod itl;
 #[cfg(test)]
+pub(crate) mod testkit;
+#[cfg(test)]
 mod tests;
 mod unit;
 

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::device_server::testkit::MemImage;
+use crate::lu::testkit::MemImage;
 use crate::scsi::SenseFormat;
 use crate::scsi::spc::ModeState;
 

@@ -67,8 +67,6 @@ pub(in crate::device_server) fn write_same(
 fn repeat(lu: &Arc<Lu>, extent: Extent, block: &[u8], abort: &AbortFlag) -> Result<(), Answer> {
     let blocks_in_step = STEP.min(extent.len) as usize / block.len();
     let step = block.repeat(blocks_in_step);
-    each(extent, abort, |part| {
-        lu.image().write_bytes(part.offset, step.get(..part.len as usize).unwrap_or_default())
-    })
-    .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)).into())
+    each(extent, abort, |part| lu.image().write_bytes(part.offset, step.get(..part.len as usize).unwrap_or_default()))
+        .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)).into())
 }

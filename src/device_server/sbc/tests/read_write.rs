@@ -142,7 +142,7 @@ fn a_buffer_too_short_or_backwards_does_nothing() {
 /// MAXIMUM TRANSFER LENGTH is 16 MiB; more is INVALID FIELD IN CDB at the TRANSFER LENGTH field.
 #[test]
 fn no_more_than_the_maximum_transfer_length() {
-    let b = Bench::new(MemImage::new(512).claiming(1 << 40));
+    let b = Bench::new(MemImage::new(512).claiming(1 << 42));
     let max = 32_768;
     let ok = |cdb: &[u8]| b.none(cdb);
     assert_eq!(ok(&cdb10(0x28, 0, 0, max as u16)), good(16 << 20), "only the buffer is missing");
