@@ -9,9 +9,15 @@
 //!   is over in that sense, on every shard.
 //! * Nothing here knows of virtio or SRP.
 
+mod barrier;
+mod job;
 mod mail;
+mod nexus;
+mod order;
+mod requests;
 mod shard;
 mod state;
+mod task;
 
 pub use mail::{Post, ShardMail, Spawn};
 pub use shard::Shard;
