@@ -20,7 +20,7 @@ pub(super) const TRANSPORT: u64 = PROTOCOL_FEATURES | LOG_ALL;
 
 /// What is refused unless it was offered: bit, its name, and how to be rid of it.
 const REFUSED: [(u32, &str, &str); 5] = [
-    (2, "VIRTIO_SCSI_F_T10_PI", "t10_pi=off"),
+    (3, "VIRTIO_SCSI_F_T10_PI", "t10_pi=off"),
     (26, "VHOST_F_LOG_ALL", "do not migrate this machine"),
     (33, "VIRTIO_F_ACCESS_PLATFORM", "iommu_platform=off"),
     (34, "VIRTIO_F_RING_PACKED", "packed=off"),
@@ -63,7 +63,7 @@ mod tests {
     fn harmless_bits_that_were_not_offered_pass() {
         let offered = offered(1 << 32 | 1 << 28 | 1 << 29);
         // HOTPLUG, CHANGE, ANY_LAYOUT, NOTIFY_ON_EMPTY, RING_RESET, NOTIFICATION_DATA, and no VERSION_1 (OVMF).
-        for bit in [1, 3, 27, 24, 40, 38] {
+        for bit in [1, 2, 27, 24, 40, 38] {
             check(PROTOCOL_FEATURES | 1 << bit, offered).unwrap();
         }
         check(0, offered).unwrap();
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn bits_that_change_the_format_are_refused_with_their_cure() {
-        for (bit, cure) in [(2, "t10_pi=off"), (33, "iommu_platform=off"), (34, "packed=off"), (35, "in_order=off")] {
+        for (bit, cure) in [(3, "t10_pi=off"), (33, "iommu_platform=off"), (34, "packed=off"), (35, "in_order=off")] {
             let text = check(PROTOCOL_FEATURES | 1 << bit, offered(1 << 32)).unwrap_err();
             assert!(text.contains(cure), "{text}");
         }
