@@ -74,7 +74,7 @@ impl Device for Mock {
 
     fn features(&self) -> u64 {
         // HOTPLUG, CHANGE, ANY_LAYOUT, INDIRECT_DESC, EVENT_IDX, VERSION_1.
-        1 << 1 | 1 << 2 << 1 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 32
+        1 << 1 | 1 << 2 | 1 << 27 | 1 << 28 | 1 << 29 | 1 << 32
     }
 
     fn request_queues(&self) -> u16 {
