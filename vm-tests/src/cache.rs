@@ -56,6 +56,15 @@ impl Cache {
         &self.root
     }
 
+    /// The folder of the entry `name` made by `recipe`, if there is one.
+    pub fn find(&self, name: &str, recipe: &Recipe) -> Option<PathBuf> {
+        Some(self.place(name, recipe)).filter(|place| place.is_dir())
+    }
+
+    fn place(&self, name: &str, recipe: &Recipe) -> PathBuf {
+        self.root.join(format!("{name}-{:016x}", recipe.hash))
+    }
+
     /// The folder of the entry `name` made by `recipe`; when there is none yet, `build` fills an empty folder that
     /// becomes it.
     ///
@@ -67,11 +76,11 @@ impl Cache {
         recipe: &Recipe,
         build: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
-        let place = self.root.join(format!("{name}-{:016x}", recipe.hash));
+        let place = self.place(name, recipe);
         if place.is_dir() {
             return Ok(place);
         }
-        let lock_path = place.with_extension("lock");
+        let lock_path = beside(&place, ".lock");
         let lock =
             fs::File::create(&lock_path).context(|| format!("create {}", lock_path.display()))?;
         sys::lock(&lock, true).context(|| format!("lock {}", lock_path.display()))?;
@@ -79,7 +88,7 @@ impl Cache {
             return Ok(place);
         }
         // Under the lock, what lies here is a dead run's.
-        let draft = place.with_extension("new");
+        let draft = beside(&place, ".new");
         remove(&draft)?;
         fs::create_dir(&draft).context(|| format!("make {}", draft.display()))?;
         match build(&draft) {
@@ -91,6 +100,12 @@ impl Cache {
         }
         Ok(place)
     }
+}
+
+fn beside(place: &Path, suffix: &str) -> PathBuf {
+    let mut name = place.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 fn remove(dir: &Path) -> Result<()> {

@@ -19,10 +19,10 @@
 //! ```
 
 use crate::cache::Cache;
-use crate::initramfs;
 use crate::kernel::{Kernel, Line};
 use crate::qemu::{Machine, Vm};
 use crate::{Context, Error, Result};
+use crate::{guestroot, initramfs};
 use std::path::Path;
 use std::time::Duration;
 
@@ -70,8 +70,12 @@ impl Guest {
         let cache = Cache::open()?;
         let kernel = Kernel::get(&cache, line)?;
         let initrd = initramfs::get(&cache, &kernel)?;
+        let root = guestroot::get(&cache)?;
         let slowness = machine.accel().slowness();
-        let vm = machine.kernel(&kernel, &initrd, CMDLINE).start(dir)?;
+        let vm = machine
+            .read_only_disk(&root)
+            .kernel(&kernel, &initrd, CMDLINE)
+            .start(dir)?;
         let mut guest = Guest {
             vm,
             next: 1,

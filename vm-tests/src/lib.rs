@@ -18,9 +18,11 @@
 
 pub mod accel;
 pub mod cache;
+mod cpio;
 pub mod demo;
 pub mod error;
 pub mod guest;
+pub mod guestroot;
 pub mod initramfs;
 mod json;
 pub mod kernel;

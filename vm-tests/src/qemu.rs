@@ -110,7 +110,7 @@ impl Machine {
     }
 
     /// [`vhost_user_scsi`](Machine::vhost_user_scsi) with more properties for the chardev and for the device, such as
-    /// `,reconnect-ms=500` and `,virtqueue_size=1024`. The device's QOM path is `/machine/peripheral/scsi<n>`.
+    /// `,reconnect-ms=500` and `,virtqueue_size=1024`. The device's QOM path is `/machine/peripheral/scsi<n>`, counted from 1.
     #[must_use]
     pub fn vhost_user_scsi_with(
         mut self,
@@ -119,8 +119,9 @@ impl Machine {
         chardev: &str,
         device: &str,
     ) -> Machine {
-        let n = self.disks;
+        // A kernel given directly takes boot index 0.
         self.disks += 1;
+        let n = self.disks;
         let path = escape(socket);
         self.arg("-chardev").arg(format!("socket,id=vu{n},path={path}{chardev}")).arg("-device").arg(format!(
             "vhost-user-scsi-pci,id=scsi{n},chardev=vu{n},num_queues={queues},bootindex={n}{device}"
@@ -131,8 +132,9 @@ impl Machine {
     /// fails. `device` holds further properties of the `scsi-hd`.
     #[must_use]
     pub fn scsi_hd(mut self, image: &Path, queues: u32, device: &str) -> Machine {
-        let n = self.disks;
+        // A kernel given directly takes boot index 0.
         self.disks += 1;
+        let n = self.disks;
         let path = escape(image);
         self.arg("-blockdev")
             .arg(format!(
@@ -144,6 +146,14 @@ impl Machine {
             .arg(format!(
                 "scsi-hd,bus=hba{n}.0,drive=hd{n},bootindex={n}{device}"
             ))
+    }
+
+    /// Attaches a raw image as a read-only virtio block device; the first is `/dev/vda`. Any number of machines may.
+    #[must_use]
+    pub fn read_only_disk(self, image: &Path) -> Machine {
+        let path = escape(image);
+        self.arg("-drive")
+            .arg(format!("if=virtio,format=raw,read-only=on,file={path}"))
     }
 
     /// Adds one more word to QEMU's command line.
@@ -216,9 +226,13 @@ impl Machine {
         } else {
             Process::start_foreground(&self.name, command, &log("qemu"))?
         };
-        let console = console(&mut process)?;
-        let agent = agent.accept(&mut process, &log("agent"))?;
-        let qmp = Qmp::new(monitor.accept(&mut process, &log("qmp"))?)?;
+        let connect = || -> Result<(Option<Port>, Port, Qmp)> {
+            let console = console(&mut process)?;
+            let agent = agent.accept(&mut process, &log("agent"))?;
+            let qmp = Qmp::new(monitor.accept(&mut process, &log("qmp"))?)?;
+            Ok((console, agent, qmp))
+        };
+        let (console, agent, qmp) = connect().context(|| process.explain("QEMU did not start"))?;
         Ok(Vm {
             process,
             console,
