@@ -1,11 +1,17 @@
 //! `cargo xtask`: what a developer runs, and what the continuous integration runs.
 
+mod stages;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use vm_tests::{demo, provision};
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "Install, demonstrate and test vstgt")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Install, demonstrate and test vstgt"
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -21,12 +27,22 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Run every check and every test
+    Test {
+        /// Only what needs no guest
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Run the tests that take long, in their long form
+    Soak,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Install => provision::ensure(),
         Task::Demo { keep } => demo::run(keep),
+        Task::Test { quick } => stages::test(quick),
+        Task::Soak => stages::soak(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -54,15 +54,20 @@ impl Machine {
     /// # Errors
     /// When QEMU cannot be run to find out which accelerator works.
     pub fn new(name: &str) -> Result<Machine> {
-        Ok(Machine {
+        Ok(Machine::with(name, Accel::best()?))
+    }
+
+    /// [`new`](Machine::new) with a given accelerator.
+    pub fn with(name: &str, accel: Accel) -> Machine {
+        Machine {
             name: name.to_owned(),
-            accel: Accel::best()?,
+            accel,
             vcpus: 2,
             memory_mib: 512,
             firmware: Firmware::SeaBios,
             arguments: Vec::new(),
             disks: 0,
-        })
+        }
     }
 
     /// What runs the vCPUs.
