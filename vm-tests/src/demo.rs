@@ -8,7 +8,5 @@ use crate::{Error, Result};
 /// # Errors
 /// The first step that failed.
 pub fn run(keep: bool) -> Result<()> {
-    Err(Error::new(format!(
-        "the demonstration (keep: {keep}) is not in this build"
-    )))
+    Err(Error::new(format!("the demonstration (keep: {keep}) is not in this build")))
 }
