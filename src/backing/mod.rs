@@ -25,6 +25,7 @@ mod latch;
 mod open;
 mod port;
 mod raw;
+mod transfer;
 
 pub use error::*;
 pub use held::HeldEngine;

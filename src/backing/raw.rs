@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::latch::Latch;
+use super::transfer::{FromBuf, FromBytes, IntoBuf, IntoBytes, Memory, Zeros, transfer};
 use super::{BackingError, Capabilities, Image, Op, OpKind};
 use crate::mem::IoBuf;
-use crate::sys::file::{self, AlignedBuf, DirectAlignment, IOV_MAX};
+use crate::sys::file::{self, DirectAlignment, IOV_MAX};
 
 /// `fallocate` mode that deallocates.
 pub(super) const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
@@ -160,57 +161,47 @@ pub(super) struct RawImage {
     asynchronous: bool,
 }
 
-/// Yields the pieces of memory of one transfer: those that cover the given range of it.
-type Pieces<'a> = &'a dyn Fn(u64, u64, &mut Vec<libc::iovec>);
-
 impl RawImage {
     pub(super) fn new(raw: RawFile, capabilities: Capabilities, latched: bool, asynchronous: bool) -> RawImage {
         RawImage { raw, capabilities, latch: latched.then(Latch::new), asynchronous }
     }
 
-    /// Reads `len` bytes into `pieces`.
-    ///
-    /// # Safety
-    ///
-    /// The pieces must be memory that may be written until this returns.
-    unsafe fn read_pieces(&self, offset: u64, len: u64, pieces: Pieces<'_>) -> Result<(), BackingError> {
+    fn read_into(&self, offset: u64, len: u64, memory: impl Memory) -> Result<(), BackingError> {
         let kind = OpKind::Read;
         self.raw.check(Op { kind, offset, len })?;
         let _held = self.latch.as_ref().map(|latch| latch.shared(offset, len));
-        // SAFETY: passed on to our caller.
-        unsafe { self.transfer(len, pieces, Move::In, |iov, done| file::preadv(&self.raw.file, iov, offset + done)) }
-            .map_err(|e| self.raw.failed(kind, &e))
+        transfer(&self.raw, len, memory, |iov, done| {
+            // SAFETY: the pieces are `memory`'s, which vouches for them, or a bounce buffer.
+            unsafe { file::preadv(&self.raw.file, iov, offset + done) }
+        })
+        .map_err(|e| self.raw.failed(kind, &e))
     }
 
-    /// Writes `len` bytes from `pieces`.
-    ///
-    /// # Safety
-    ///
-    /// The pieces must be memory that may be read until this returns.
-    unsafe fn write_pieces(&self, offset: u64, len: u64, pieces: Pieces<'_>, fua: bool) -> Result<(), BackingError> {
+    /// `memory` makes the memory, because a write may have to be done twice.
+    fn write_from<M: Memory>(
+        &self,
+        offset: u64,
+        len: u64,
+        memory: impl Fn() -> M,
+        fua: bool,
+    ) -> Result<(), BackingError> {
         let kind = OpKind::Write { fua };
         self.raw.check(Op { kind, offset, len })?;
         let _held = self.latch.as_ref().map(|latch| latch.exclusive(offset, len));
-        // SAFETY: passed on to our caller.
-        let write = |durable| unsafe {
-            self.transfer(len, pieces, Move::Out, |iov, done| {
-                file::pwritev(&self.raw.file, iov, offset + done, durable)
-            })
-        };
-        let error = match write(fua) {
+        let error = match self.put(offset, len, memory(), fua) {
             Ok(()) => return Ok(()),
             Err(e) => e,
         };
         match error.raw_os_error() {
             // A sandbox's kernel that does not know RWF_DSYNC.
             Some(libc::EOPNOTSUPP) if fua => {
-                write(false).map_err(|e| self.raw.failed(kind, &e))?;
+                self.put(offset, len, memory(), false).map_err(|e| self.raw.failed(kind, &e))?;
                 self.flush().map_err(|_| BackingError::WriteFailed)
             }
             // Either there was no room for the data, and nothing is lost, or there was none when they (or other data of this
             // file) were written out. Writing again without sync tells which.
             Some(libc::ENOSPC | libc::EDQUOT) if fua => {
-                write(false).map_err(|e| self.raw.failed(kind, &e))?;
+                self.put(offset, len, memory(), false).map_err(|e| self.raw.failed(kind, &e))?;
                 self.raw.sync_failed(&error);
                 Err(BackingError::WriteFailed)
             }
@@ -223,73 +214,11 @@ impl RawImage {
         }
     }
 
-    /// Moves `len` bytes with as many calls as it takes, through aligned memory where direct I/O does not take the pieces themselves.
-    ///
-    /// # Safety
-    ///
-    /// The pieces must be memory that may be read ([`Move::Out`]) or written ([`Move::In`]) until this returns.
-    unsafe fn transfer(
-        &self,
-        len: u64,
-        pieces: Pieces<'_>,
-        way: Move,
-        mut call: impl FnMut(&[libc::iovec], u64) -> io::Result<u64>,
-    ) -> io::Result<()> {
-        let mut iov = Vec::new();
-        let mut bounce: Option<AlignedBuf> = None;
-        let mut done = 0;
-        while done < len {
-            iov.clear();
-            pieces(done, len - done, &mut iov);
-            let moved = if self.raw.takes(&iov) {
-                iov.truncate(IOV_MAX);
-                call(&iov, done)?
-            } else {
-                let want = (len - done).min(PIECE);
-                iov.clear();
-                pieces(done, want, &mut iov);
-                let buf = bounce.get_or_insert_with(|| AlignedBuf::new(want as usize));
-                let piece = buf.iovec(want as usize);
-                match way {
-                    Move::Out => {
-                        // SAFETY: the caller vouches for the pieces; `buf` is ours alone.
-                        unsafe { file::gather(&iov, buf) };
-                        call(&[piece], done)?
-                    }
-                    Move::In => {
-                        let moved = call(&[piece], done)?;
-                        // SAFETY: as above.
-                        unsafe { file::scatter(buf.get(..moved as usize).unwrap_or(&[]), &iov) };
-                        moved
-                    }
-                }
-            };
-            if moved == 0 {
-                // The file ends before the image does.
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-            }
-            done += moved;
-        }
-        Ok(())
-    }
-
-    fn write_zeros(&self, kind: OpKind, offset: u64, len: u64) -> Result<(), BackingError> {
-        let mut zeros = AlignedBuf::new(len.min(PIECE) as usize);
-        let piece = zeros.iovec(len.min(PIECE) as usize);
-        let pieces = |_: u64, len: u64, out: &mut Vec<libc::iovec>| {
-            // The same zeros over and over.
-            let mut left = len.min(4 * PIECE) as usize;
-            while left > 0 {
-                let take = left.min(piece.iov_len);
-                out.push(libc::iovec { iov_base: piece.iov_base, iov_len: take });
-                left -= take;
-            }
-        };
-        // SAFETY: every piece lies in `zeros`, which lives until the end of this function and is only read.
-        unsafe {
-            self.transfer(len, &pieces, Move::Out, |iov, done| file::pwritev(&self.raw.file, iov, offset + done, false))
-        }
-        .map_err(|e| self.raw.failed(kind, &e))
+    fn put(&self, offset: u64, len: u64, memory: impl Memory, durable: bool) -> io::Result<()> {
+        transfer(&self.raw, len, memory, |iov, done| {
+            // SAFETY: the pieces are `memory`'s, which vouches for them, or a bounce buffer.
+            unsafe { file::pwritev(&self.raw.file, iov, offset + done, durable) }
+        })
     }
 
     /// Tries the `fallocate` modes that do this; `Ok(false)` if there is none.
@@ -307,13 +236,6 @@ impl RawImage {
     }
 }
 
-/// Which way a transfer goes, seen from memory.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Move {
-    In,
-    Out,
-}
-
 impl Image for RawImage {
     fn size(&self) -> u64 {
         self.raw.size
@@ -325,30 +247,21 @@ impl Image for RawImage {
 
     fn read(&self, offset: u64, len: u64, buf: &mut IoBuf, at: u64) -> Result<(), BackingError> {
         covers(buf, at, len)?;
-        let pieces = |from: u64, len: u64, out: &mut Vec<libc::iovec>| buf.iovecs_range(at + from, len, out);
-        // SAFETY: the buffer's memory is valid while it is borrowed, and is ours to write: it is borrowed uniquely.
-        unsafe { self.read_pieces(offset, len, &pieces) }
+        self.read_into(offset, len, IntoBuf { buf, at })
     }
 
     fn write(&self, offset: u64, len: u64, buf: &IoBuf, at: u64, fua: bool) -> Result<(), BackingError> {
         covers(buf, at, len)?;
-        let pieces = |from: u64, len: u64, out: &mut Vec<libc::iovec>| buf.iovecs_range(at + from, len, out);
-        // SAFETY: the buffer's memory is valid while it is borrowed.
-        unsafe { self.write_pieces(offset, len, &pieces, fua) }
+        self.write_from(offset, len, || FromBuf { buf, at }, fua)
     }
 
     fn read_bytes(&self, offset: u64, dst: &mut [u8]) -> Result<(), BackingError> {
-        let (base, len) = (dst.as_mut_ptr(), dst.len() as u64);
-        let pieces = |from: u64, len: u64, out: &mut Vec<libc::iovec>| out.push(part(base, from, len));
-        // SAFETY: the pieces lie in `dst`, which is borrowed uniquely.
-        unsafe { self.read_pieces(offset, len, &pieces) }
+        let len = dst.len() as u64;
+        self.read_into(offset, len, IntoBytes::new(dst))
     }
 
     fn write_bytes(&self, offset: u64, src: &[u8]) -> Result<(), BackingError> {
-        let (base, len) = (src.as_ptr().cast_mut(), src.len() as u64);
-        let pieces = |from: u64, len: u64, out: &mut Vec<libc::iovec>| out.push(part(base, from, len));
-        // SAFETY: the pieces lie in `src` and are only read.
-        unsafe { self.write_pieces(offset, len, &pieces, false) }
+        self.write_from(offset, src.len() as u64, || FromBytes(src), false)
     }
 
     fn flush(&self) -> Result<(), BackingError> {
@@ -381,7 +294,10 @@ impl Image for RawImage {
             return Ok(());
         }
         let _held = self.latch.as_ref().map(|latch| latch.exclusive(offset, len));
-        if self.fallocate(kind, offset, len)? { Ok(()) } else { self.write_zeros(kind, offset, len) }
+        if self.fallocate(kind, offset, len)? {
+            return Ok(());
+        }
+        self.put(offset, len, Zeros::new(), false).map_err(|e| self.raw.failed(kind, &e))
     }
 
     fn raw(&self) -> Option<&RawFile> {
@@ -392,9 +308,4 @@ impl Image for RawImage {
 /// The buffer must hold the whole transfer.
 fn covers(buf: &IoBuf, at: u64, len: u64) -> Result<(), BackingError> {
     if at.checked_add(len).is_some_and(|end| end <= buf.len()) { Ok(()) } else { Err(BackingError::OutOfRange) }
-}
-
-/// A part of contiguous memory.
-fn part(base: *mut u8, from: u64, len: u64) -> libc::iovec {
-    libc::iovec { iov_base: base.wrapping_add(from as usize).cast(), iov_len: len as usize }
 }

@@ -1,6 +1,6 @@
 //! Unit attention conditions (SAM-5 5.14): what can be pending for a nexus, in the order in which it is reported.
 
-use crate::scsi::{AdditionalSense, Sense, SenseKey};
+use crate::scsi::{AdditionalSense, Sense};
 
 /// A unit attention condition that vstgt knows.
 ///
@@ -87,36 +87,37 @@ impl Attention {
 
     /// ADDITIONAL SENSE CODE and qualifier.
     pub const fn code(self) -> AdditionalSense {
-        AdditionalSense(match self {
-            Attention::PowerOn => 0x2900,
-            Attention::LogicalUnitReset => 0x2903,
-            Attention::NexusLoss => 0x2907,
-            Attention::ReservationsPreempted => 0x2a03,
-            Attention::ReservationsReleased => 0x2a04,
-            Attention::RegistrationsPreempted => 0x2a05,
-            Attention::CommandsCleared => 0x2f00,
-            Attention::MediumMayHaveChanged => 0x2800,
-            Attention::CapacityChanged => 0x2a09,
-            Attention::ModeParametersChanged => 0x2a01,
-            Attention::AccessStateChanged => 0x2a06,
-            Attention::ReportedLunsChanged => 0x3f0e,
-            Attention::InquiryChanged => 0x3f03,
-            Attention::DeviceIdentifierChanged => 0x3f05,
-            Attention::LogParametersChanged => 0x2a02,
-            Attention::TimestampChanged => 0x2a10,
-            Attention::ThinProvisioningThreshold => 0x3807,
-        })
+        match self {
+            Attention::PowerOn => AdditionalSense::POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED,
+            Attention::LogicalUnitReset => AdditionalSense::BUS_DEVICE_RESET_FUNCTION_OCCURRED,
+            Attention::NexusLoss => AdditionalSense::I_T_NEXUS_LOSS_OCCURRED,
+            Attention::ReservationsPreempted => AdditionalSense::RESERVATIONS_PREEMPTED,
+            Attention::ReservationsReleased => AdditionalSense::RESERVATIONS_RELEASED,
+            Attention::RegistrationsPreempted => AdditionalSense::REGISTRATIONS_PREEMPTED,
+            Attention::CommandsCleared => AdditionalSense::COMMANDS_CLEARED_BY_ANOTHER_INITIATOR,
+            Attention::MediumMayHaveChanged => AdditionalSense::NOT_READY_TO_READY_CHANGE,
+            Attention::CapacityChanged => AdditionalSense::CAPACITY_DATA_HAS_CHANGED,
+            Attention::ModeParametersChanged => AdditionalSense::MODE_PARAMETERS_CHANGED,
+            Attention::AccessStateChanged => AdditionalSense::ASYMMETRIC_ACCESS_STATE_CHANGED,
+            Attention::ReportedLunsChanged => AdditionalSense::REPORTED_LUNS_DATA_HAS_CHANGED,
+            Attention::InquiryChanged => AdditionalSense::INQUIRY_DATA_HAS_CHANGED,
+            Attention::DeviceIdentifierChanged => AdditionalSense::DEVICE_IDENTIFIER_CHANGED,
+            Attention::LogParametersChanged => AdditionalSense::LOG_PARAMETERS_CHANGED,
+            Attention::TimestampChanged => AdditionalSense(0x2a10),
+            Attention::ThinProvisioningThreshold => AdditionalSense::THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
+        }
     }
 
     /// The sense data that reports it.
     pub const fn sense(self) -> Sense {
-        Sense::new(SenseKey::UnitAttention, self.code())
+        Sense::unit_attention(self.code())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scsi::SenseKey;
 
     #[test]
     fn bits_are_in_the_order_of_the_list() {

@@ -24,18 +24,18 @@ pub const DEFAULT_VENDOR: &str = "IBM";
 pub const DEFAULT_PRODUCT: &str = "VDASD blkdev";
 /// Default PRODUCT REVISION LEVEL.
 pub const DEFAULT_REVISION: &str = "0001";
-/// Longest serial number taken: what is left of a designator of 255 bytes behind vendor and product.
-pub const MAX_SERIAL: usize = 255 - 8 - 16;
+/// Longest serial number taken: what a T10 vendor ID designator has room for behind vendor and product.
+pub const MAX_SERIAL: usize = 252 - 8 - 16;
 
 /// What INQUIRY and its VPD pages identify a unit by. Valid by construction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// VENDOR IDENTIFICATION, padded with spaces.
-    pub vendor: [u8; 8],
-    /// PRODUCT IDENTIFICATION, padded with spaces.
-    pub product: [u8; 16],
-    /// PRODUCT REVISION LEVEL, padded with spaces.
-    pub revision: [u8; 4],
+    /// VENDOR IDENTIFICATION: printable ASCII, up to 8 characters.
+    pub vendor: String,
+    /// PRODUCT IDENTIFICATION, up to 16.
+    pub product: String,
+    /// PRODUCT REVISION LEVEL, up to 4.
+    pub revision: String,
     /// PRODUCT SERIAL NUMBER: printable ASCII, not empty.
     pub serial: String,
     /// The NAA designator, 64 bits (big-endian on the wire).
@@ -69,7 +69,7 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Checks and pads the texts.
+    /// Checks the texts.
     pub fn new(
         vendor: &str,
         product: &str,
@@ -77,16 +77,16 @@ impl Identity {
         serial: &str,
         naa: u64,
     ) -> Result<Identity, IdentityError> {
-        check("serial number", serial, MAX_SERIAL)?;
+        let serial = checked("serial number", serial, MAX_SERIAL)?;
         // Initiators strip blanks: a serial number of nothing else is none.
         if serial.trim().is_empty() {
             return Err(IdentityError::EmptySerial);
         }
         Ok(Identity {
-            vendor: padded("vendor", vendor)?,
-            product: padded("product", product)?,
-            revision: padded("revision", revision)?,
-            serial: serial.to_owned(),
+            vendor: checked("vendor", vendor, 8)?,
+            product: checked("product", product, 16)?,
+            revision: checked("revision", revision, 4)?,
+            serial,
             naa,
         })
     }
@@ -119,23 +119,14 @@ fn hash(kind: u8, name: &[u8]) -> u64 {
     h ^ h >> 31
 }
 
-fn check(field: &'static str, value: &str, max: usize) -> Result<(), IdentityError> {
+fn checked(field: &'static str, value: &str, max: usize) -> Result<String, IdentityError> {
     if !value.bytes().all(|b| (0x20..0x7f).contains(&b)) {
         return Err(IdentityError::NotAscii { field, value: value.to_owned() });
     }
     if value.len() > max {
         return Err(IdentityError::TooLong { field, value: value.to_owned(), max });
     }
-    Ok(())
-}
-
-fn padded<const N: usize>(field: &'static str, value: &str) -> Result<[u8; N], IdentityError> {
-    check(field, value, N)?;
-    let mut out = [b' '; N];
-    for (to, from) in out.iter_mut().zip(value.bytes()) {
-        *to = from;
-    }
-    Ok(out)
+    Ok(value.to_owned())
 }
 
 #[cfg(test)]
@@ -187,11 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_checked_and_padded() {
+    fn texts_are_checked() {
         let id = Identity::new("IBM", "VDASD blkdev", "0001", "abc", 0x3000_0000_0000_0001).unwrap();
-        assert_eq!(&id.vendor, b"IBM     ");
-        assert_eq!(&id.product, b"VDASD blkdev    ");
-        assert_eq!(&id.revision, b"0001");
+        assert_eq!((&*id.vendor, &*id.product, &*id.revision), ("IBM", "VDASD blkdev", "0001"));
         assert_eq!(
             Identity::new("IBMIBMIBM", "", "", "s", 0),
             Err(IdentityError::TooLong { field: "vendor", value: "IBMIBMIBM".into(), max: 8 })

@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::device_server::testkit::MemImage;
+use crate::scsi::SenseFormat;
+use crate::scsi::spc::ModeState;
 
 fn setup(image: MemImage) -> LuSetup {
     LuSetup::new(Arc::new(image), 0x3000_0000_0000_0001, "1".into())
@@ -17,7 +19,7 @@ fn a_unit_takes_its_size_and_abilities_from_its_image() {
     assert_eq!(lu.geometry(), Geometry { block_size: 512, blocks: 100, physical_exponent: 0 });
     assert!(lu.thin());
     assert!(!lu.read_only());
-    assert!(lu.mode().write_cache);
+    assert!(lu.mode().wce);
     assert_eq!(
         lu.limits(),
         Limits { transfer_blocks: 32_768, unmap_blocks: u32::MAX, unmap_descriptors: 256, unmap_granularity: 8 }
@@ -53,12 +55,17 @@ fn what_does_not_fit_is_refused() {
 fn mode_changes_are_told_to_the_others_once() {
     let lu = unit();
     let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
-    let changed = ModeState { descriptor_sense: true, write_protect: true, ..lu.mode() };
-    lu.set_mode(&a, changed);
+    let changed = ModeState { d_sense: true, swp: true, ..lu.mode() };
+    let before = lu.mode();
+    assert_eq!(lu.change_mode(&a, |_| Err(7)), Err(7));
+    assert_eq!(lu.mode(), before);
+    assert_eq!(lu.change_mode::<()>(&a, |_| Ok(changed)), Ok((before, changed)));
     assert_eq!(lu.mode(), changed);
+    assert_eq!(lu.sense_format(), SenseFormat::Descriptor);
+    assert!(!lu.writable());
     assert_eq!(a.gate().take_attention(), None);
     assert_eq!(b.gate().take_attention(), Some(Attention::ModeParametersChanged));
-    lu.set_mode(&a, changed);
+    assert_eq!(lu.change_mode::<()>(&a, Ok), Ok((changed, changed)));
     assert_eq!(b.gate().take_attention(), None, "nothing changed");
 }
 
@@ -109,10 +116,10 @@ fn a_reset_restores_defaults_and_tells_everybody() {
     let lu = Lu::new(LuSetup { write_cache: false, ..setup(MemImage::new(4096)) }).unwrap();
     let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
     a.prevent_removal();
-    lu.set_mode(&a, ModeState { write_cache: true, ..lu.mode() });
+    lu.change_mode::<()>(&a, |mode| Ok(ModeState { wce: true, ..mode })).unwrap();
     lu.reset();
     assert_eq!(lu.mode(), lu.default_mode());
-    assert!(!lu.mode().write_cache);
+    assert!(!lu.mode().wce);
     assert!(!a.prevents_removal());
     for itl in [a, b] {
         assert_eq!(itl.gate().take_attention(), Some(Attention::LogicalUnitReset));

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{Attention, GateBits, Geometry, Identity, IdentityError, Itl};
 use crate::backing::Image;
+use crate::scsi::SenseFormat;
+use crate::scsi::spc::ModeState;
 
 /// What a logical unit is made from.
 #[derive(Clone, Debug)]
@@ -111,7 +113,7 @@ pub struct Lu {
     unmap_granularity: u32,
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
     blocks: AtomicU64,
-    /// The current mode parameters, [`ModeState`] packed.
+    /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
     mode: AtomicU8,
     default_mode: ModeState,
     cold: Mutex<Cold>,
@@ -123,26 +125,13 @@ struct Cold {
     nexuses: Vec<Weak<Itl>>,
 }
 
-/// The mode parameters that can differ between units or be changed by MODE SELECT. Shared by all nexuses (MLUS of the
-/// Extended INQUIRY page: not claimed; TST 000b).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ModeState {
-    /// WCE of the Caching page.
-    pub write_cache: bool,
-    /// D_SENSE of the Control page: sense data goes out in descriptor format.
-    pub descriptor_sense: bool,
-    /// SWP of the Control page: software write protect.
-    pub write_protect: bool,
+/// Mode parameters as one byte, so that they are read with one load.
+fn pack(mode: ModeState) -> u8 {
+    u8::from(mode.wce) | u8::from(mode.d_sense) << 1 | u8::from(mode.swp) << 2
 }
 
-impl ModeState {
-    fn pack(self) -> u8 {
-        u8::from(self.write_cache) | u8::from(self.descriptor_sense) << 1 | u8::from(self.write_protect) << 2
-    }
-
-    fn unpack(bits: u8) -> ModeState {
-        ModeState { write_cache: bits & 1 != 0, descriptor_sense: bits & 2 != 0, write_protect: bits & 4 != 0 }
-    }
+fn unpack(bits: u8) -> ModeState {
+    ModeState { wce: bits & 1 != 0, d_sense: bits & 2 != 0, swp: bits & 4 != 0 }
 }
 
 impl Lu {
@@ -152,8 +141,7 @@ impl Lu {
     ///
     /// [`SetupError`] names the first thing that does not fit.
     pub fn new(setup: LuSetup) -> Result<Arc<Lu>, SetupError> {
-        let identity =
-            Identity::new(&setup.vendor, &setup.product, &setup.revision, &setup.serial, setup.naa)?;
+        let identity = Identity::new(&setup.vendor, &setup.product, &setup.revision, &setup.serial, setup.naa)?;
         if setup.block_size != 512 && setup.block_size != 4096 {
             return Err(SetupError::BlockSize(setup.block_size));
         }
@@ -168,7 +156,7 @@ impl Lu {
             return Err(SetupError::PartialBlock { size, block_size: setup.block_size });
         }
         let capabilities = setup.image.capabilities();
-        let default_mode = ModeState { write_cache: setup.write_cache, ..ModeState::default() };
+        let default_mode = ModeState { wce: setup.write_cache, ..ModeState::default() };
         Ok(Arc::new(Lu {
             identity,
             block_size: setup.block_size,
@@ -178,7 +166,7 @@ impl Lu {
             thin: capabilities.unmap,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: AtomicU8::new(default_mode.pack()),
+            mode: AtomicU8::new(pack(default_mode)),
             default_mode,
             cold: Mutex::default(),
             image: setup.image,
@@ -231,7 +219,7 @@ impl Lu {
 
     /// The current mode parameters.
     pub fn mode(&self) -> ModeState {
-        ModeState::unpack(self.mode.load(Ordering::Acquire))
+        unpack(self.mode.load(Ordering::Acquire))
     }
 
     /// The mode parameters a reset goes back to.
@@ -239,16 +227,36 @@ impl Lu {
         self.default_mode
     }
 
+    /// In which format this unit's sense data goes out (D_SENSE).
+    pub fn sense_format(&self) -> SenseFormat {
+        SenseFormat::from_bit(self.mode().d_sense)
+    }
+
+    /// Whether it may be written now: neither set up read-only nor software write protected.
+    pub fn writable(&self) -> bool {
+        !self.read_only && !self.mode().swp
+    }
+
     /// Changes the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS
-    /// CHANGED), if anything changed.
-    pub fn set_mode(&self, by: &Itl, mode: ModeState) {
+    /// CHANGED), if anything changed. `change` gets the current parameters and makes new ones; it runs under the unit's
+    /// lock, so that no other change comes between. Returns what was before and what is now.
+    ///
+    /// # Errors
+    ///
+    /// What `change` returns; nothing has changed then.
+    pub fn change_mode<E>(
+        &self,
+        by: &Itl,
+        change: impl FnOnce(ModeState) -> Result<ModeState, E>,
+    ) -> Result<(ModeState, ModeState), E> {
         let cold = self.cold();
-        if self.mode.swap(mode.pack(), Ordering::AcqRel) == mode.pack() {
-            return;
+        let before = self.mode();
+        let after = change(before)?;
+        if after != before {
+            self.mode.store(pack(after), Ordering::Release);
+            tell(&cold, Attention::ModeParametersChanged, Some(by));
         }
-        for other in live(&cold).filter(|other| !std::ptr::eq(Arc::as_ptr(other), by)) {
-            other.gate().establish(Attention::ModeParametersChanged);
-        }
+        Ok((before, after))
     }
 
     /// Stops the unit for START STOP UNIT; true if it did.
@@ -274,7 +282,7 @@ impl Lu {
     /// and removal prevention go back to their defaults, the unit starts, and every nexus gets a unit attention.
     pub fn reset(&self) {
         let cold = self.cold();
-        self.mode.store(self.default_mode.pack(), Ordering::Release);
+        self.mode.store(pack(self.default_mode), Ordering::Release);
         start(&cold);
         for itl in live(&cold) {
             itl.allow_removal();
@@ -284,11 +292,7 @@ impl Lu {
 
     /// Establishes a unit attention for every nexus but, perhaps, one.
     pub fn establish(&self, attention: Attention, except: Option<&Itl>) {
-        for itl in live(&self.cold()) {
-            if !except.is_some_and(|not| std::ptr::eq(Arc::as_ptr(&itl), not)) {
-                itl.gate().establish(attention);
-            }
-        }
+        tell(&self.cold(), attention, except);
     }
 
     /// How many nexuses see the unit.
@@ -317,5 +321,13 @@ fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
 fn start(cold: &Cold) {
     for itl in live(cold) {
         itl.gate().lower(GateBits::STOPPED);
+    }
+}
+
+fn tell(cold: &Cold, attention: Attention, except: Option<&Itl>) {
+    for itl in live(cold) {
+        if !except.is_some_and(|not| std::ptr::eq(Arc::as_ptr(&itl), not)) {
+            itl.gate().establish(attention);
+        }
     }
 }

@@ -76,8 +76,17 @@ impl ParameterData {
     /// Writes ASCII data: left-aligned in `width` bytes, padded with spaces, cut if longer; what is not printable ASCII
     /// becomes a space (SPC-4 4.3.1).
     pub fn ascii(&mut self, text: &str, width: usize) -> &mut ParameterData {
+        self.text(text, width, b' ')
+    }
+
+    /// As [`ParameterData::ascii`], padded with zeros.
+    pub fn ascii_nul(&mut self, text: &str, width: usize) -> &mut ParameterData {
+        self.text(text, width, 0)
+    }
+
+    fn text(&mut self, text: &str, width: usize, padding: u8) -> &mut ParameterData {
         let printable = text.bytes().map(|byte| if matches!(byte, 0x20..=0x7e) { byte } else { b' ' });
-        self.bytes.extend(printable.chain(std::iter::repeat(b' ')).take(width));
+        self.bytes.extend(printable.chain(std::iter::repeat(padding)).take(width));
         self
     }
 

@@ -184,35 +184,3 @@ pub fn block_device_sector(file: &File) -> io::Result<u32> {
     retry(|| unsafe { libc::ioctl(file.as_raw_fd(), libc::BLKSSZGET, &mut size) }.into())?;
     u32::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
-
-/// Copies the pieces, one after the other, into `dst`; returns how many bytes there were, or fitted.
-///
-/// # Safety
-///
-/// The pieces must be memory that may be read; they must not overlap `dst`.
-pub unsafe fn gather(iov: &[libc::iovec], dst: &mut [u8]) -> usize {
-    let mut done = 0;
-    for piece in iov {
-        let take = piece.iov_len.min(dst.len() - done);
-        // SAFETY: `take` is within the piece, and within `dst` from `done` on.
-        unsafe { std::ptr::copy_nonoverlapping(piece.iov_base.cast(), dst.as_mut_ptr().add(done), take) };
-        done += take;
-    }
-    done
-}
-
-/// Copies `src` into the pieces, one after the other; returns how many bytes there were, or fitted.
-///
-/// # Safety
-///
-/// The pieces must be memory that may be written; they must not overlap `src`.
-pub unsafe fn scatter(src: &[u8], iov: &[libc::iovec]) -> usize {
-    let mut done = 0;
-    for piece in iov {
-        let take = piece.iov_len.min(src.len() - done);
-        // SAFETY: `take` is within `src` from `done` on, and within the piece.
-        unsafe { std::ptr::copy_nonoverlapping(src.as_ptr().add(done), piece.iov_base.cast(), take) };
-        done += take;
-    }
-    done
-}

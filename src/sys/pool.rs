@@ -130,3 +130,104 @@ fn run(job: Job) {
         std::process::abort();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A job that says that it has begun, and ends when the returned sender is dropped.
+    fn blocker() -> (Job, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let (begun, has_begun) = mpsc::channel();
+        let (end, may_end) = mpsc::channel::<()>();
+        let job = Box::new(move || {
+            begun.send(()).unwrap();
+            assert!(may_end.recv().is_err());
+        });
+        (job, has_begun, end)
+    }
+
+    fn workers(pool: &Pool) -> usize {
+        pool.shared.lock().workers.len()
+    }
+
+    #[test]
+    fn threads_start_when_needed_up_to_the_bound() {
+        let pool = Pool::new(2, "test");
+        assert_eq!(workers(&pool), 0);
+        let (first, first_begun, first_end) = blocker();
+        let (second, second_begun, second_end) = blocker();
+        let (third, third_begun, third_end) = blocker();
+        pool.spawn(first);
+        first_begun.recv_timeout(SOON).unwrap();
+        assert_eq!(workers(&pool), 1);
+        pool.spawn(second);
+        second_begun.recv_timeout(SOON).unwrap();
+        assert_eq!(workers(&pool), 2);
+        pool.spawn(third);
+        assert_eq!(workers(&pool), 2);
+        assert!(third_begun.recv_timeout(Duration::from_millis(20)).is_err());
+        drop(first_end);
+        third_begun.recv_timeout(SOON).unwrap();
+        drop((second_end, third_end));
+    }
+
+    #[test]
+    fn an_idle_thread_is_used_again() {
+        let pool = Pool::new(8, "test");
+        for _ in 0..50 {
+            let (job, begun, end) = blocker();
+            pool.spawn(job);
+            begun.recv_timeout(SOON).unwrap();
+            drop(end);
+            // Until it sleeps.
+            while pool.shared.lock().idle == 0 {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(workers(&pool), 1);
+    }
+
+    #[test]
+    fn shutdown_runs_what_was_spawned_and_joins() {
+        let ran = Arc::new(AtomicUsize::new(0));
+        let count = |ran: &Arc<AtomicUsize>| -> Job {
+            let ran = Arc::clone(ran);
+            Box::new(move || {
+                ran.fetch_add(1, Ordering::SeqCst);
+            })
+        };
+        let pool = Pool::new(3, "test");
+        for _ in 0..1000 {
+            pool.spawn(count(&ran));
+        }
+        pool.shutdown();
+        assert_eq!(ran.load(Ordering::SeqCst), 1000);
+        // The jobs and the threads that held the counter are gone.
+        assert_eq!(Arc::strong_count(&ran), 1);
+        // Nothing is lost afterwards, either.
+        pool.spawn(count(&ran));
+        assert_eq!(ran.load(Ordering::SeqCst), 1001);
+    }
+
+    #[test]
+    fn a_job_that_panics_ends_the_process() {
+        const INNER: &str = "VSTGT_TEST_PANICKING_JOB";
+        if std::env::var_os(INNER).is_some() {
+            Pool::new(1, "test").spawn(Box::new(|| panic!("on purpose")));
+            std::thread::sleep(SOON);
+            return;
+        }
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "sys::pool::tests::a_job_that_panics_ends_the_process", "--nocapture"])
+            .env(INNER, "1")
+            .output()
+            .unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
+        assert_eq!(signal, Some(libc::SIGABRT), "{output:?}");
+    }
+}

@@ -32,6 +32,12 @@ impl EpollWait {
         Ok(EpollWait { epoll, fds: HashMap::new(), events: Vec::new(), fine: true })
     }
 
+    /// As on a kernel without `epoll_pwait2`.
+    #[cfg(test)]
+    pub(super) fn without_nanoseconds(&mut self) {
+        self.fine = false;
+    }
+
     /// Fills `events`; `Err` with `ENOSYS` or `EPERM` if `fine` and the call is not there.
     fn pwait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let (fd, max) = (self.epoll.as_raw_fd(), self.events.len() as libc::c_int);
