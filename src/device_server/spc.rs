@@ -137,7 +137,7 @@ fn provisioning(lu: &Lu) -> LogicalBlockProvisioning {
         write_same10: thin,
         lbprz: thin,
         anchor: false,
-        provisioning: if thin { ProvisioningType::Thin } else { ProvisioningType::Full },
+        provisioning: if thin { ProvisioningType::Thin } else { ProvisioningType::NotReported },
     }
 }
 
