@@ -7,7 +7,7 @@ use crate::{Context, Error, Result};
 use std::time::Duration;
 
 /// How long a guest may take from its start to its login prompt, on KVM.
-pub const BOOT: Duration = Duration::from_secs(30);
+pub const BOOT: Duration = Duration::from_secs(45);
 
 /// How long it may take to log in, or to answer a short command, on KVM.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -18,7 +18,7 @@ const END: &str = "@@ end";
 
 /// Turns the login shell into one without line editing, at a terminal that does not repeat what is typed. The sum is
 /// there because the answer must not be found in the question, which is still repeated.
-const PLAIN: &str = "exec env PS1= PS2= sh -c 'stty -echo; echo ready $((40 + 2)); exec sh'\n";
+const PLAIN: &str = "exec env TERM=dumb PS1= PS2= sh -c 'stty -echo; echo ready $((40 + 2)); exec sh'\n";
 
 /// Waits for the login prompt; `slowness` stretches every bound (see [`Accel`](crate::accel::Accel::slowness)).
 ///
