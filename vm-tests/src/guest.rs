@@ -1,4 +1,4 @@
-//! A shell inside a guest that runs the test initramfs.
+//! A shell (bash) inside a guest that runs the test initramfs and root.
 //!
 //! Its init serves the agent port: the host sends a script, line by line, and gets back every line the script printed
 //! and its status. One script runs at a time; what shall go on meanwhile is put in the background with its output
@@ -50,6 +50,29 @@ pub struct Guest {
     slowness: u32,
 }
 
+/// A guest that boots.
+#[derive(Debug)]
+pub struct Booting {
+    vm: Vm,
+    slowness: u32,
+}
+
+impl Booting {
+    /// Waits until the guest's agent answers.
+    ///
+    /// # Errors
+    /// When it does not come up; the message holds the console's end.
+    pub fn ready(mut self) -> Result<Guest> {
+        let ready = self.vm.agent().expect("@@ ready\n", BOOT * self.slowness);
+        ready.context(|| self.vm.explain("the guest did not boot"))?;
+        Ok(Guest {
+            vm: self.vm,
+            next: 1,
+            slowness: self.slowness,
+        })
+    }
+}
+
 /// How long a guest may take to boot, on KVM.
 const BOOT: Duration = Duration::from_secs(20);
 
@@ -67,25 +90,40 @@ impl Guest {
     /// # Errors
     /// When something the guest needs cannot be made, or it does not come up; the message holds the console's end.
     pub fn boot(machine: Machine, line: Line, dir: &Path) -> Result<Guest> {
+        Guest::start_boot(machine, line, dir)?.ready()
+    }
+
+    /// The first half of [`boot`](Guest::boot): returns at once, so that several can boot at the same time.
+    ///
+    /// # Errors
+    /// When something the guest needs cannot be made, or QEMU does not start.
+    pub fn start_boot(machine: Machine, line: Line, dir: &Path) -> Result<Booting> {
         let cache = Cache::open()?;
         let kernel = Kernel::get(&cache, line)?;
         let initrd = initramfs::get(&cache, &kernel)?;
         let root = guestroot::get(&cache)?;
         let slowness = machine.accel().slowness();
-        let vm = machine
+        let machine = machine
             .read_only_disk(&root)
-            .kernel(&kernel, &initrd, CMDLINE)
-            .start(dir)?;
-        let mut guest = Guest {
-            vm,
-            next: 1,
+            .kernel(&kernel, &initrd, CMDLINE);
+        Ok(Booting {
+            vm: machine.start(dir)?,
             slowness,
-        };
-        let ready = guest.vm.agent().expect("@@ ready\n", BOOT * slowness);
-        ready
-            .map(drop)
-            .context(|| guest.vm.explain("the guest did not boot"))?;
-        Ok(guest)
+        })
+    }
+
+    /// The device (`/dev/sda`, ...) of the logical unit with a serial number, once the guest has found it.
+    ///
+    /// # Errors
+    /// When it does not find it within a while.
+    pub fn disk(&mut self, serial: &str) -> Result<String> {
+        // Page 80h is four bytes and then the serial number, which the target may pad.
+        let script = format!(
+            "for i in $(seq 100); do for d in /sys/block/sd*; do \
+             [ \"$(tail -c +5 $d/device/vpd_pg80 2> /dev/null | tr -d ' \\000')\" = '{serial}' ] && \
+             echo /dev/${{d##*/}} && exit; done; sleep 0.1; done; lsscsi; dmesg | tail; exit 1"
+        );
+        Ok(self.sh(&script)?.trim().to_owned())
     }
 
     /// The machine it runs on.
@@ -169,6 +207,11 @@ pub struct Running<'a> {
 }
 
 impl Running<'_> {
+    /// The machine the script runs on.
+    pub fn vm(&mut self) -> &mut Vm {
+        &mut self.guest.vm
+    }
+
     /// Waits until the script prints a line that contains `mark`.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! whatever comes, so the guest never waits for the host; it goes to a log file, too. Reading is by a cursor: what was
 //! consumed is not found again.
 
-use crate::process::{Process, wait_until};
+use crate::process::{Process, last_lines, wait_until};
 use crate::{Context, Error, Result};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -195,12 +195,16 @@ impl Port {
     /// `message`, followed by the port's log and its last lines.
     pub fn explain(&self, message: &str) -> String {
         let text = self.text();
-        let lines: Vec<&str> = text.lines().collect();
-        let last = &lines[lines.len().saturating_sub(crate::process::TAIL)..];
+        // A panic is told first, then a long stack.
+        let panic = text
+            .lines()
+            .find(|line| line.contains(PANIC))
+            .map(|line| format!("{line}\n"));
+        let panic = panic.unwrap_or_default();
+        let last = last_lines(&text);
         format!(
-            "{message}\n--- end of {}\n{}\n---",
-            self.log.display(),
-            last.join("\n")
+            "{message}\n{panic}--- end of {}\n{last}\n---",
+            self.log.display()
         )
     }
 }
@@ -250,7 +254,7 @@ mod tests {
 
     fn pair(dir: &WorkDir) -> (Port, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        (Port::new(ours, &dir.path("port.log")).unwrap(), theirs)
+        (Port::new(ours, &dir.path("port.txt")).unwrap(), theirs)
     }
 
     #[test]

@@ -146,14 +146,13 @@ impl Drop for Process {
 /// The path and the last [`TAIL`] lines of a log, for an error message.
 pub fn tail(log: &Path) -> String {
     let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+    format!("--- end of {}\n{}\n---", log.display(), last_lines(&text))
+}
+
+/// The last [`TAIL`] lines of a text.
+pub fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let last = &lines[lines.len().saturating_sub(TAIL)..];
-    format!(
-        "--- end of {} ({} lines)\n{}\n---",
-        log.display(),
-        lines.len(),
-        last.join("\n")
-    )
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
 
 /// Asks `question` until it has an answer or `bound` has passed (then `None`).
@@ -193,7 +192,7 @@ mod tests {
         let mut process = Process::start(
             "child",
             shell("echo out; echo err >&2; exit 3"),
-            &dir.path("c.log"),
+            &dir.path("c.txt"),
         )
         .unwrap();
         assert_eq!(
@@ -207,7 +206,7 @@ mod tests {
     fn a_wait_that_is_too_long_says_what_the_child_said() {
         let dir = WorkDir::new("process").unwrap();
         let mut process =
-            Process::start("child", shell("echo stuck; sleep 600"), &dir.path("c.log")).unwrap();
+            Process::start("child", shell("echo stuck; sleep 600"), &dir.path("c.txt")).unwrap();
         wait_until(Duration::from_secs(10), || {
             Ok((!process.output().is_empty()).then_some(()))
         })
@@ -229,7 +228,7 @@ mod tests {
         let process = Process::start(
             "child",
             shell("sleep 600 & echo $!; wait"),
-            &dir.path("c.log"),
+            &dir.path("c.txt"),
         )
         .unwrap();
         let grandchild = wait_until(Duration::from_secs(10), || {

@@ -1,9 +1,9 @@
-//! The stages of `cargo xtask test` and `cargo xtask soak`, in order, each with its time.
+//! The stages of `cargo xtask test` and `cargo xtask soak`, in order, each with the time it began.
 
 use std::env;
 use std::process::Command;
-use std::time::{Duration, Instant};
-use vm_tests::{Result, paths, provision, tools};
+use std::time::Instant;
+use vm_tests::{Context, Result, paths, provision, tools};
 
 /// Environment variable by which tests know that they may take their time.
 const VSTGT_SOAK: &str = "VSTGT_SOAK";
@@ -13,20 +13,11 @@ const VSTGT_TEST_WAIT: &str = "VSTGT_TEST_WAIT";
 
 /// Everything that shall hold before a change is taken; with `quick`, only what needs no guest.
 pub fn test(quick: bool) -> Result<()> {
-    let mut stages = Stages::new();
+    let stages = Stages::new();
     stages.run("format", cargo(&["fmt", "--all", "--check"]))?;
-    stages.run(
-        "lints",
-        cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ]),
-    )?;
+    let mut lints = cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]);
+    lints.args(["--", "-D", "warnings"]);
+    stages.run("lints", lints)?;
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     stages.run("documentation", doc)?;
@@ -35,33 +26,25 @@ pub fn test(quick: bool) -> Result<()> {
         tests.env(VSTGT_TEST_WAIT, wait);
         stages.run(&format!("vstgt's tests, waiting by {wait}"), tests)?;
     }
-    if !quick {
-        stages.step("install what guests need", provision::ensure)?;
-        stages.run(
-            "release build",
-            cargo(&["build", "--release", "--quiet", "-p", "vstgt"]),
-        )?;
+    if quick {
+        let words = ["test", "-p", "vm-tests", "--lib", "--bins"];
+        return stages.run("harness tests", cargo(&words));
     }
-    // The harness's own tests need no guest, and come last so that the closing line is a test's.
-    stages.run("harness tests", cargo(&["test", "-p", "vm-tests", "--lib"]))?;
-    if !quick {
-        stages.run("guest tests", guest_tests(&[]))?;
-    }
-    stages.end();
-    Ok(())
+    stages.step("install what guests need", provision::ensure)?;
+    stages.run("release build", release())?;
+    stages.run("harness and guest tests", guest_tests(&[]))
 }
 
 /// The guest tests again, with as much work as finds what a short run does not.
 pub fn soak() -> Result<()> {
-    let mut stages = Stages::new();
+    let stages = Stages::new();
     stages.step("install what guests need", provision::ensure)?;
-    stages.run(
-        "release build",
-        cargo(&["build", "--release", "--quiet", "-p", "vstgt"]),
-    )?;
-    stages.run("guest tests, long", guest_tests(&[(VSTGT_SOAK, "1")]))?;
-    stages.end();
-    Ok(())
+    stages.run("release build", release())?;
+    stages.run("guest tests, long", guest_tests(&[(VSTGT_SOAK, "1")]))
+}
+
+fn release() -> Command {
+    cargo(&["build", "--release", "--quiet", "-p", "vstgt"])
 }
 
 /// Guests share two cores badly: one test at a time.
@@ -84,36 +67,24 @@ fn cargo(words: &[&str]) -> Command {
     command
 }
 
+/// Says what runs and when it began. Nothing is printed after the last stage: the output ends as its tests end.
 struct Stages {
     start: Instant,
-    times: Vec<(String, Duration)>,
 }
 
 impl Stages {
     fn new() -> Stages {
         Stages {
             start: Instant::now(),
-            times: Vec::new(),
         }
     }
 
-    fn run(&mut self, name: &str, command: Command) -> Result<()> {
+    fn run(&self, name: &str, command: Command) -> Result<()> {
         self.step(name, || tools::run_visible(command))
     }
 
-    fn step(&mut self, name: &str, step: impl FnOnce() -> Result<()>) -> Result<()> {
-        println!("=== {name}");
-        let start = Instant::now();
-        step()?;
-        self.times.push((name.to_owned(), start.elapsed()));
-        Ok(())
-    }
-
-    /// Where the time went. On standard error, so that standard output still ends as the tests end.
-    fn end(&self) {
-        for (name, time) in &self.times {
-            eprintln!("{:7.1} s  {name}", time.as_secs_f64());
-        }
-        eprintln!("{:7.1} s  in all", self.start.elapsed().as_secs_f64());
+    fn step(&self, name: &str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        println!("=== {:6.1} s: {name}", self.start.elapsed().as_secs_f64());
+        step().context(|| format!("stage \"{name}\""))
     }
 }

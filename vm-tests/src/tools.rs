@@ -1,6 +1,6 @@
 //! Running a host command to its end: bounded in time, and an error that says what it said.
 
-use crate::process::Process;
+use crate::process::{Process, last_lines};
 use crate::workdir::WorkDir;
 use crate::{Context, Error, Result};
 use std::env;
@@ -49,17 +49,19 @@ pub fn run_command(mut command: Command, bound: Duration) -> Result<String> {
     }
     command = shell;
     let mut process = Process::start(&program.to_string_lossy(), command, &log)?;
-    let status = process.wait(bound).context(|| format!("run `{line}`"))?;
+    let ended = process.wait(bound).context(|| format!("run `{line}`"));
     let text = String::from_utf8_lossy(&fs::read(&out).unwrap_or_default()).into_owned();
+    let told = process.output();
+    dir.finish();
+    let status = ended?;
     if status.success() {
         return Ok(text);
     }
-    let last: Vec<&str> = text.lines().rev().take(10).collect();
-    let last: Vec<&str> = last.into_iter().rev().collect();
-    Err(Error::new(process.explain(&format!(
+    let said = [last_lines(&text), last_lines(&told)].join("\n");
+    Err(Error::new(format!(
         "`{line}` ended with {status}\n{}",
-        last.join("\n")
-    ))))
+        said.trim()
+    )))
 }
 
 /// Runs a command on the caller's own terminal and waits for its end without a bound: for what a person watches.

@@ -5,11 +5,14 @@ use crate::{Context, Error, Result, paths};
 use std::ffi::OsString;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
 /// How long it may take to open its sockets, or to end after SIGTERM.
 const BOUND: Duration = Duration::from_secs(30);
+
+/// How long it may take to refuse a command line.
+const REFUSAL: Duration = Duration::from_secs(10);
 
 /// A vstgt to be: its command line.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +88,23 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Runs it where it must refuse to start, and returns what it says.
+    ///
+    /// # Errors
+    /// When it starts all the same, ends with status 0 or by a signal, or takes long.
+    pub fn refused(&self, log: &Path) -> Result<String> {
+        let mut process = Process::start("vstgt", self.command()?, log)?;
+        let status = process.wait(REFUSAL)?;
+        match status.code() {
+            Some(code) if code != 0 => Ok(process.output()),
+            _ => Err(Error::new(process.explain(&format!(
+                "vstgt ended with {status} instead of refusing"
+            )))),
+        }
+    }
+}
+
 /// A path in an option list, where a comma is doubled.
 fn escape(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
@@ -132,18 +152,20 @@ impl Vstgt {
     ///
     /// # Errors
     /// When it does not; the message holds the log's end.
-    pub fn terminate(mut self) -> Result<String> {
-        self.process.signal(libc::SIGTERM)?;
-        let status = self.process.wait(BOUND)?;
-        self.check_end(status)
+    pub fn terminate(self) -> Result<String> {
+        self.end_by(libc::SIGTERM)
     }
 
-    fn check_end(&self, status: ExitStatus) -> Result<String> {
+    /// [`terminate`](Vstgt::terminate) by another signal that must do the same.
+    ///
+    /// # Errors
+    /// As [`terminate`](Vstgt::terminate).
+    pub fn end_by(mut self, signal: i32) -> Result<String> {
+        self.process.signal(signal)?;
+        let status = self.process.wait(BOUND)?;
         if !status.success() {
-            return Err(Error::new(
-                self.process
-                    .explain(&format!("vstgt ended with {status} after SIGTERM")),
-            ));
+            let what = format!("vstgt ended with {status} after signal {signal}");
+            return Err(Error::new(self.process.explain(&what)));
         }
         for socket in &self.sockets {
             if socket.exists() || UnixStream::connect(socket).is_ok() {

@@ -1,21 +1,22 @@
 //! A private folder for one test's sockets, images and logs.
 //!
-//! Its path is short, because a Unix socket's path may have only 107 bytes. It is removed when dropped, except that a
-//! panicking test keeps its `*.log` files, whose paths the errors name, and `VSTGT_KEEP=1` keeps everything.
+//! Its path is short, because a Unix socket's path may have only 107 bytes. Whoever is through with it removes it with
+//! [`WorkDir::finish`]; one that is merely dropped belongs to something that failed, and keeps its `*.log` files, whose
+//! paths errors name. `VSTGT_KEEP=1` keeps everything.
 
 use crate::{Context, Result};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, process, thread};
+use std::{env, process};
 
 /// Environment variable: keep every work folder.
 pub const KEEP: &str = "VSTGT_KEEP";
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A folder that goes away with its value.
+/// A folder of one's own.
 #[derive(Debug)]
 pub struct WorkDir {
     root: PathBuf,
@@ -61,13 +62,18 @@ impl WorkDir {
     }
 }
 
+impl WorkDir {
+    /// Removes it and all that is in it.
+    pub fn finish(self) {
+        if env::var_os(KEEP).is_none() {
+            drop(fs::remove_dir_all(&self.root));
+        }
+    }
+}
+
 impl Drop for WorkDir {
     fn drop(&mut self) {
         if env::var_os(KEEP).is_some() {
-            return;
-        }
-        if !thread::panicking() {
-            drop(fs::remove_dir_all(&self.root));
             return;
         }
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
@@ -83,10 +89,10 @@ impl Drop for WorkDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn it_is_private_short_and_goes_away() {
-        use std::os::unix::fs::PermissionsExt;
+    fn it_is_private_and_goes_when_finished() {
         let dir = WorkDir::new("w").unwrap();
         let root = dir.root().to_owned();
         assert_eq!(
@@ -94,26 +100,25 @@ mod tests {
             0o700
         );
         fs::create_dir(dir.path("sub")).unwrap();
-        drop(dir);
+        fs::write(dir.path("a.log"), "x").unwrap();
+        dir.finish();
         assert!(!root.exists());
     }
 
     #[test]
-    fn a_panicking_test_keeps_its_logs_only() {
-        let root = thread::spawn(|| {
-            let dir = WorkDir::new("w").unwrap();
-            let root = dir.root().to_owned();
-            fs::write(dir.path("a.log"), "x").unwrap();
-            fs::write(dir.path("disk.img"), "x").unwrap();
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-                let _held = dir;
-                std::panic::resume_unwind(Box::new(()));
-            }))
-            .unwrap_err();
-            root
-        });
-        let root = root.join().unwrap();
-        assert!(root.join("a.log").exists() && !root.join("disk.img").exists());
+    fn unfinished_it_keeps_its_logs_only() {
+        let dir = WorkDir::new("w").unwrap();
+        let root = dir.root().to_owned();
+        fs::write(dir.path("a.log"), "x").unwrap();
+        fs::write(dir.path("disk.img"), "x").unwrap();
+        fs::create_dir_all(dir.path("sub/sub")).unwrap();
+        drop(dir);
+        let left: Vec<_> = fs::read_dir(&root)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
+        assert_eq!(left, ["a.log"]);
         fs::remove_dir_all(root).unwrap();
     }
 }

@@ -1,0 +1,57 @@
+//! The trait behind which image formats stand.
+
+use super::BackingError;
+use crate::mem::IoBuf;
+
+/// What an open image can do; fixed when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Opened without write permission.
+    pub read_only: bool,
+    /// Ranges can be deallocated (holes punched) and then read as zeros.
+    pub unmap: bool,
+    /// Ranges can be zeroed without writing zeros.
+    pub write_zeroes: bool,
+    /// Granularity of deallocation in bytes, a power of two.
+    pub unmap_granularity: u32,
+    /// Inline calls cannot wait for a device (tmpfs).
+    pub never_waits: bool,
+    /// Opened O_DIRECT.
+    pub direct: bool,
+}
+
+/// An open disk image.
+///
+/// Offsets and lengths are bytes. All methods may block unless [`Capabilities::never_waits`].
+pub trait Image: Send + Sync + std::fmt::Debug {
+    /// Current size in bytes.
+    fn size(&self) -> u64;
+
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Reads `len` bytes at `offset` into `buf` from its byte `at` on.
+    fn read(&self, offset: u64, len: u64, buf: &mut IoBuf, at: u64) -> Result<(), BackingError>;
+
+    /// Writes `len` bytes of `buf` from its byte `at` on; durable before it returns if `fua`.
+    fn write(&self, offset: u64, len: u64, buf: &IoBuf, at: u64, fua: bool) -> Result<(), BackingError>;
+
+    /// Reads into memory of our own.
+    fn read_bytes(&self, offset: u64, dst: &mut [u8]) -> Result<(), BackingError>;
+
+    /// Writes memory of our own.
+    fn write_bytes(&self, offset: u64, src: &[u8]) -> Result<(), BackingError>;
+
+    /// Makes everything written before durable.
+    fn flush(&self) -> Result<(), BackingError>;
+
+    /// Deallocates the range; afterwards it reads as zeros.
+    fn unmap(&self, offset: u64, len: u64) -> Result<(), BackingError>;
+
+    /// Zeroes the range; deallocates it if `unmap` and possible.
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BackingError>;
+
+    /// The file to hand to an asynchronous engine, with what the engine must know; `None` if operations must go through
+    /// the methods above.
+    fn raw(&self) -> Option<&super::RawFile>;
+}

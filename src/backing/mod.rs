@@ -1,0 +1,37 @@
+//! Images, and the engines that do I/O on them.
+//!
+//! # Contract
+//!
+//! * An [`Image`] is an open disk image: bytes, no SCSI. Its blocking methods may be called from any thread that may wait
+//!   (an I/O thread, a job), and inline from a reactor only where [`Capabilities::never_waits`] says so.
+//! * A reactor does I/O through its [`IoPort`]: [`IoPort::submit`] takes one operation and its buffer and owns the buffer
+//!   until it gives it back in a [`Completion`]. Every submitted operation completes exactly once. Dropping the port
+//!   waits for what is in flight.
+//! * The image must never panic or touch memory outside the buffer whatever range it is asked for: ranges are
+//!   checked against its size here as well as by the device server, an operation that passes the end fails with
+//!   [`BackingError::OutOfRange`]. Reads that find the file shorter than the image fail, they never return
+//!   stale bytes.
+//! * Which engine serves an image is decided when it is opened, by probing: io_uring where the ring is there and the
+//!   file system completes inline or truly asynchronously; plain preadv/pwritev inline where a call cannot wait for a device
+//!   (tmpfs); else preadv/pwritev on an I/O thread. All engines face the same conformance suite.
+//! * A block of a shared image is never seen half old, half new: it is opened O_DIRECT (unaligned buffers are bounced), or
+//!   its operations go through a striped range latch.
+
+mod engines;
+mod error;
+mod held;
+mod image;
+mod latch;
+mod open;
+mod port;
+mod raw;
+
+pub use error::*;
+pub use held::HeldEngine;
+pub use image::*;
+pub use open::{EngineChoice, OpenError, OpenOptions, open};
+pub use port::*;
+pub use raw::RawFile;
+
+#[cfg(test)]
+mod conformance;

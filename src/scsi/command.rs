@@ -1,0 +1,86 @@
+//! What a legal CDB means: the result of decoding, before any logical unit is looked at.
+
+/// A block range and the flags that go with reading or writing it (SBC-3 5.x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// First logical block.
+    pub lba: u64,
+    /// Number of logical blocks; 0 moves nothing (READ(6)'s and WRITE(6)'s 0 has become 256).
+    pub blocks: u64,
+    /// Disable page out.
+    pub dpo: bool,
+    /// Force unit access.
+    pub fua: bool,
+    /// Byte offset of the LBA field in the CDB, for a field pointer.
+    pub lba_field: u16,
+}
+
+/// PAGE CONTROL of MODE SENSE (SPC-4 table 172).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageControl {
+    /// 00b.
+    Current,
+    /// 01b.
+    Changeable,
+    /// 10b.
+    Default,
+    /// 11b.
+    Saved,
+}
+
+/// What VERIFY compares (SBC-3 5.36, BYTCHK).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteCheck {
+    /// 00b: medium verification only.
+    None,
+    /// 01b: against as much Data-Out.
+    Full,
+    /// 11b: against one block of Data-Out, repeated.
+    OneBlock,
+}
+
+/// A decoded command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields carry the names of their CDB fields; the variants name command and clause")]
+pub enum Command {
+    /// SPC-4 6.47.
+    TestUnitReady,
+    /// SPC-4 6.39.
+    RequestSense { descriptor: bool, allocation_length: u32 },
+    /// SPC-4 6.6; `page` with EVPD.
+    Inquiry { page: Option<u8>, allocation_length: u32 },
+    /// SPC-4 6.33.
+    ReportLuns { select_report: u8, allocation_length: u32 },
+    /// SPC-4 6.35.
+    ReportSupportedOperationCodes { rctd: bool, options: u8, opcode: u8, service_action: u16, allocation_length: u32 },
+    /// SPC-4 6.36.
+    ReportSupportedTaskManagementFunctions { repd: bool, allocation_length: u32 },
+    /// SPC-4 6.11, 6.12.
+    ModeSense { ten: bool, llbaa: bool, dbd: bool, control: PageControl, page: u8, subpage: u8, allocation_length: u32 },
+    /// SBC-3 5.15.
+    ReadCapacity10,
+    /// SBC-3 5.16.
+    ReadCapacity16 { allocation_length: u32 },
+    /// SBC-3 5.10–5.14.
+    Read(Transfer),
+    /// SBC-3 5.39–5.43.
+    Write(Transfer),
+    /// SBC-3 5.36–5.38.
+    Verify { transfer: Transfer, check: ByteCheck },
+    /// SBC-3 5.30, 5.31. `blocks` 0 means to the end of the medium.
+    SynchronizeCache { transfer: Transfer, immed: bool },
+    /// SBC-3 5.35.
+    Unmap { anchor: bool, parameter_list_length: u16 },
+    /// SBC-3 5.48, 5.49. `blocks` 0 means to the end of the medium.
+    WriteSame { transfer: Transfer, unmap: bool, anchor: bool, ndob: bool },
+    /// SBC-3 5.29.
+    StartStopUnit { immed: bool, power_condition: u8, no_flush: bool, loej: bool, start: bool },
+    /// SPC-4 6.15 / SBC-3 5.9; PREVENT field, 0 or 1.
+    PreventAllowMediumRemoval { prevent: u8 },
+    /// SPC-4 6.9, 6.10.
+    ModeSelect { ten: bool, page_format: bool, save: bool, parameter_list_length: u16 },
+    /// SBC-3 5.44–5.46. `check` is never [`ByteCheck::OneBlock`].
+    WriteAndVerify { transfer: Transfer, check: ByteCheck },
+    /// SBC-3 5.7, 5.8. `blocks` 0 means to the end of the medium.
+    PreFetch { transfer: Transfer, immed: bool },
+}

@@ -1,0 +1,112 @@
+//! A mailbox: many senders, one receiver that sleeps in its wait set.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// Wakes a sleeping receiver. Cheap when it is awake: one load.
+#[derive(Debug)]
+pub struct Waker {
+    event: EventFd,
+    asleep: AtomicBool,
+}
+
+impl Waker {
+    /// A waker whose receiver is awake.
+    pub fn new() -> io::Result<Waker> {
+        Ok(Waker { event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?, asleep: AtomicBool::new(false) })
+    }
+
+    /// Called after something was put where the receiver looks: wakes it if it sleeps or is about to.
+    pub fn wake(&self) {
+        // SeqCst pairs with `prepare_sleep`: either the receiver's last look sees what was put, or this load sees it asleep.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+            // An eventfd counter that is full (EAGAIN) is readable, which is all we want.
+            if let Err(e) = self.event.write(1) {
+                log::trace!("wake-up not written: {e}");
+            }
+        }
+    }
+
+    /// Called by the receiver before its last look at what it waits for; after that look it may sleep on the fd.
+    pub fn prepare_sleep(&self) {
+        self.asleep.store(true, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// Called by the receiver when it is awake again: senders need not write any more.
+    pub fn awake(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Empties the eventfd so that it can be waited for again.
+    pub fn drain(&self) {
+        if let Err(e) = self.event.read() {
+            log::trace!("wake-up already taken: {e}");
+        }
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        use std::os::fd::AsRawFd;
+        // The fd lives as long as `self`.
+        #[allow(unsafe_code, reason = "EventFd has no AsFd in this version of vmm-sys-util")]
+        // SAFETY: the descriptor is open and owned by `self.event` for the borrow's lifetime.
+        unsafe {
+            BorrowedFd::borrow_raw(self.event.as_raw_fd())
+        }
+    }
+}
+
+/// The sending end; clone it freely.
+#[derive(Debug)]
+pub struct Address<T> {
+    sender: mpsc::Sender<T>,
+    waker: Arc<Waker>,
+}
+
+impl<T> Clone for Address<T> {
+    fn clone(&self) -> Self {
+        Address { sender: self.sender.clone(), waker: Arc::clone(&self.waker) }
+    }
+}
+
+impl<T> Address<T> {
+    /// Puts a letter into the box and wakes its owner. `Err` gives the letter back: the owner is gone.
+    pub fn post(&self, letter: T) -> Result<(), T> {
+        self.sender.send(letter).map_err(|e| e.0)?;
+        self.waker.wake();
+        Ok(())
+    }
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    receiver: mpsc::Receiver<T>,
+    waker: Arc<Waker>,
+}
+
+/// A new mailbox and the first sending end; the waker may be shared by several boxes of one owner.
+pub fn mailbox<T>(waker: Arc<Waker>) -> (Address<T>, Mailbox<T>) {
+    let (sender, receiver) = mpsc::channel();
+    (Address { sender, waker: Arc::clone(&waker) }, Mailbox { receiver, waker })
+}
+
+impl<T> Mailbox<T> {
+    /// The next letter, if there is one; letters of one sender come in the order they were posted.
+    pub fn take(&self) -> Option<T> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// The waker that senders use.
+    pub fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+}
