@@ -37,22 +37,14 @@ impl Accel {
             Ok("kvm") => return Ok(Accel::Kvm),
             Ok("tcg") => return Ok(Accel::Tcg),
             Ok(other) => {
-                return Err(Error::new(format!(
-                    "{VSTGT_ACCEL} is kvm or tcg, not {other}"
-                )));
+                return Err(Error::new(format!("{VSTGT_ACCEL} is kvm or tcg, not {other}")));
             }
             Err(_) => {}
         }
-        if fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .is_err()
-        {
+        if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
             return Ok(Accel::Tcg);
         }
-        let boot =
-            fs::read("/proc/sys/kernel/random/boot_id").context(|| "read the host's boot id")?;
+        let boot = fs::read("/proc/sys/kernel/random/boot_id").context(|| "read the host's boot id")?;
         let version = tools::run(QEMU, &["--version"], ASK)?;
         let recipe = Recipe::new("kvm", 1).part(&boot).part(version.as_bytes());
         let entry = Cache::open()?.entry("kvm", &recipe, |dir| {
@@ -62,13 +54,8 @@ impl Accel {
             };
             fs::write(dir.join("answer"), answer).context(|| "write the answer")
         })?;
-        let answer =
-            fs::read_to_string(entry.join("answer")).context(|| "read whether KVM works")?;
-        Ok(if answer == "works" {
-            Accel::Kvm
-        } else {
-            Accel::Tcg
-        })
+        let answer = fs::read_to_string(entry.join("answer")).context(|| "read whether KVM works")?;
+        Ok(if answer == "works" { Accel::Kvm } else { Accel::Tcg })
     }
 
     /// The value of QEMU's `-accel`.

@@ -24,19 +24,9 @@ impl Cache {
     /// # Errors
     /// When neither the variables nor `$HOME` name a place, or it cannot be made.
     pub fn open() -> Result<Cache> {
-        let named = env::var_os(VSTGT_CACHE)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from);
-        let xdg = || {
-            env::var_os("XDG_CACHE_HOME")
-                .filter(|v| !v.is_empty())
-                .map(|v| PathBuf::from(v).join("vstgt"))
-        };
-        let home = || {
-            env::var_os("HOME")
-                .filter(|v| !v.is_empty())
-                .map(|v| PathBuf::from(v).join(".cache/vstgt"))
-        };
+        let named = env::var_os(VSTGT_CACHE).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let xdg = || env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()).map(|v| PathBuf::from(v).join("vstgt"));
+        let home = || env::var_os("HOME").filter(|v| !v.is_empty()).map(|v| PathBuf::from(v).join(".cache/vstgt"));
         let root = named.or_else(xdg).or_else(home);
         Cache::at(&root.context(|| format!("no place for the cache: set {VSTGT_CACHE} or HOME"))?)
     }
@@ -70,19 +60,13 @@ impl Cache {
     ///
     /// # Errors
     /// What `build` returns (nothing is kept then), or what the file system says.
-    pub fn entry(
-        &self,
-        name: &str,
-        recipe: &Recipe,
-        build: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<PathBuf> {
+    pub fn entry(&self, name: &str, recipe: &Recipe, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let place = self.place(name, recipe);
         if place.is_dir() {
             return Ok(place);
         }
         let lock_path = beside(&place, ".lock");
-        let lock =
-            fs::File::create(&lock_path).context(|| format!("create {}", lock_path.display()))?;
+        let lock = fs::File::create(&lock_path).context(|| format!("create {}", lock_path.display()))?;
         sys::lock(&lock, true).context(|| format!("lock {}", lock_path.display()))?;
         if place.is_dir() {
             return Ok(place);
@@ -127,9 +111,7 @@ pub struct Recipe {
 impl Recipe {
     /// A recipe of a kind; raise `version` when the code that builds the entry changes its result.
     pub fn new(kind: &str, version: u32) -> Recipe {
-        let start = Recipe {
-            hash: 0xcbf2_9ce4_8422_2325,
-        };
+        let start = Recipe { hash: 0xcbf2_9ce4_8422_2325 };
         start.part(kind.as_bytes()).part(&version.to_le_bytes())
     }
 
@@ -179,20 +161,11 @@ mod tests {
             })
         };
         let one = make(&Recipe::new("thing", 1).part(b"ab").part(b"c")).unwrap();
-        assert_eq!(
-            one,
-            make(&Recipe::new("thing", 1).part(b"ab").part(b"c")).unwrap()
-        );
+        assert_eq!(one, make(&Recipe::new("thing", 1).part(b"ab").part(b"c")).unwrap());
         assert_eq!(built.load(Ordering::Relaxed), 1);
         assert!(one.join("file").exists());
-        assert_ne!(
-            one,
-            make(&Recipe::new("thing", 1).part(b"a").part(b"bc")).unwrap()
-        );
-        assert_ne!(
-            one,
-            make(&Recipe::new("thing", 2).part(b"ab").part(b"c")).unwrap()
-        );
+        assert_ne!(one, make(&Recipe::new("thing", 1).part(b"a").part(b"bc")).unwrap());
+        assert_ne!(one, make(&Recipe::new("thing", 2).part(b"ab").part(b"c")).unwrap());
     }
 
     #[test]

@@ -50,25 +50,10 @@ impl Archive {
         let links = if mode == DIRECTORY { 2 } else { 1 };
         let name_size = path.len() + 1;
         // inode, mode, uid, gid, links, mtime, size, device and rdevice (major, minor each), name size, check
-        let fields = [
-            self.inode,
-            mode,
-            0,
-            0,
-            links,
-            0,
-            count(contents.len()),
-            0,
-            0,
-            0,
-            0,
-            count(name_size),
-            0,
-        ];
+        let fields = [self.inode, mode, 0, 0, links, 0, count(contents.len()), 0, 0, 0, 0, count(name_size), 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes
-                .extend_from_slice(format!("{field:08x}").as_bytes());
+            self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
         }
         self.bytes.extend_from_slice(path.as_bytes());
         self.bytes.push(0);
@@ -100,24 +85,14 @@ mod tests {
         archive.file("bin/sub/run", b"#!/bin/sh\n");
         archive.file("bin/odd", b"12345");
         let mut cpio = Command::new("busybox");
-        cpio.args(["cpio", "-t"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        cpio.args(["cpio", "-t"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let Ok(mut cpio) = cpio.spawn() else {
             return; // Not provisioned: the kernel reads it in the guest tests.
         };
-        cpio.stdin
-            .take()
-            .unwrap()
-            .write_all(&archive.finish())
-            .unwrap();
+        cpio.stdin.take().unwrap().write_all(&archive.finish()).unwrap();
         let output = cpio.wait_with_output().unwrap();
         assert!(output.status.success());
-        assert_eq!(
-            String::from_utf8(output.stdout).unwrap(),
-            "proc\nbin\nbin/sub\nbin/sub/run\nbin/odd\n"
-        );
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "proc\nbin\nbin/sub\nbin/sub/run\nbin/odd\n");
     }
 
     #[test]

@@ -88,9 +88,7 @@ fn build() -> Result<()> {
         return Ok(());
     }
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(paths::repository())
-        .args(["build", "--release", "--quiet", "-p", "vstgt"]);
+    cargo.current_dir(paths::repository()).args(["build", "--release", "--quiet", "-p", "vstgt"]);
     tools::run_visible(cargo)
 }
 
@@ -138,10 +136,7 @@ impl Place {
     }
 
     fn vstgt(&self) -> Config {
-        Config::new()
-            .socket(&self.socket())
-            .arg("--blk-file")
-            .arg(self.disk())
+        Config::new().socket(&self.socket()).arg("--blk-file").arg(self.disk())
     }
 
     /// The machine: what it takes to boot from vstgt, and a serial port on the terminal.
@@ -189,10 +184,7 @@ fn tour(qemu: Command, accel: Accel) -> Result<()> {
     let (mut qemu, mut console) = start_with_console(qemu, &logs)?;
     let slowness = accel.slowness();
     debian::wait_for_login(&mut console, slowness).context(|| qemu.explain("what QEMU said"))?;
-    println!(
-        "\nSeaBIOS, grub, Linux, systemd: the login prompt is there after {:.0?}",
-        start.elapsed()
-    );
+    println!("\nSeaBIOS, grub, Linux, systemd: the login prompt is there after {:.0?}", start.elapsed());
     let mut shell = Shell::log_in(&mut console, slowness)?;
     for command in SHOWN {
         step(&format!("in the guest: {command}"));
@@ -200,9 +192,7 @@ fn tour(qemu: Command, accel: Accel) -> Result<()> {
     }
     step("in the guest: systemctl poweroff");
     shell.power_off()?;
-    let status = qemu
-        .wait(POWEROFF * slowness)
-        .context(|| console.explain("power the guest off"))?;
+    let status = qemu.wait(POWEROFF * slowness).context(|| console.explain("power the guest off"))?;
     ended_well(status)?;
     println!("QEMU: exit status 0");
     Ok(())
@@ -215,9 +205,7 @@ fn start_with_console(mut qemu: Command, logs: &WorkDir) -> Result<(Process, Por
     let input = UnixStream::connect(&path).context(|| format!("connect to {}", path.display()))?;
     let output = input.try_clone().context(|| "share a socket")?;
     let words = File::create(&log).context(|| format!("create {}", log.display()))?;
-    qemu.stdin(OwnedFd::from(input))
-        .stdout(OwnedFd::from(output))
-        .stderr(words);
+    qemu.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(output)).stderr(words);
     let mut process = Process::start_foreground("QEMU", qemu, &log)?;
     let console = terminal.accept(&mut process, &logs.path("console.log"))?;
     Ok((process, console))
@@ -257,10 +245,7 @@ mod tests {
         let mut command = Command::new("/a b/vstgt");
         command.args(["--blk-file", "it's", "--socket-path", "/x/y.sock,initiator=a"]);
         let text = shown(&command);
-        assert_eq!(
-            text,
-            "'/a b/vstgt' \\\n    --blk-file 'it'\\''s' \\\n    --socket-path /x/y.sock,initiator=a"
-        );
+        assert_eq!(text, "'/a b/vstgt' \\\n    --blk-file 'it'\\''s' \\\n    --socket-path /x/y.sock,initiator=a");
         let printed = format!("for word in {text}; do echo \"[$word]\"; done");
         let words = tools::run("sh", &["-c", &printed], Duration::from_secs(10)).unwrap();
         assert_eq!(words, "[/a b/vstgt]\n[--blk-file]\n[it's]\n[--socket-path]\n[/x/y.sock,initiator=a]\n");

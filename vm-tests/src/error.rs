@@ -19,21 +19,12 @@ pub struct Error {
 impl Error {
     /// An error with a message and no cause.
     pub fn new(message: impl Into<String>) -> Error {
-        Error {
-            message: message.into(),
-            cause: None,
-        }
+        Error { message: message.into(), cause: None }
     }
 
     /// An error with a message, caused by another.
-    pub fn caused(
-        message: impl Into<String>,
-        cause: impl Into<Box<dyn StdError + Send + Sync>>,
-    ) -> Error {
-        Error {
-            message: message.into(),
-            cause: Some(cause.into()),
-        }
+    pub fn caused(message: impl Into<String>, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        Error { message: message.into(), cause: Some(cause.into()) }
     }
 }
 
@@ -82,10 +73,7 @@ mod tests {
     fn a_chain_prints_every_link() {
         let inner: Result<()> = Err(std::io::Error::other("disk on fire")).context(|| "read a");
         let outer = inner.context(|| "boot b").unwrap_err();
-        assert_eq!(
-            outer.to_string(),
-            "boot b\n  because: read a\n  because: disk on fire"
-        );
+        assert_eq!(outer.to_string(), "boot b\n  because: read a\n  because: disk on fire");
         assert_eq!(format!("{outer:?}"), outer.to_string());
     }
 }

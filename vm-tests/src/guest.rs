@@ -65,11 +65,7 @@ impl Booting {
     pub fn ready(mut self) -> Result<Guest> {
         let ready = self.vm.agent().expect("@@ ready\n", BOOT * self.slowness);
         ready.context(|| self.vm.explain("the guest did not boot"))?;
-        Ok(Guest {
-            vm: self.vm,
-            next: 1,
-            slowness: self.slowness,
-        })
+        Ok(Guest { vm: self.vm, next: 1, slowness: self.slowness })
     }
 }
 
@@ -103,13 +99,8 @@ impl Guest {
         let initrd = initramfs::get(&cache, &kernel)?;
         let root = guestroot::get(&cache)?;
         let slowness = machine.accel().slowness();
-        let machine = machine
-            .read_only_disk(&root)
-            .kernel(&kernel, &initrd, CMDLINE);
-        Ok(Booting {
-            vm: machine.start(dir)?,
-            slowness,
-        })
+        let machine = machine.read_only_disk(&root).kernel(&kernel, &initrd, CMDLINE);
+        Ok(Booting { vm: machine.start(dir)?, slowness })
     }
 
     /// The device (`/dev/sda`, ...) of the logical unit with a serial number, once the guest has found it.
@@ -146,13 +137,7 @@ impl Guest {
         }
         message.push_str(&format!("@@ run {id}\n"));
         self.vm.agent().send(&message)?;
-        Ok(Running {
-            guest: self,
-            id,
-            script: script.to_owned(),
-            begun: false,
-            lines: Vec::new(),
-        })
+        Ok(Running { guest: self, id, script: script.to_owned(), begun: false, lines: Vec::new() })
     }
 
     /// Runs a script to its end.
@@ -172,11 +157,7 @@ impl Guest {
         if outcome.status == 0 {
             return Ok(outcome.text());
         }
-        Err(Error::new(format!(
-            "in the guest: `{script}` ended with {}\n{}",
-            outcome.status,
-            outcome.text()
-        )))
+        Err(Error::new(format!("in the guest: `{script}` ended with {}\n{}", outcome.status, outcome.text())))
     }
 
     /// Powers the guest off and waits for QEMU's end.
@@ -186,13 +167,7 @@ impl Guest {
     pub fn poweroff(mut self) -> Result<()> {
         self.vm.agent().send("@@ poweroff\n")?;
         let status = self.vm.wait(POWEROFF * self.slowness)?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(Error::new(
-                self.vm.explain(&format!("QEMU ended with {status}")),
-            ))
-        }
+        if status.success() { Ok(()) } else { Err(Error::new(self.vm.explain(&format!("QEMU ended with {status}")))) }
     }
 }
 
@@ -220,9 +195,7 @@ impl Running<'_> {
         loop {
             if let Some(status) = self.step(bound)? {
                 let text = self.lines.join("\n");
-                return Err(Error::new(format!(
-                    "in the guest: no \"{mark}\", but the end ({status})\n{text}"
-                )));
+                return Err(Error::new(format!("in the guest: no \"{mark}\", but the end ({status})\n{text}")));
             }
             if self.lines.last().is_some_and(|line| line.contains(mark)) {
                 return Ok(());
@@ -237,10 +210,7 @@ impl Running<'_> {
     pub fn finish(mut self, bound: Duration) -> Result<Outcome> {
         loop {
             if let Some(status) = self.step(bound)? {
-                return Ok(Outcome {
-                    status,
-                    lines: self.lines,
-                });
+                return Ok(Outcome { status, lines: self.lines });
             }
         }
     }
@@ -249,11 +219,7 @@ impl Running<'_> {
     fn step(&mut self, bound: Duration) -> Result<Option<i32>> {
         let bound = bound * self.guest.slowness;
         let line = self.guest.vm.agent().line(bound);
-        let line = line.context(|| {
-            self.guest
-                .vm
-                .explain(&format!("while the guest ran `{}`", self.script))
-        })?;
+        let line = line.context(|| self.guest.vm.explain(&format!("while the guest ran `{}`", self.script)))?;
         if let Some(output) = line.strip_prefix('|').filter(|_| self.begun) {
             self.lines.push(output.to_owned());
             return Ok(None);
@@ -264,15 +230,10 @@ impl Running<'_> {
                 self.begun = true;
                 Ok(None)
             }
-            ["@@", "end", id, status] if id == self.id.to_string() && self.begun => status
-                .parse()
-                .map(Some)
-                .context(|| format!("the agent's line {line}")),
-            _ => {
-                Err(Error::new(self.guest.vm.explain(&format!(
-                    "unexpected line from the agent: {line}"
-                ))))
+            ["@@", "end", id, status] if id == self.id.to_string() && self.begun => {
+                status.parse().map(Some).context(|| format!("the agent's line {line}"))
             }
+            _ => Err(Error::new(self.guest.vm.explain(&format!("unexpected line from the agent: {line}")))),
         }
     }
 }

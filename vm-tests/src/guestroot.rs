@@ -24,14 +24,10 @@ const PLACES: &[&str] = &["bin", "dev", "proc", "sys", "run", "tmp"];
 /// # Errors
 /// When a program of the recipe is missing on the host, or the image cannot be made.
 pub fn get(cache: &Cache) -> Result<PathBuf> {
-    let (agent, programs) = (
-        paths::images().join("guest-root/agent"),
-        paths::images().join("guest-root/programs"),
-    );
+    let (agent, programs) = (paths::images().join("guest-root/agent"), paths::images().join("guest-root/programs"));
     let recipe = Recipe::new("guest-root", 1).file(&agent)?.file(&programs)?;
     let entry = cache.entry("guest-root", &recipe, |dir| {
-        let list =
-            fs::read_to_string(&programs).context(|| format!("read {}", programs.display()))?;
+        let list = fs::read_to_string(&programs).context(|| format!("read {}", programs.display()))?;
         let root = dir.join("root");
         fill(&root, &words(&list))?;
         copy(&agent, &root.join("agent"))?;
@@ -43,8 +39,7 @@ pub fn get(cache: &Cache) -> Result<PathBuf> {
 
 fn fill(root: &Path, programs: &[&str]) -> Result<()> {
     for place in PLACES {
-        fs::create_dir_all(root.join(place))
-            .context(|| format!("make {place} in {}", root.display()))?;
+        fs::create_dir_all(root.join(place)).context(|| format!("make {place} in {}", root.display()))?;
     }
     let mut libraries = BTreeSet::new();
     for program in programs {
@@ -77,24 +72,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 fn image(root: &Path, to: &Path) -> Result<()> {
     // What the files take, room for the file system's own tables, in KiB.
     let used = tools::run("du", &["-sk".as_ref(), root.as_os_str()], TOOL)?;
-    let used: u64 = used
-        .split_whitespace()
-        .next()
-        .and_then(|n| n.parse().ok())
-        .context(|| format!("du said {used}"))?;
+    let used: u64 =
+        used.split_whitespace().next().and_then(|n| n.parse().ok()).context(|| format!("du said {used}"))?;
     let size = format!("{}k", used + used / 10 + 8192);
-    let words = [
-        "-q",
-        "-t",
-        "ext4",
-        "-O",
-        "^has_journal",
-        "-m",
-        "0",
-        "-E",
-        "root_owner=0:0",
-        "-d",
-    ];
+    let words = ["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-E", "root_owner=0:0", "-d"];
     let mut words: Vec<&std::ffi::OsStr> = words.iter().map(|word| word.as_ref()).collect();
     words.extend([root.as_os_str(), to.as_os_str(), size.as_ref()]);
     let mke2fs = tools::find("mke2fs").context(|| "no mke2fs on the host")?;

@@ -26,10 +26,7 @@ pub fn allocated(file: &Path) -> Result<u64> {
 /// When it cannot be read.
 pub fn sha256(file: &Path) -> Result<String> {
     let text = tools::run("sha256sum", &[file], TOOL)?;
-    text.split_whitespace()
-        .next()
-        .map(str::to_owned)
-        .context(|| format!("sha256sum said {text}"))
+    text.split_whitespace().next().map(str::to_owned).context(|| format!("sha256sum said {text}"))
 }
 
 /// The SHA-256 of a file inside the ext4 file system that fills `image`, read without mounting it.
@@ -50,12 +47,7 @@ pub fn sha256_in_ext4(image: &Path, path: &str) -> Result<String> {
 /// When it has errors.
 pub fn check_ext4(image: &Path) -> Result<()> {
     let e2fsck = tools::find("e2fsck").context(|| "no e2fsck on the host")?;
-    tools::run(
-        &e2fsck.to_string_lossy(),
-        &["-f".as_ref(), "-n".as_ref(), image.as_os_str()],
-        TOOL,
-    )
-    .map(drop)
+    tools::run(&e2fsck.to_string_lossy(), &["-f".as_ref(), "-n".as_ref(), image.as_os_str()], TOOL).map(drop)
 }
 
 fn debugfs(words: &[&std::ffi::OsStr]) -> Result<String> {

@@ -20,17 +20,10 @@ const TOOL: Duration = Duration::from_secs(120);
 /// # Errors
 /// When a program or module of the recipe is missing.
 pub fn get(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
-    let (init, modules) = (
-        paths::images().join("initramfs/init"),
-        paths::images().join("initramfs/modules"),
-    );
-    let recipe = Recipe::new("initramfs", 1)
-        .file(&init)?
-        .file(&modules)?
-        .part(kernel.release.as_bytes());
+    let (init, modules) = (paths::images().join("initramfs/init"), paths::images().join("initramfs/modules"));
+    let recipe = Recipe::new("initramfs", 1).file(&init)?.file(&modules)?.part(kernel.release.as_bytes());
     let entry = cache.entry(&format!("initramfs-{}", kernel.release), &recipe, |dir| {
-        let modules =
-            fs::read_to_string(&modules).context(|| format!("read {}", modules.display()))?;
+        let modules = fs::read_to_string(&modules).context(|| format!("read {}", modules.display()))?;
         let init = fs::read(&init).context(|| format!("read {}", init.display()))?;
         build(kernel, &words(&modules), &init, &dir.join("initrd"))
     })?;
@@ -39,10 +32,7 @@ pub fn get(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
 
 /// The words of a recipe: separated by white space, `#` starts a remark.
 pub fn words(recipe: &str) -> Vec<&str> {
-    recipe
-        .lines()
-        .flat_map(|line| line.split('#').next().unwrap_or("").split_whitespace())
-        .collect()
+    recipe.lines().flat_map(|line| line.split('#').next().unwrap_or("").split_whitespace()).collect()
 }
 
 fn build(kernel: &Kernel, modules: &[&str], init: &[u8], to: &Path) -> Result<()> {
@@ -53,25 +43,14 @@ fn build(kernel: &Kernel, modules: &[&str], init: &[u8], to: &Path) -> Result<()
     let busybox = tools::find("busybox").context(|| "no busybox on the host")?;
     for file in with_libraries(&busybox)? {
         let contents = fs::read(&file).context(|| format!("read {}", file.display()))?;
-        let inside = if file == busybox {
-            "bin/busybox".into()
-        } else {
-            file.to_string_lossy().replacen('/', "", 1)
-        };
+        let inside = if file == busybox { "bin/busybox".into() } else { file.to_string_lossy().replacen('/', "", 1) };
         archive.file(&inside, &contents);
     }
     archive.file("init", init);
     let mut order = String::new();
-    for (number, path) in Modules::read(&kernel.modules)?
-        .closure(modules)?
-        .iter()
-        .enumerate()
-    {
+    for (number, path) in Modules::read(&kernel.modules)?.closure(modules)?.iter().enumerate() {
         let name = format!("{number:02}-{}", module_name(path));
-        archive.file(
-            &format!("modules/{name}"),
-            &unpacked(&kernel.modules.join(path))?,
-        );
+        archive.file(&format!("modules/{name}"), &unpacked(&kernel.modules.join(path))?);
         order.push_str(&format!("{name}\n"));
     }
     archive.file("modules/order", order.as_bytes());
@@ -92,10 +71,7 @@ pub fn with_libraries(program: &Path) -> Result<Vec<PathBuf>> {
             return Err(Error::new(format!("{}: {line}", program.display())));
         }
         // `name => /path (address)` or, for the loader, `/path (address)`; the vdso has no path.
-        let path = line
-            .split(" => ")
-            .last()
-            .and_then(|rest| rest.split(" (").next());
+        let path = line.split(" => ").last().and_then(|rest| rest.split(" (").next());
         files.extend(path.filter(|path| path.starts_with('/')).map(PathBuf::from));
     }
     Ok(files)
@@ -110,14 +86,9 @@ struct Modules {
 
 impl Modules {
     fn read(dir: &Path) -> Result<Modules> {
-        let read = |name: &str| {
-            fs::read_to_string(dir.join(name))
-                .context(|| format!("read {name} in {}", dir.display()))
-        };
-        Ok(Modules::parse(
-            &read("modules.dep")?,
-            &read("modules.builtin")?,
-        ))
+        let read =
+            |name: &str| fs::read_to_string(dir.join(name)).context(|| format!("read {name} in {}", dir.display()));
+        Ok(Modules::parse(&read("modules.dep")?, &read("modules.builtin")?))
     }
 
     fn parse(dependencies: &str, builtin: &str) -> Modules {
@@ -127,10 +98,7 @@ impl Modules {
             let needs = needs.split_whitespace().rev().map(str::to_owned).collect();
             loadable.insert(module_name(path), (path.to_owned(), needs));
         }
-        Modules {
-            loadable,
-            builtin: builtin.lines().map(module_name).collect(),
-        }
+        Modules { loadable, builtin: builtin.lines().map(module_name).collect() }
     }
 
     /// The paths of `names` and what they depend on, in an order they can be loaded in.
@@ -164,18 +132,10 @@ fn unpacked(path: &Path) -> Result<Vec<u8>> {
     if path.extension().is_none_or(|extension| extension != "xz") {
         return fs::read(path).context(|| format!("read {}", path.display()));
     }
-    let output = Command::new("xz")
-        .arg("-dc")
-        .arg(path)
-        .stderr(Stdio::inherit())
-        .output();
+    let output = Command::new("xz").arg("-dc").arg(path).stderr(Stdio::inherit()).output();
     let output = output.context(|| format!("run xz -dc {}", path.display()))?;
     if !output.status.success() {
-        return Err(Error::new(format!(
-            "xz -dc {} ended with {}",
-            path.display(),
-            output.status
-        )));
+        return Err(Error::new(format!("xz -dc {} ended with {}", path.display(), output.status)));
     }
     Ok(output.stdout)
 }
@@ -183,11 +143,7 @@ fn unpacked(path: &Path) -> Result<Vec<u8>> {
 fn compress(bytes: &[u8], to: &Path) -> Result<()> {
     fs::write(to, bytes).context(|| format!("write {}", to.display()))?;
     // Light compression: a guest without KVM decompresses slowly.
-    tools::run(
-        "gzip",
-        &["-1".as_ref(), "-n".as_ref(), to.as_os_str()],
-        TOOL,
-    )?;
+    tools::run("gzip", &["-1".as_ref(), "-n".as_ref(), to.as_os_str()], TOOL)?;
     let packed = to.with_extension("gz");
     fs::rename(&packed, to).context(|| format!("rename {}", packed.display()))
 }
@@ -204,9 +160,7 @@ mod tests {
     #[test]
     fn modules_come_after_what_they_need_and_once() {
         let modules = Modules::parse(DEPENDENCIES, "kernel/fs/ext4/ext4.ko\n");
-        let order = modules
-            .closure(&["scsi_mod", "ext4", "sd_mod", "crc_t10dif"])
-            .unwrap();
+        let order = modules.closure(&["scsi_mod", "ext4", "sd_mod", "crc_t10dif"]).unwrap();
         let names: Vec<String> = order.iter().map(|path| module_name(path)).collect();
         assert_eq!(names, ["scsi_common", "scsi_mod", "crc_t10dif", "sd_mod"]);
         let error = modules.closure(&["floppy"]).unwrap_err().to_string();

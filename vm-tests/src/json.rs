@@ -100,10 +100,7 @@ impl Reader<'_> {
     }
 
     fn number(&mut self) -> Option<Value> {
-        let end = self
-            .rest
-            .find(|c: char| !c.is_ascii_digit() && !"+-.eE".contains(c))
-            .unwrap_or(self.rest.len());
+        let end = self.rest.find(|c: char| !c.is_ascii_digit() && !"+-.eE".contains(c)).unwrap_or(self.rest.len());
         let (digits, rest) = self.rest.split_at(end);
         self.rest = rest;
         digits.parse().ok().map(Value::Number)
@@ -138,8 +135,7 @@ impl Reader<'_> {
                 let (code, rest) = self.rest.split_at_checked(4)?;
                 self.rest = rest;
                 // QEMU escapes nothing beyond the basic plane; a lone surrogate is shown as a replacement.
-                char::from_u32(u32::from_str_radix(code, 16).ok()?)
-                    .unwrap_or(char::REPLACEMENT_CHARACTER)
+                char::from_u32(u32::from_str_radix(code, 16).ok()?).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
             '"' | '\\' | '/' => c,
             _ => return None,
@@ -191,35 +187,18 @@ mod tests {
 
     #[test]
     fn what_qemu_sends_is_read() {
-        let value = Value::parse(
-            r#"{"return": {"running": true, "n": -1.5e1, "list": [{"a": "x\"\u0041\n"}, null, []]}}"#,
-        );
+        let value =
+            Value::parse(r#"{"return": {"running": true, "n": -1.5e1, "list": [{"a": "x\"\u0041\n"}, null, []]}}"#);
         let value = value.unwrap();
         let inner = value.get("return").unwrap();
         assert_eq!(inner.get("running"), Some(&Value::Bool(true)));
         assert_eq!(inner.get("n"), Some(&Value::Number(-15.0)));
-        assert_eq!(
-            inner.get("list").unwrap().list()[0]
-                .get("a")
-                .unwrap()
-                .text(),
-            Some("x\"A\n")
-        );
+        assert_eq!(inner.get("list").unwrap().list()[0].get("a").unwrap().text(), Some("x\"A\n"));
     }
 
     #[test]
     fn what_is_not_json_is_refused() {
-        for text in [
-            "",
-            "{",
-            "{}}",
-            "{\"a\"}",
-            "[1,]",
-            "\"x",
-            "tru",
-            "{\"a\":1,}",
-            "\"\\q\"",
-        ] {
+        for text in ["", "{", "{}}", "{\"a\"}", "[1,]", "\"x", "tru", "{\"a\":1,}", "\"\\q\""] {
             assert_eq!(Value::parse(text), None, "{text}");
         }
         assert_eq!(Value::parse(&"[".repeat(100_000)), None);

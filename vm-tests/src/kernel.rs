@@ -42,9 +42,7 @@ impl Line {
 
     /// Whether a version or release such as `6.12.95-1~bpo12+1` belongs to it.
     pub fn has(self, version: &str) -> bool {
-        version
-            .strip_prefix(self.name())
-            .is_some_and(|rest| rest.starts_with('.'))
+        version.strip_prefix(self.name()).is_some_and(|rest| rest.starts_with('.'))
     }
 
     fn entry(self) -> (String, Recipe) {
@@ -80,29 +78,17 @@ impl Kernel {
     /// The kernel of a line if it is in the cache.
     pub fn cached(cache: &Cache, line: Line) -> Option<Kernel> {
         let (name, recipe) = line.entry();
-        cache
-            .find(&name, &recipe)
-            .and_then(|root| Kernel::at(root).ok())
+        cache.find(&name, &recipe).and_then(|root| Kernel::at(root).ok())
     }
 
     fn at(root: PathBuf) -> Result<Kernel> {
-        let boot =
-            fs::read_dir(root.join("boot")).context(|| format!("read {}/boot", root.display()))?;
-        let names = boot
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let release = names
-            .into_iter()
-            .find_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned));
+        let boot = fs::read_dir(root.join("boot")).context(|| format!("read {}/boot", root.display()))?;
+        let names = boot.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let release = names.into_iter().find_map(|name| name.strip_prefix("vmlinuz-").map(str::to_owned));
         let release = release.context(|| format!("no kernel in {}", root.display()))?;
         let image = root.join("boot").join(format!("vmlinuz-{release}"));
         let modules = root.join("lib/modules").join(&release);
-        Ok(Kernel {
-            release,
-            image,
-            modules,
-            root,
-        })
+        Ok(Kernel { release, image, modules, root })
     }
 }
 
@@ -110,68 +96,34 @@ fn download(line: Line, dir: &Path) -> Result<()> {
     let package = newest(line)?;
     println!("downloading {package}");
     let mut command = Command::new("apt-get");
-    command
-        .current_dir(dir)
-        .args(["-q", "-o", "Acquire::Retries=3", "download", &package]);
+    command.current_dir(dir).args(["-q", "-o", "Acquire::Retries=3", "download", &package]);
     tools::run_command(command, DOWNLOAD)?;
     let files = fs::read_dir(dir).context(|| format!("read {}", dir.display()))?;
-    let deb = files
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "deb"));
+    let deb = files.flatten().map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "deb"));
     let deb = deb.context(|| format!("apt-get download {package} left no package"))?;
-    tools::run(
-        "dpkg-deb",
-        &["-x".as_ref(), deb.as_os_str(), dir.as_os_str()],
-        TOOL,
-    )?;
+    tools::run("dpkg-deb", &["-x".as_ref(), deb.as_os_str(), dir.as_os_str()], TOOL)?;
     fs::remove_file(&deb).context(|| format!("remove {}", deb.display()))?;
     let kernel = Kernel::at(dir.to_owned())?;
     // The package's installation would do this; it is not installed.
-    tools::run(
-        "depmod",
-        &["-b".as_ref(), dir.as_os_str(), kernel.release.as_ref()],
-        TOOL,
-    )
-    .map(drop)
+    tools::run("depmod", &["-b".as_ref(), dir.as_os_str(), kernel.release.as_ref()], TOOL).map(drop)
 }
 
 /// The newest package of a line, as `name=version`.
 fn newest(line: Line) -> Result<String> {
     let known = tools::run("apt-cache", &["madison", META], TOOL)?;
-    let versions = known
-        .lines()
-        .filter_map(|row| row.split('|').nth(1))
-        .map(str::trim);
+    let versions = known.lines().filter_map(|row| row.split('|').nth(1)).map(str::trim);
     // apt lists the newest first.
-    let version = versions
-        .into_iter()
-        .find(|version| line.has(version))
-        .context(|| {
-            format!(
-                "apt knows no {META} {}; run `cargo xtask install` as root, or `apt-get update`",
-                line.name()
-            )
-        })?;
-    let record = tools::run(
-        "apt-cache",
-        &["show", "--no-all-versions", &format!("{META}={version}")],
-        TOOL,
-    )?;
-    let depends = record
-        .lines()
-        .find_map(|field| field.strip_prefix("Depends: "));
-    let image = depends.and_then(|list| {
-        list.split([',', '|'])
-            .map(str::trim)
-            .find(|package| package.starts_with("linux-image-"))
-    });
+    let version = versions.into_iter().find(|version| line.has(version)).context(|| {
+        format!("apt knows no {META} {}; run `cargo xtask install` as root, or `apt-get update`", line.name())
+    })?;
+    let record = tools::run("apt-cache", &["show", "--no-all-versions", &format!("{META}={version}")], TOOL)?;
+    let depends = record.lines().find_map(|field| field.strip_prefix("Depends: "));
+    let image = depends
+        .and_then(|list| list.split([',', '|']).map(str::trim).find(|package| package.starts_with("linux-image-")));
     let image = image.and_then(|package| package.split_whitespace().next());
     match image {
         Some(image) => Ok(format!("{image}={version}")),
-        None => Err(Error::new(format!(
-            "{META} {version} depends on no kernel:\n{record}"
-        ))),
+        None => Err(Error::new(format!("{META} {version} depends on no kernel:\n{record}"))),
     }
 }
 

@@ -7,11 +7,7 @@ use std::process::ExitCode;
 use vm_tests::{demo, provision};
 
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    about = "Install, demonstrate and test vstgt"
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Install, demonstrate and test vstgt")]
 struct Cli {
     #[command(subcommand)]
     task: Task,

@@ -24,11 +24,9 @@ pub fn target() -> PathBuf {
     if let Some(dir) = env::var_os("CARGO_TARGET_DIR") {
         return repository().join(dir);
     }
-    let tagged = env::current_exe().ok().and_then(|exe| {
-        exe.ancestors()
-            .find(|dir| dir.join("CACHEDIR.TAG").exists())
-            .map(Path::to_path_buf)
-    });
+    let tagged = env::current_exe()
+        .ok()
+        .and_then(|exe| exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists()).map(Path::to_path_buf));
     tagged.unwrap_or_else(|| repository().join("target"))
 }
 

@@ -33,15 +33,9 @@ impl Listening {
     /// # Errors
     /// When the socket cannot be made.
     pub fn at(path: &Path) -> Result<Listening> {
-        let listener =
-            UnixListener::bind(path).context(|| format!("listen at {}", path.display()))?;
-        listener
-            .set_nonblocking(true)
-            .context(|| "set a socket non-blocking")?;
-        Ok(Listening {
-            listener,
-            path: path.to_owned(),
-        })
+        let listener = UnixListener::bind(path).context(|| format!("listen at {}", path.display()))?;
+        listener.set_nonblocking(true).context(|| "set a socket non-blocking")?;
+        Ok(Listening { listener, path: path.to_owned() })
     }
 
     /// The socket's path.
@@ -57,20 +51,12 @@ impl Listening {
         let stream = wait_until(CONNECT, || match self.listener.accept() {
             Ok((stream, _)) => Ok(Some(stream)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => match qemu.ended()? {
-                Some(status) => Err(Error::new(
-                    qemu.explain(&format!("{} ended early ({status})", qemu.name())),
-                )),
+                Some(status) => Err(Error::new(qemu.explain(&format!("{} ended early ({status})", qemu.name())))),
                 None => Ok(None),
             },
             Err(error) => Err(error).context(|| format!("accept at {}", self.path.display())),
         })?;
-        let what = || {
-            qemu.explain(&format!(
-                "{} did not connect to {}",
-                qemu.name(),
-                self.path.display()
-            ))
-        };
+        let what = || qemu.explain(&format!("{} did not connect to {}", qemu.name(), self.path.display()));
         Port::new(stream.context(what)?, log)
     }
 }
@@ -93,23 +79,14 @@ pub struct Port {
 
 impl Port {
     fn new(stream: UnixStream, log: &Path) -> Result<Port> {
-        stream
-            .set_nonblocking(false)
-            .context(|| "set a socket blocking")?;
-        stream
-            .set_write_timeout(Some(CONNECT))
-            .context(|| "bound a socket's writes")?;
+        stream.set_nonblocking(false).context(|| "set a socket blocking")?;
+        stream.set_write_timeout(Some(CONNECT)).context(|| "bound a socket's writes")?;
         let file = File::create(log).context(|| format!("create {}", log.display()))?;
         let source = stream.try_clone().context(|| "share a socket")?;
         let inbox = Arc::new((Mutex::new(Inbox::default()), Condvar::new()));
         let sink = Arc::clone(&inbox);
         thread::spawn(move || take_in(source, file, &sink));
-        Ok(Port {
-            stream,
-            inbox,
-            cursor: 0,
-            log: log.to_owned(),
-        })
+        Ok(Port { stream, inbox, cursor: 0, log: log.to_owned() })
     }
 
     /// Everything that ever came.
@@ -127,9 +104,7 @@ impl Port {
     /// # Errors
     /// When QEMU has gone or does not read for long.
     pub fn send(&mut self, text: &str) -> Result<()> {
-        self.stream
-            .write_all(text.as_bytes())
-            .context(|| self.explain("send to the guest"))
+        self.stream.write_all(text.as_bytes()).context(|| self.explain("send to the guest"))
     }
 
     /// Waits until `needle` comes after the cursor, moves the cursor behind it and returns what lay between, `needle`
@@ -148,18 +123,12 @@ impl Port {
     /// # Errors
     /// As [`expect`](Port::expect).
     pub fn line(&mut self, bound: Duration) -> Result<String> {
-        let line = self.consume(bound, "a line", |text| {
-            text.iter().position(|byte| *byte == b'\n').map(|at| at + 1)
-        })?;
+        let line =
+            self.consume(bound, "a line", |text| text.iter().position(|byte| *byte == b'\n').map(|at| at + 1))?;
         Ok(line.trim_end_matches(['\r', '\n']).to_owned())
     }
 
-    fn consume(
-        &mut self,
-        bound: Duration,
-        what: &str,
-        take: impl Fn(&[u8]) -> Option<usize>,
-    ) -> Result<String> {
+    fn consume(&mut self, bound: Duration, what: &str, take: impl Fn(&[u8]) -> Option<usize>) -> Result<String> {
         let end = Instant::now() + bound;
         let mut inbox = lock(&self.inbox);
         loop {
@@ -179,15 +148,9 @@ impl Port {
                     (_, true) => "the guest has gone".to_owned(),
                     _ => format!("nothing within {bound:.0?}"),
                 };
-                return Err(Error::new(
-                    self.explain(&format!("waited for {what}: {why}")),
-                ));
+                return Err(Error::new(self.explain(&format!("waited for {what}: {why}"))));
             }
-            let waited = self
-                .inbox
-                .1
-                .wait_timeout(inbox, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            let waited = self.inbox.1.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner);
             inbox = waited.0;
         }
     }
@@ -196,16 +159,10 @@ impl Port {
     pub fn explain(&self, message: &str) -> String {
         let text = self.text();
         // A panic is told first, then a long stack.
-        let panic = text
-            .lines()
-            .find(|line| line.contains(PANIC))
-            .map(|line| format!("{line}\n"));
+        let panic = text.lines().find(|line| line.contains(PANIC)).map(|line| format!("{line}\n"));
         let panic = panic.unwrap_or_default();
         let last = last_lines(&text);
-        format!(
-            "{message}\n{panic}--- end of {}\n{last}\n---",
-            self.log.display()
-        )
+        format!("{message}\n{panic}--- end of {}\n{last}\n---", self.log.display())
     }
 }
 
@@ -222,8 +179,7 @@ fn lock(inbox: &Arc<(Mutex<Inbox>, Condvar)>) -> MutexGuard<'_, Inbox> {
 }
 
 fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
-    text.windows(needle.len())
-        .position(|window| window == needle)
+    text.windows(needle.len()).position(|window| window == needle)
 }
 
 /// Moves what comes into the inbox and the log until the other side closes.
@@ -265,14 +221,8 @@ mod tests {
         assert_eq!(port.line(SOON).unwrap(), "boot");
         assert_eq!(port.expect("login:", SOON).unwrap(), "login:");
         assert_eq!(port.expect("login:", SOON).unwrap(), " login:");
-        let error = port
-            .expect("login:", Duration::from_millis(20))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("nothing within") && error.contains("rest"),
-            "{error}"
-        );
+        let error = port.expect("login:", Duration::from_millis(20)).unwrap_err().to_string();
+        assert!(error.contains("nothing within") && error.contains("rest"), "{error}");
         port.send("root\n").unwrap();
         let mut typed = [0; 5];
         guest.read_exact(&mut typed).unwrap();
@@ -286,15 +236,10 @@ mod tests {
         guest.write_all(b"half a line").unwrap();
         drop(guest);
         let error = port.line(SOON).unwrap_err().to_string();
-        assert!(
-            error.contains("has gone") && error.contains("half a line"),
-            "{error}"
-        );
+        assert!(error.contains("has gone") && error.contains("half a line"), "{error}");
 
         let (mut port, mut guest) = pair(&dir);
-        guest
-            .write_all(b"Kernel panic - not syncing: oops\n")
-            .unwrap();
+        guest.write_all(b"Kernel panic - not syncing: oops\n").unwrap();
         let error = port.expect("login:", SOON).unwrap_err().to_string();
         assert!(error.contains("kernel panicked"), "{error}");
     }

@@ -32,14 +32,8 @@ impl Process {
     /// When the log cannot be made or the program cannot be started.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Result<Process> {
         let out = File::create(log).context(|| format!("create {}", log.display()))?;
-        let err = out
-            .try_clone()
-            .context(|| format!("share {}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .process_group(0);
+        let err = out.try_clone().context(|| format!("share {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
         Process::spawn(name, command, log, true)
     }
 
@@ -54,15 +48,9 @@ impl Process {
 
     fn spawn(name: &str, mut command: Command, log: &Path, group: bool) -> Result<Process> {
         sys::die_with_parent(&mut command);
-        let child = command
-            .spawn()
-            .context(|| format!("start {name} ({})", command.get_program().to_string_lossy()))?;
-        Ok(Process {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-            group,
-        })
+        let child =
+            command.spawn().context(|| format!("start {name} ({})", command.get_program().to_string_lossy()))?;
+        Ok(Process { name: name.to_owned(), child, log: log.to_owned(), group })
     }
 
     /// What errors call it.
@@ -91,9 +79,7 @@ impl Process {
     /// When the kernel does not say.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         let name = &self.name;
-        self.child
-            .try_wait()
-            .context(|| format!("ask after {name}"))
+        self.child.try_wait().context(|| format!("ask after {name}"))
     }
 
     /// Waits at most `bound` for it to end by itself.
@@ -112,13 +98,11 @@ impl Process {
     pub fn signal(&mut self, signal: i32) -> Result<()> {
         // Once reaped, the id may be another process's.
         if let Some(status) = self.ended()? {
-            return Err(Error::new(self.explain(&format!(
-                "{} had ended ({status}) before signal {signal}",
-                self.name
-            ))));
+            return Err(Error::new(
+                self.explain(&format!("{} had ended ({status}) before signal {signal}", self.name)),
+            ));
         }
-        sys::kill(self.id(), false, signal)
-            .context(|| format!("send signal {signal} to {}", self.name))
+        sys::kill(self.id(), false, signal).context(|| format!("send signal {signal} to {}", self.name))
     }
 
     /// Kills it with its group and reaps it.
@@ -159,10 +143,7 @@ pub fn last_lines(text: &str) -> String {
 ///
 /// # Errors
 /// The first error `question` returns.
-pub fn wait_until<T>(
-    bound: Duration,
-    mut question: impl FnMut() -> Result<Option<T>>,
-) -> Result<Option<T>> {
+pub fn wait_until<T>(bound: Duration, mut question: impl FnMut() -> Result<Option<T>>) -> Result<Option<T>> {
     let end = Instant::now() + bound;
     loop {
         if let Some(answer) = question()? {
@@ -189,51 +170,25 @@ mod tests {
     #[test]
     fn output_and_status_are_kept() {
         let dir = WorkDir::new("process").unwrap();
-        let mut process = Process::start(
-            "child",
-            shell("echo out; echo err >&2; exit 3"),
-            &dir.path("c.txt"),
-        )
-        .unwrap();
-        assert_eq!(
-            process.wait(Duration::from_secs(10)).unwrap().code(),
-            Some(3)
-        );
+        let mut process = Process::start("child", shell("echo out; echo err >&2; exit 3"), &dir.path("c.txt")).unwrap();
+        assert_eq!(process.wait(Duration::from_secs(10)).unwrap().code(), Some(3));
         assert_eq!(process.output(), "out\nerr\n");
     }
 
     #[test]
     fn a_wait_that_is_too_long_says_what_the_child_said() {
         let dir = WorkDir::new("process").unwrap();
-        let mut process =
-            Process::start("child", shell("echo stuck; sleep 600"), &dir.path("c.txt")).unwrap();
-        wait_until(Duration::from_secs(10), || {
-            Ok((!process.output().is_empty()).then_some(()))
-        })
-        .unwrap()
-        .unwrap();
-        let error = process
-            .wait(Duration::from_millis(20))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("child did not end within") && error.contains("stuck"),
-            "{error}"
-        );
+        let mut process = Process::start("child", shell("echo stuck; sleep 600"), &dir.path("c.txt")).unwrap();
+        wait_until(Duration::from_secs(10), || Ok((!process.output().is_empty()).then_some(()))).unwrap().unwrap();
+        let error = process.wait(Duration::from_millis(20)).unwrap_err().to_string();
+        assert!(error.contains("child did not end within") && error.contains("stuck"), "{error}");
     }
 
     #[test]
     fn dropping_kills_the_whole_group() {
         let dir = WorkDir::new("process").unwrap();
-        let process = Process::start(
-            "child",
-            shell("sleep 600 & echo $!; wait"),
-            &dir.path("c.txt"),
-        )
-        .unwrap();
-        let grandchild = wait_until(Duration::from_secs(10), || {
-            Ok(process.output().trim().parse::<u32>().ok())
-        });
+        let process = Process::start("child", shell("sleep 600 & echo $!; wait"), &dir.path("c.txt")).unwrap();
+        let grandchild = wait_until(Duration::from_secs(10), || Ok(process.output().trim().parse::<u32>().ok()));
         let grandchild = grandchild.unwrap().unwrap();
         drop(process);
         // The orphan is a zombie until init reaps it; a zombie runs nothing.

@@ -99,12 +99,7 @@ impl Machine {
     /// Boots `kernel` with `initrd` and the command line `cmdline` directly, past the firmware's boot order.
     #[must_use]
     pub fn kernel(self, kernel: &Kernel, initrd: &Path, cmdline: &str) -> Machine {
-        self.arg("-kernel")
-            .arg(&kernel.image)
-            .arg("-initrd")
-            .arg(initrd)
-            .arg("-append")
-            .arg(cmdline)
+        self.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initrd).arg("-append").arg(cmdline)
     }
 
     /// Attaches a vhost-user SCSI controller to a back end's socket, with `queues` request queues. The first one
@@ -117,20 +112,15 @@ impl Machine {
     /// [`vhost_user_scsi`](Machine::vhost_user_scsi) with more properties for the chardev and for the device, such as
     /// `,reconnect-ms=500` and `,virtqueue_size=1024`. The device's QOM path is `/machine/peripheral/scsi<n>`, counted from 1.
     #[must_use]
-    pub fn vhost_user_scsi_with(
-        mut self,
-        socket: &Path,
-        queues: u32,
-        chardev: &str,
-        device: &str,
-    ) -> Machine {
+    pub fn vhost_user_scsi_with(mut self, socket: &Path, queues: u32, chardev: &str, device: &str) -> Machine {
         // A kernel given directly takes boot index 0.
         self.disks += 1;
         let n = self.disks;
         let path = escape(socket);
-        self.arg("-chardev").arg(format!("socket,id=vu{n},path={path}{chardev}")).arg("-device").arg(format!(
-            "vhost-user-scsi-pci,id=scsi{n},chardev=vu{n},num_queues={queues},bootindex={n}{device}"
-        ))
+        self.arg("-chardev")
+            .arg(format!("socket,id=vu{n},path={path}{chardev}"))
+            .arg("-device")
+            .arg(format!("vhost-user-scsi-pci,id=scsi{n},chardev=vu{n},num_queues={queues},bootindex={n}{device}"))
     }
 
     /// Attaches a raw image through QEMU's own virtio-scsi target: the yardstick, and a second opinion when a test
@@ -142,23 +132,18 @@ impl Machine {
         let n = self.disks;
         let path = escape(image);
         self.arg("-blockdev")
-            .arg(format!(
-                "driver=raw,node-name=hd{n},discard=unmap,file.driver=file,file.filename={path}"
-            ))
+            .arg(format!("driver=raw,node-name=hd{n},discard=unmap,file.driver=file,file.filename={path}"))
             .arg("-device")
             .arg(format!("virtio-scsi-pci,id=hba{n},num_queues={queues}"))
             .arg("-device")
-            .arg(format!(
-                "scsi-hd,bus=hba{n}.0,drive=hd{n},bootindex={n}{device}"
-            ))
+            .arg(format!("scsi-hd,bus=hba{n}.0,drive=hd{n},bootindex={n}{device}"))
     }
 
     /// Attaches a raw image as a read-only virtio block device; the first is `/dev/vda`. Any number of machines may.
     #[must_use]
     pub fn read_only_disk(self, image: &Path) -> Machine {
         let path = escape(image);
-        self.arg("-drive")
-            .arg(format!("if=virtio,format=raw,read-only=on,file={path}"))
+        self.arg("-drive").arg(format!("if=virtio,format=raw,read-only=on,file={path}"))
     }
 
     /// Adds one more word to QEMU's command line.
@@ -174,16 +159,9 @@ impl Machine {
     /// When QEMU cannot be started or ends at once; the message holds what it said.
     pub fn start(self, dir: &Path) -> Result<Vm> {
         let console = Listening::at(&dir.join(format!("{}-con", self.name)))?;
-        let serial = [
-            "-chardev".into(),
-            chardev("con", console.path()),
-            "-serial".into(),
-            "chardev:con".into(),
-        ];
+        let serial = ["-chardev".into(), chardev("con", console.path()), "-serial".into(), "chardev:con".into()];
         let log = dir.join(format!("{}-console.log", self.name));
-        self.launch(dir, &serial, true, |process| {
-            console.accept(process, &log).map(Some)
-        })
+        self.launch(dir, &serial, true, |process| console.accept(process, &log).map(Some))
     }
 
     /// Starts the machine with its first serial port on the caller's terminal (the escape key is Ctrl-A, as ever with
@@ -192,9 +170,7 @@ impl Machine {
     /// # Errors
     /// As [`start`](Machine::start).
     pub fn start_on_terminal(self, dir: &Path) -> Result<Vm> {
-        self.launch(dir, &["-serial".into(), "mon:stdio".into()], false, |_| {
-            Ok(None)
-        })
+        self.launch(dir, &["-serial".into(), "mon:stdio".into()], false, |_| Ok(None))
     }
 
     fn launch(
@@ -208,23 +184,14 @@ impl Machine {
         let monitor = Listening::at(&dir.join(format!("{}-qmp", self.name)))?;
         let agent = Listening::at(&dir.join(format!("{}-agent", self.name)))?;
         let mut command = Command::new(QEMU);
-        command
-            .args(self.basics())
-            .args(self.firmware_arguments(dir)?)
-            .args(serial);
-        command
-            .arg("-chardev")
-            .arg(chardev("qmp", monitor.path()))
-            .args(["-mon", "chardev=qmp,mode=control"]);
-        command
-            .arg("-chardev")
-            .arg(chardev("agent", agent.path()))
-            .args([
-                "-device",
-                "virtio-serial-pci,id=ports,max_ports=2",
-                "-device",
-                "virtserialport,bus=ports.0,chardev=agent,name=agent",
-            ]);
+        command.args(self.basics()).args(self.firmware_arguments(dir)?).args(serial);
+        command.arg("-chardev").arg(chardev("qmp", monitor.path())).args(["-mon", "chardev=qmp,mode=control"]);
+        command.arg("-chardev").arg(chardev("agent", agent.path())).args([
+            "-device",
+            "virtio-serial-pci,id=ports,max_ports=2",
+            "-device",
+            "virtserialport,bus=ports.0,chardev=agent,name=agent",
+        ]);
         command.args(&self.arguments);
         let mut process = if background {
             Process::start(&self.name, command, &log("qemu"))?
@@ -238,43 +205,16 @@ impl Machine {
             Ok((console, agent, qmp))
         };
         let (console, agent, qmp) = connect().context(|| process.explain("QEMU did not start"))?;
-        Ok(Vm {
-            process,
-            console,
-            agent,
-            qmp,
-        })
+        Ok(Vm { process, console, agent, qmp })
     }
 
     fn basics(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         let mut add = |list: &[&str]| words.extend(list.iter().map(OsString::from));
-        add(&[
-            "-name",
-            &self.name,
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
-        add(&[
-            "-machine",
-            "q35,memory-backend=mem,vmport=off,usb=off,hpet=off,i8042=off",
-        ]);
-        add(&[
-            "-object",
-            &format!(
-                "memory-backend-memfd,id=mem,size={}M,share=on",
-                self.memory_mib
-            ),
-        ]);
-        add(&[
-            "-m",
-            &format!("{}M", self.memory_mib),
-            "-smp",
-            &self.vcpus.to_string(),
-        ]);
+        add(&["-name", &self.name, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        add(&["-machine", "q35,memory-backend=mem,vmport=off,usb=off,hpet=off,i8042=off"]);
+        add(&["-object", &format!("memory-backend-memfd,id=mem,size={}M,share=on", self.memory_mib)]);
+        add(&["-m", &format!("{}M", self.memory_mib), "-smp", &self.vcpus.to_string()]);
         add(&["-accel", self.accel.argument(), "-cpu", self.accel.cpu()]);
         add(&["-device", "virtio-rng-pci"]);
         words
@@ -286,10 +226,7 @@ impl Machine {
         }
         let vars = dir.join(format!("{}-vars.fd", self.name));
         fs::copy(Firmware::OVMF_VARS, &vars).context(|| format!("copy {}", Firmware::OVMF_VARS))?;
-        let code = format!(
-            "if=pflash,unit=0,format=raw,readonly=on,file={}",
-            Firmware::OVMF_CODE
-        );
+        let code = format!("if=pflash,unit=0,format=raw,readonly=on,file={}", Firmware::OVMF_CODE);
         let store = format!("if=pflash,unit=1,format=raw,file={}", escape(&vars));
         Ok(["-drive".into(), code.into(), "-drive".into(), store.into()].into())
     }
@@ -319,9 +256,7 @@ impl Vm {
     /// # Errors
     /// When the machine was started on the caller's terminal.
     pub fn console(&mut self) -> Result<&mut Port> {
-        self.console
-            .as_mut()
-            .context(|| "the console is on the terminal")
+        self.console.as_mut().context(|| "the console is on the terminal")
     }
 
     /// The port the guest's agent answers at (see [`crate::guest`]).
@@ -344,9 +279,7 @@ impl Vm {
     /// # Errors
     /// When it still runs after `bound`; the message holds the console's end.
     pub fn wait(&mut self, bound: Duration) -> Result<ExitStatus> {
-        self.process
-            .wait(bound)
-            .context(|| self.explain("the machine did not power off"))
+        self.process.wait(bound).context(|| self.explain("the machine did not power off"))
     }
 
     /// Kills QEMU (SIGKILL), as when the host loses it.

@@ -34,31 +34,17 @@ impl Qmp {
     /// # Errors
     /// When QEMU answers with an error, or not at all.
     pub fn execute(&mut self, command: &str, arguments: &[(&str, &str)]) -> Result<Value> {
-        let arguments: Vec<String> = arguments
-            .iter()
-            .map(|(k, v)| format!("{}: {}", quote(k), quote(v)))
-            .collect();
-        let request = format!(
-            "{{\"execute\": {}, \"arguments\": {{{}}}}}\n",
-            quote(command),
-            arguments.join(", ")
-        );
+        let arguments: Vec<String> = arguments.iter().map(|(k, v)| format!("{}: {}", quote(k), quote(v))).collect();
+        let request = format!("{{\"execute\": {}, \"arguments\": {{{}}}}}\n", quote(command), arguments.join(", "));
         self.port.send(&request)?;
         loop {
-            let line = self
-                .port
-                .line(ANSWER)
-                .context(|| format!("QMP {command}"))?;
-            let answer =
-                Value::parse(&line).context(|| format!("QMP {command}: not JSON: {line}"))?;
+            let line = self.port.line(ANSWER).context(|| format!("QMP {command}"))?;
+            let answer = Value::parse(&line).context(|| format!("QMP {command}: not JSON: {line}"))?;
             if let Some(value) = answer.get("return") {
                 return Ok(value.clone());
             }
             if let Some(error) = answer.get("error") {
-                let why = error
-                    .get("desc")
-                    .and_then(Value::text)
-                    .unwrap_or("no reason given");
+                let why = error.get("desc").and_then(Value::text).unwrap_or("no reason given");
                 return Err(Error::new(format!("QMP {command}: {why}")));
             }
         }
@@ -70,11 +56,7 @@ impl Qmp {
     /// As [`execute`](Qmp::execute).
     pub fn status(&mut self) -> Result<String> {
         let answer = self.execute("query-status", &[])?;
-        answer
-            .get("status")
-            .and_then(Value::text)
-            .map(str::to_owned)
-            .context(|| "QMP query-status: no status")
+        answer.get("status").and_then(Value::text).map(str::to_owned).context(|| "QMP query-status: no status")
     }
 
     /// Stops the vCPUs and, with them, every device's rings.

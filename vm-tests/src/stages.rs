@@ -49,14 +49,7 @@ fn release() -> Command {
 
 /// Guests share two cores badly: one test at a time.
 fn guest_tests(environment: &[(&str, &str)]) -> Command {
-    let mut tests = cargo(&[
-        "test",
-        "-p",
-        "vm-tests",
-        "--tests",
-        "--",
-        "--test-threads=1",
-    ]);
+    let mut tests = cargo(&["test", "-p", "vm-tests", "--tests", "--", "--test-threads=1"]);
     tests.envs(environment.iter().copied());
     tests
 }
@@ -74,9 +67,7 @@ struct Stages {
 
 impl Stages {
     fn new() -> Stages {
-        Stages {
-            start: Instant::now(),
-        }
+        Stages { start: Instant::now() }
     }
 
     fn run(&self, name: &str, command: Command) -> Result<()> {

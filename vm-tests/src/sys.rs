@@ -1,10 +1,7 @@
 //! The three system calls the standard library does not offer: signalling a process group, file locks between
 //! processes, and asking to die with the parent.
 
-#![allow(
-    unsafe_code,
-    reason = "system calls std does not wrap; each block argues for itself"
-)]
+#![allow(unsafe_code, reason = "system calls std does not wrap; each block argues for itself")]
 
 use std::fs::File;
 use std::io;
@@ -25,11 +22,7 @@ pub fn kill(pid: u32, group: bool, signal: i32) -> io::Result<()> {
 /// Takes the exclusive advisory lock of an open file; `false` when another holds it and `wait` is not set.
 /// The lock goes with the file's last descriptor.
 pub fn lock(file: &File, wait: bool) -> io::Result<bool> {
-    let operation = if wait {
-        libc::LOCK_EX
-    } else {
-        libc::LOCK_EX | libc::LOCK_NB
-    };
+    let operation = if wait { libc::LOCK_EX } else { libc::LOCK_EX | libc::LOCK_NB };
     loop {
         // SAFETY: flock takes two integers; the descriptor is open as long as `file` is borrowed.
         if unsafe { libc::flock(file.as_raw_fd(), operation) } == 0 {
@@ -48,12 +41,10 @@ pub fn lock(file: &File, wait: bool) -> io::Result<bool> {
 pub fn die_with_parent(command: &mut Command) {
     // SAFETY: between fork and exec only prctl runs, which is async-signal-safe and takes integers.
     unsafe {
-        command.pre_exec(
-            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            },
-        );
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
     }
 }
 

@@ -33,11 +33,7 @@ pub fn run_command(mut command: Command, bound: Duration) -> Result<String> {
     let out = dir.path("stdout");
     let program = command.get_program().to_owned();
     let mut shell = Command::new("sh");
-    shell
-        .args(["-c", r#"out=$1; shift; exec "$@" > "$out""#, "sh"])
-        .arg(&out)
-        .arg(&program)
-        .args(command.get_args());
+    shell.args(["-c", r#"out=$1; shift; exec "$@" > "$out""#, "sh"]).arg(&out).arg(&program).args(command.get_args());
     for (key, value) in command.get_envs() {
         match value {
             Some(value) => shell.env(key, value),
@@ -58,10 +54,7 @@ pub fn run_command(mut command: Command, bound: Duration) -> Result<String> {
         return Ok(text);
     }
     let said = [last_lines(&text), last_lines(&told)].join("\n");
-    Err(Error::new(format!(
-        "`{line}` ended with {status}\n{}",
-        said.trim()
-    )))
+    Err(Error::new(format!("`{line}` ended with {status}\n{}", said.trim())))
 }
 
 /// Runs a command on the caller's own terminal and waits for its end without a bound: for what a person watches.
@@ -71,11 +64,7 @@ pub fn run_command(mut command: Command, bound: Duration) -> Result<String> {
 pub fn run_visible(mut command: Command) -> Result<()> {
     let line = command_line(&command);
     let status = command.status().context(|| format!("start `{line}`"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Error::new(format!("`{line}` ended with {status}")))
-    }
+    if status.success() { Ok(()) } else { Err(Error::new(format!("`{line}` ended with {status}"))) }
 }
 
 /// Where a program is, looked for in `$PATH` and then in the system administrator's folders, which an ordinary user's
@@ -83,10 +72,7 @@ pub fn run_visible(mut command: Command) -> Result<()> {
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(system)
-        .map(|dir| dir.join(program))
-        .find(|file| is_executable(file))
+    env::split_paths(&path).chain(system).map(|dir| dir.join(program)).find(|file| is_executable(file))
 }
 
 fn is_executable(file: &Path) -> bool {
@@ -97,10 +83,7 @@ fn is_executable(file: &Path) -> bool {
 /// A command as one would type it, near enough to read.
 pub fn command_line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -111,37 +94,25 @@ mod tests {
 
     #[test]
     fn standard_output_comes_back_alone() {
-        assert_eq!(
-            run("sh", &["-c", "echo a b; echo noise >&2"], BOUND).unwrap(),
-            "a b\n"
-        );
+        assert_eq!(run("sh", &["-c", "echo a b; echo noise >&2"], BOUND).unwrap(), "a b\n");
     }
 
     #[test]
     fn a_failure_shows_command_status_and_words() {
-        let error = run("sh", &["-c", "echo why >&2; exit 4"], BOUND)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("sh -c") && error.contains("exit status: 4") && error.contains("why"),
-            "{error}"
-        );
+        let error = run("sh", &["-c", "echo why >&2; exit 4"], BOUND).unwrap_err().to_string();
+        assert!(error.contains("sh -c") && error.contains("exit status: 4") && error.contains("why"), "{error}");
     }
 
     #[test]
     fn a_program_that_is_not_there_is_named() {
-        let error = run("no-such-program", &["x"], BOUND)
-            .unwrap_err()
-            .to_string();
+        let error = run("no-such-program", &["x"], BOUND).unwrap_err().to_string();
         assert!(error.contains("no-such-program"), "{error}");
     }
 
     #[test]
     fn the_bound_holds() {
         let start = std::time::Instant::now();
-        let error = run("sleep", &["60"], Duration::from_millis(50))
-            .unwrap_err()
-            .to_string();
+        let error = run("sleep", &["60"], Duration::from_millis(50)).unwrap_err().to_string();
         assert!(error.contains("did not end within"), "{error}");
         assert!(start.elapsed() < BOUND);
     }

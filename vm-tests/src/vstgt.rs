@@ -37,15 +37,13 @@ impl Config {
     #[must_use]
     pub fn socket_with(mut self, path: &Path, properties: &str) -> Config {
         self.sockets.push(path.to_owned());
-        self.arg("--socket-path")
-            .arg(format!("{}{properties}", escape(path)))
+        self.arg("--socket-path").arg(format!("{}{properties}", escape(path)))
     }
 
     /// Adds a logical unit backed by `file`, with further properties, such as `,lun=1,serial=x`.
     #[must_use]
     pub fn lun(self, file: &Path, properties: &str) -> Config {
-        self.arg("--lun")
-            .arg(format!("file={}{properties}", escape(file)))
+        self.arg("--lun").arg(format!("file={}{properties}", escape(file)))
     }
 
     /// Adds one more word to the command line.
@@ -73,18 +71,12 @@ impl Config {
         let mut process = Process::start("vstgt", self.command()?, log)?;
         for socket in &self.sockets {
             let there = wait_until(BOUND, || match process.ended()? {
-                Some(status) => Err(Error::new(
-                    process.explain(&format!("vstgt ended early ({status})")),
-                )),
+                Some(status) => Err(Error::new(process.explain(&format!("vstgt ended early ({status})")))),
                 None => Ok(socket.exists().then_some(())),
             })?;
-            there
-                .context(|| process.explain(&format!("vstgt did not open {}", socket.display())))?;
+            there.context(|| process.explain(&format!("vstgt did not open {}", socket.display())))?;
         }
-        Ok(Vstgt {
-            process,
-            sockets: self.sockets,
-        })
+        Ok(Vstgt { process, sockets: self.sockets })
     }
 }
 
@@ -98,9 +90,7 @@ impl Config {
         let status = process.wait(REFUSAL)?;
         match status.code() {
             Some(code) if code != 0 => Ok(process.output()),
-            _ => Err(Error::new(process.explain(&format!(
-                "vstgt ended with {status} instead of refusing"
-            )))),
+            _ => Err(Error::new(process.explain(&format!("vstgt ended with {status} instead of refusing")))),
         }
     }
 }
@@ -135,16 +125,9 @@ impl Vstgt {
     pub fn wait_for_log(&mut self, words: &[&str], bound: Duration) -> Result<String> {
         let line = wait_until(bound, || {
             let log = self.process.output();
-            Ok(log
-                .lines()
-                .find(|line| words.iter().all(|word| line.contains(word)))
-                .map(str::to_owned))
+            Ok(log.lines().find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned))
         })?;
-        line.context(|| {
-            self.process.explain(&format!(
-                "vstgt logged no line with {words:?} within {bound:.0?}"
-            ))
-        })
+        line.context(|| self.process.explain(&format!("vstgt logged no line with {words:?} within {bound:.0?}")))
     }
 
     /// Asks it to end (SIGTERM) and checks that it does so as it should: status 0, its sockets gone, nobody able to
@@ -169,10 +152,7 @@ impl Vstgt {
         }
         for socket in &self.sockets {
             if socket.exists() || UnixStream::connect(socket).is_ok() {
-                return Err(Error::new(
-                    self.process
-                        .explain(&format!("vstgt left {} behind", socket.display())),
-                ));
+                return Err(Error::new(self.process.explain(&format!("vstgt left {} behind", socket.display()))));
             }
         }
         Ok(self.process.output())

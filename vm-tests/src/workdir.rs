@@ -32,10 +32,7 @@ impl WorkDir {
         let root = env::temp_dir().join(format!("vstgt-{name}-{}-{number}", process::id()));
         // A folder of the same name can only be a dead process's that had our id.
         drop(fs::remove_dir_all(&root));
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&root)
-            .context(|| format!("make {}", root.display()))?;
+        fs::DirBuilder::new().mode(0o700).create(&root).context(|| format!("make {}", root.display()))?;
         Ok(WorkDir { root })
     }
 
@@ -56,8 +53,7 @@ impl WorkDir {
     pub fn sparse(&self, name: &str, bytes: u64) -> Result<PathBuf> {
         let path = self.path(name);
         let file = fs::File::create_new(&path).context(|| format!("create {}", path.display()))?;
-        file.set_len(bytes)
-            .context(|| format!("size {}", path.display()))?;
+        file.set_len(bytes).context(|| format!("size {}", path.display()))?;
         Ok(path)
     }
 }
@@ -95,10 +91,7 @@ mod tests {
     fn it_is_private_and_goes_when_finished() {
         let dir = WorkDir::new("w").unwrap();
         let root = dir.root().to_owned();
-        assert_eq!(
-            fs::metadata(&root).unwrap().permissions().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
         fs::create_dir(dir.path("sub")).unwrap();
         fs::write(dir.path("a.log"), "x").unwrap();
         dir.finish();
@@ -113,11 +106,7 @@ mod tests {
         fs::write(dir.path("disk.img"), "x").unwrap();
         fs::create_dir_all(dir.path("sub/sub")).unwrap();
         drop(dir);
-        let left: Vec<_> = fs::read_dir(&root)
-            .unwrap()
-            .flatten()
-            .map(|entry| entry.file_name())
-            .collect();
+        let left: Vec<_> = fs::read_dir(&root).unwrap().flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(left, ["a.log"]);
         fs::remove_dir_all(root).unwrap();
     }

@@ -27,14 +27,8 @@ fn boot(firmware: Firmware) -> Result<()> {
     let dir = WorkDir::new("boot")?;
     let (disk, socket) = (dir.path("disk.img"), dir.path("vm.sock"));
     RootDisk::get(&Cache::open()?)?.copy(&disk)?;
-    let vstgt = Config::new()
-        .socket(&socket)
-        .arg("--blk-file")
-        .arg(&disk)
-        .start(&dir.path("vstgt.log"))?;
-    let machine = Machine::new("debian")?
-        .firmware(firmware)
-        .vhost_user_scsi(&socket, 1);
+    let vstgt = Config::new().socket(&socket).arg("--blk-file").arg(&disk).start(&dir.path("vstgt.log"))?;
+    let machine = Machine::new("debian")?.firmware(firmware).vhost_user_scsi(&socket, 1);
     let slowness = machine.accel().slowness();
     let mut vm = machine.start(dir.root())?;
 
@@ -51,45 +45,23 @@ fn boot(firmware: Firmware) -> Result<()> {
     assert!(
         disks.lines().any(|disk| {
             let words: Vec<&str> = disk.split_whitespace().collect();
-            matches!(
-                words[..],
-                [
-                    "[0:0:0:0]",
-                    "disk",
-                    "IBM",
-                    "VDASD",
-                    "blkdev",
-                    ..,
-                    "/dev/sda"
-                ]
-            )
+            matches!(words[..], ["[0:0:0:0]", "disk", "IBM", "VDASD", "blkdev", .., "/dev/sda"])
         }),
         "{disks}"
     );
-    assert_eq!(
-        shell
-            .run("lsblk -n -o NAME,MOUNTPOINTS -r | grep ' /$'")?
-            .trim(),
-        "sda3 /"
-    );
+    assert_eq!(shell.run("lsblk -n -o NAME,MOUNTPOINTS -r | grep ' /$'")?.trim(), "sda3 /");
     assert_eq!(shell.run("systemctl is-system-running")?.trim(), "running");
     // 3 MB that can be told from zeros, and their checksum as the guest saw it.
-    let sum = shell.run("seq 1 450000 > /root/numbers && sync && md5sum < /root/numbers > /root/sum && cat /root/sum")?;
+    let sum =
+        shell.run("seq 1 450000 > /root/numbers && sync && md5sum < /root/numbers > /root/sum && cat /root/sum")?;
     shell.power_off()?;
     let status = vm.wait(POWEROFF * slowness)?;
-    assert!(
-        status.success(),
-        "{}",
-        vm.explain(&format!("QEMU ended with {status}"))
-    );
+    assert!(status.success(), "{}", vm.explain(&format!("QEMU ended with {status}")));
     vstgt.terminate()?;
 
     rootdisk::check(&disk)?;
     let numbers: String = (1..=450_000).map(|number| format!("{number}\n")).collect();
-    assert!(
-        rootdisk::read(&disk, "/root/numbers")? == numbers,
-        "another file on the disk than was written"
-    );
+    assert!(rootdisk::read(&disk, "/root/numbers")? == numbers, "another file on the disk than was written");
     assert_eq!(rootdisk::read(&disk, "/root/sum")?, sum);
     Ok(())
 }

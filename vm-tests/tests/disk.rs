@@ -2,12 +2,7 @@
 //!
 //! A boot is the dear part, so each kernel boots once and everything is asked in that boot.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "test code"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -53,16 +48,8 @@ fn real_disks(line: Line) -> Result<()> {
     setup.guest.poweroff()?;
     setup.vstgt.terminate()?;
 
-    assert_eq!(
-        host::sha256(&setup.main)?,
-        digests.device,
-        "the image is not what the guest read"
-    );
-    assert_eq!(
-        host::sha256_in_ext4(&setup.main, "/kept")?,
-        digests.file,
-        "a file in the image is not the guest's"
-    );
+    assert_eq!(host::sha256(&setup.main)?, digests.device, "the image is not what the guest read");
+    assert_eq!(host::sha256_in_ext4(&setup.main, "/kept")?, digests.file, "a file in the image is not the guest's");
     host::check_ext4(&setup.main)?;
     setup.dir.finish();
     Ok(())
@@ -94,48 +81,29 @@ impl Setup {
             .start(&dir.path("vstgt.log"))?;
         let machine = Machine::new("guest")?.vhost_user_scsi(&socket, 2);
         let guest = Guest::boot(machine, line, dir.root())?;
-        Ok(Setup {
-            guest,
-            vstgt,
-            main,
-            fixed,
-            dir,
-        })
+        Ok(Setup { guest, vstgt, main, fixed, dir })
     }
 }
 
 /// Bytes in which every position can be told from its neighbours.
 fn pattern(size: u64) -> Vec<u8> {
-    (0..size)
-        .map(|at| ((at * 7) ^ (at >> 8) ^ (at >> 16)) as u8)
-        .collect()
+    (0..size).map(|at| ((at * 7) ^ (at >> 8) ^ (at >> 16)) as u8).collect()
 }
 
 /// Asserts that a tool's output has every one of these, white space counted as one space.
 #[track_caller]
 fn assert_says(output: &str, expected: &[&str]) {
-    let plain = |text: &str| {
-        text.split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .to_lowercase()
-    };
+    let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     let said = plain(output);
     for phrase in expected {
-        assert!(
-            said.contains(&plain(phrase)),
-            "no \"{phrase}\" in:\n{output}"
-        );
+        assert!(said.contains(&plain(phrase)), "no \"{phrase}\" in:\n{output}");
     }
 }
 
 /// The number that follows `label` in a tool's output.
 #[track_caller]
 fn number(output: &str, label: &str) -> u64 {
-    let rest = output
-        .split(label)
-        .nth(1)
-        .unwrap_or_else(|| panic!("no \"{label}\" in:\n{output}"));
+    let rest = output.split(label).nth(1).unwrap_or_else(|| panic!("no \"{label}\" in:\n{output}"));
     let word = rest.split_whitespace().next().unwrap_or_default();
     let parsed = match word.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16),
@@ -150,83 +118,33 @@ fn identity(guest: &mut Guest) -> Result<()> {
     assert_says(&row, &["[0:0:0:0] disk IBM VDASD blkdev"]);
 
     let inquiry = guest.sh(&format!("sg_inq {disk}"))?;
-    assert_says(
-        &inquiry,
-        &[
-            "PDT=0",
-            "RMB=0",
-            "CmdQue=1",
-            "Resp_data_format=2",
-            "Vendor identification: IBM",
-        ],
-    );
-    assert_says(
-        &inquiry,
-        &[
-            "Product identification: VDASD blkdev",
-            "Unit serial number: MAIN01",
-        ],
-    );
+    assert_says(&inquiry, &["PDT=0", "RMB=0", "CmdQue=1", "Resp_data_format=2", "Vendor identification: IBM"]);
+    assert_says(&inquiry, &["Product identification: VDASD blkdev", "Unit serial number: MAIN01"]);
 
     let pages = guest.sh(&format!("sg_vpd -p 0 {disk}"))?;
     assert_says(&pages, &["[sv]", "[sn]", "[di]", "[bl]", "[bdc]", "[lbpv]"]);
-    assert_says(
-        &guest.sh(&format!("sg_vpd -p 0x80 {disk}"))?,
-        &["Unit serial number: MAIN01"],
-    );
+    assert_says(&guest.sh(&format!("sg_vpd -p 0x80 {disk}"))?, &["Unit serial number: MAIN01"]);
 
     let designators = guest.sh(&format!("sg_vpd -p 0x83 {disk}"))?;
-    assert_says(
-        &designators,
-        &[
-            "Addressed logical unit",
-            "designator type: NAA",
-            "designator type: T10 vendor",
-        ],
-    );
+    assert_says(&designators, &["Addressed logical unit", "designator type: NAA", "designator type: T10 vendor"]);
     assert_says(&designators, &["vendor id: IBM"]);
 
     let limits = guest.sh(&format!("sg_vpd -p 0xb0 {disk}"))?;
     assert!(number(&limits, "Maximum unmap LBA count:") > 0, "{limits}");
-    assert!(
-        number(&limits, "Maximum unmap block descriptor count:") > 0,
-        "{limits}"
-    );
-    assert!(
-        number(&limits, "Maximum write same length:") > 0,
-        "{limits}"
-    );
+    assert!(number(&limits, "Maximum unmap block descriptor count:") > 0, "{limits}");
+    assert!(number(&limits, "Maximum write same length:") > 0, "{limits}");
     let characteristics = guest.sh(&format!("sg_vpd -p 0xb1 {disk}"))?;
     assert_says(&characteristics, &["Non-rotating medium"]);
     let provisioning = guest.sh(&format!("sg_vpd -p 0xb2 {disk}"))?;
-    assert_says(
-        &provisioning,
-        &["Unmap command supported (LBPU): 1", "Provisioning type: 2"],
-    );
+    assert_says(&provisioning, &["Unmap command supported (LBPU): 1", "Provisioning type: 2"]);
 
     let capacity = guest.sh(&format!("sg_readcap -l {disk}"))?;
     let size = format!("Device size: {MAIN} bytes");
-    assert_says(
-        &capacity,
-        &[
-            "Logical block length=512 bytes",
-            "lbpme=1",
-            "prot_en=0",
-            &size,
-        ],
-    );
+    assert_says(&capacity, &["Logical block length=512 bytes", "lbpme=1", "prot_en=0", &size]);
     assert_eq!(number(&capacity, "Number of logical blocks="), MAIN / 512);
 
     let luns = guest.sh(&format!("sg_luns {disk}"))?;
-    assert_says(
-        &luns,
-        &[
-            "3 lun entries",
-            "0000000000000000",
-            "0001000000000000",
-            "0002000000000000",
-        ],
-    );
+    assert_says(&luns, &["3 lun entries", "0000000000000000", "0001000000000000", "0002000000000000"]);
     commands(&guest.sh(&format!("sg_opcodes {disk}"))?);
     let modes = guest.sh(&format!("sg_modes -a {disk}"))?;
     assert_says(&modes, &["Caching", "Control", "WP=0", "DpoFua=1"]);
@@ -239,10 +157,7 @@ fn identity(guest: &mut Guest) -> Result<()> {
     ))?;
     let facts: Vec<&str> = facts.lines().collect();
     let sectors = (MAIN / 512).to_string();
-    assert_eq!(
-        facts[..7],
-        ["512", "0", "write back", "1", &sectors, "0", "2"]
-    );
+    assert_eq!(facts[..7], ["512", "0", "write back", "1", &sectors, "0", "2"]);
     assert_ne!(facts[7], "0", "the kernel discards nothing");
     Ok(())
 }
@@ -285,21 +200,13 @@ fn read_only(setup: &mut Setup) -> Result<()> {
     let guest = &mut setup.guest;
     let disk = guest.disk("FIXED01")?;
     let expected = host::sha256(&setup.fixed)?;
-    assert_says(
-        &guest.sh(&format!("cat /sys/block/{}/ro", &disk[5..]))?,
-        &["1"],
-    );
+    assert_says(&guest.sh(&format!("cat /sys/block/{}/ro", &disk[5..]))?, &["1"]);
     assert_says(&guest.sh(&format!("sg_modes {disk}"))?, &["WP=1"]);
     assert_says(&guest.sh(&format!("sha256sum {disk}"))?, &[&expected]);
     // Past the kernel's own check: WRITE(10), UNMAP, WRITE SAME(10) of the first block.
-    let sg = format!(
-        "/dev/$(cd /sys/block/{}/device/scsi_generic; echo *)",
-        &disk[5..]
-    );
+    let sg = format!("/dev/$(cd /sys/block/{}/device/scsi_generic; echo *)", &disk[5..]);
     for command in [
-        format!(
-            "head -c 512 /dev/zero > block; sg_raw -s 512 -i block {sg} 2a 00 00 00 00 00 00 00 01 00"
-        ),
+        format!("head -c 512 /dev/zero > block; sg_raw -s 512 -i block {sg} 2a 00 00 00 00 00 00 00 01 00"),
         format!("sg_unmap --lba=0 --num=1 --force {sg}"),
         format!("sg_write_same --10 --lba=0 --num=1 --in=/dev/zero --xferlen=512 {sg}"),
     ] {
@@ -307,11 +214,7 @@ fn read_only(setup: &mut Setup) -> Result<()> {
         assert_ne!(outcome.status, 0, "{command}: {}", outcome.text());
         assert_says(&outcome.text(), &["Data protect"]);
     }
-    assert_eq!(
-        host::sha256(&setup.fixed)?,
-        expected,
-        "a read-only image was written"
-    );
+    assert_eq!(host::sha256(&setup.fixed)?, expected, "a read-only image was written");
     Ok(())
 }
 
@@ -319,22 +222,10 @@ fn large_blocks(guest: &mut Guest) -> Result<()> {
     let disk = guest.disk("LARGE01")?;
     let capacity = guest.sh(&format!("sg_readcap -l {disk}"))?;
     assert_says(&capacity, &["Logical block length=4096 bytes"]);
-    assert_eq!(
-        number(&capacity, "Number of logical blocks="),
-        LARGE_BLOCKS / 4096
-    );
-    assert_eq!(
-        guest.sh(&format!(
-            "cat /sys/block/{}/queue/logical_block_size",
-            &disk[5..]
-        ))?,
-        "4096"
-    );
+    assert_eq!(number(&capacity, "Number of logical blocks="), LARGE_BLOCKS / 4096);
+    assert_eq!(guest.sh(&format!("cat /sys/block/{}/queue/logical_block_size", &disk[5..]))?, "4096");
     // Less than a block is no request: the kernel refuses it.
-    let odd = guest.run(
-        &format!("dd if={disk} of=/dev/null bs=512 count=1 iflag=direct"),
-        FIO,
-    )?;
+    let odd = guest.run(&format!("dd if={disk} of=/dev/null bs=512 count=1 iflag=direct"), FIO)?;
     assert_ne!(odd.status, 0, "{}", odd.text());
     let outcome = guest.run(&fio(&disk, "4k/55:16k/30:64k/13:1M/2", 8 * MIB), FIO)?;
     assert_eq!(outcome.status, 0, "{}", outcome.text());
@@ -387,14 +278,9 @@ fn file_system(setup: &mut Setup) -> Result<Digests> {
     let guest = &mut setup.guest;
     let disk = guest.disk("MAIN01")?;
     let full = host::allocated(&setup.main)?;
-    guest.sh(&format!(
-        "mkfs.ext4 -q -E nodiscard {disk} && blkdiscard -f {disk} && mkfs.ext4 -q {disk}"
-    ))?;
+    guest.sh(&format!("mkfs.ext4 -q -E nodiscard {disk} && blkdiscard -f {disk} && mkfs.ext4 -q {disk}"))?;
     let empty = host::allocated(&setup.main)?;
-    assert!(
-        empty + 48 * MIB < full,
-        "discarding left {empty} of {full} bytes"
-    );
+    assert!(empty + 48 * MIB < full, "discarding left {empty} of {full} bytes");
 
     guest.sh(&format!("mkdir -p /run/fs && mount -t ext4 {disk} /run/fs"))?;
     let files = "fio --name=f --directory=/run/fs --thread --numjobs=2 --ioengine=libaio --iodepth=32 --direct=1 \
@@ -405,36 +291,15 @@ fn file_system(setup: &mut Setup) -> Result<Digests> {
 
     guest.sh("dd if=/dev/urandom of=/run/fs/gone bs=1M count=40 2> /dev/null; sync")?;
     let before = host::allocated(&setup.main)?;
-    assert_says(
-        &guest.sh("rm /run/fs/gone; sync; fstrim -v /run/fs")?,
-        &["bytes", "trimmed"],
-    );
+    assert_says(&guest.sh("rm /run/fs/gone; sync; fstrim -v /run/fs")?, &["bytes", "trimmed"]);
     let after = host::allocated(&setup.main)?;
-    assert!(
-        after + 36 * MIB < before,
-        "fstrim left {after} of {before} bytes"
-    );
+    assert!(after + 36 * MIB < before, "fstrim left {after} of {before} bytes");
 
-    let file = guest.sh(
-        "dd if=/dev/urandom of=/run/fs/kept bs=1M count=6 2> /dev/null; sha256sum < /run/fs/kept",
-    )?;
+    let file = guest.sh("dd if=/dev/urandom of=/run/fs/kept bs=1M count=6 2> /dev/null; sha256sum < /run/fs/kept")?;
     guest.sh("umount /run/fs")?;
-    assert_eq!(
-        guest.run(&format!("fsck.ext4 -f -n {disk}"), FIO)?.status,
-        0
-    );
+    assert_eq!(guest.run(&format!("fsck.ext4 -f -n {disk}"), FIO)?.status, 0);
     // Past the guest's own cache.
-    let device = guest.sh(&format!(
-        "dd if={disk} bs=1M iflag=direct 2> /dev/null | sha256sum"
-    ))?;
-    let word = |text: String| {
-        text.split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    Ok(Digests {
-        device: word(device),
-        file: word(file),
-    })
+    let device = guest.sh(&format!("dd if={disk} bs=1M iflag=direct 2> /dev/null | sha256sum"))?;
+    let word = |text: String| text.split_whitespace().next().unwrap_or_default().to_owned();
+    Ok(Digests { device: word(device), file: word(file) })
 }

@@ -34,14 +34,8 @@ fn a_killed_guest_disturbs_nobody_and_comes_back() -> Result<()> {
         .socket_with(&red_socket, ",initiator=red")
         .socket_with(&blue_socket, ",initiator=blue")
         .lun(&dir.sparse("shared.img", SHARED)?, ",serial=SHARED01")
-        .lun(
-            &dir.sparse("red.img", RED)?,
-            ",lun=1,serial=RED01,initiator=red",
-        )
-        .lun(
-            &dir.sparse("blue.img", BLUE)?,
-            ",lun=1,serial=BLUE01,initiator=blue",
-        )
+        .lun(&dir.sparse("red.img", RED)?, ",lun=1,serial=RED01,initiator=red")
+        .lun(&dir.sparse("blue.img", BLUE)?, ",lun=1,serial=BLUE01,initiator=blue")
         .arg("--nexus-loss-timeout")
         .arg(LOSS.to_string())
         .arg("-v")
@@ -60,11 +54,7 @@ fn a_killed_guest_disturbs_nobody_and_comes_back() -> Result<()> {
     // Red writes without end to both its disks, until it is killed in the midst of blue's writing.
     let (shared, own) = (red.disk("SHARED01")?, red.disk("RED01")?);
     let endless = "--time_based --runtime=3600 > fio.log 2>&1 &";
-    red.sh(&format!(
-        "{}\n{}",
-        fio(&shared, 0, endless),
-        fio(&own, 0, endless)
-    ))?;
+    red.sh(&format!("{}\n{}", fio(&shared, 0, endless), fio(&own, 0, endless)))?;
     writes(&mut red, &[&shared, &own])?;
     let (shared, own) = (blue.disk("SHARED01")?, blue.disk("BLUE01")?);
     let mut running = blue.start(&format!(
@@ -93,33 +83,21 @@ fn a_killed_guest_disturbs_nobody_and_comes_back() -> Result<()> {
     vstgt.wait_for_log(&["I_T nexus destroyed", "blue"], SLACK)?;
     let log = vstgt.terminate()?;
     for (name, times) in [("red", 2), ("blue", 1)] {
-        assert_eq!(
-            lines(&log, "I_T nexus created", name),
-            times,
-            "{name} in {log}"
-        );
-        assert_eq!(
-            lines(&log, "I_T nexus destroyed", name),
-            times,
-            "{name} in {log}"
-        );
+        assert_eq!(lines(&log, "I_T nexus created", name), times, "{name} in {log}");
+        assert_eq!(lines(&log, "I_T nexus destroyed", name), times, "{name} in {log}");
     }
     dir.finish();
     Ok(())
 }
 
 fn boot(dir: &WorkDir, name: &str, socket: &Path) -> Result<Booting> {
-    let machine = Machine::new(name)?
-        .memory_mib(384)
-        .vhost_user_scsi(socket, 2);
+    let machine = Machine::new(name)?.memory_mib(384).vhost_user_scsi(socket, 2);
     Guest::start_boot(machine, Line::V6_12, dir.root())
 }
 
 /// How many lines of a log have both.
 fn lines(log: &str, what: &str, name: &str) -> usize {
-    log.lines()
-        .filter(|line| line.contains(what) && line.contains(name))
-        .count()
+    log.lines().filter(|line| line.contains(what) && line.contains(name)).count()
 }
 
 /// The guest has exactly these disks, and they have these sizes.
@@ -142,9 +120,7 @@ fn shares(red: &mut Guest, blue: &mut Guest) -> Result<()> {
         "dd if=/dev/urandom of=data bs=64k count=16 2> /dev/null; cat data {digest}; \
          dd if=data of={here} bs=64k seek=3 oflag=direct 2> /dev/null"
     ))?;
-    let read = blue.sh(&format!(
-        "dd if={there} bs=64k skip=3 count=16 iflag=direct 2> /dev/null {digest}"
-    ))?;
+    let read = blue.sh(&format!("dd if={there} bs=64k skip=3 count=16 iflag=direct 2> /dev/null {digest}"))?;
     assert_eq!(written, read, "blue does not read what red wrote");
     Ok(())
 }

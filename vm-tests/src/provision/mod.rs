@@ -86,16 +86,9 @@ impl Missing {
             false => tools::find(need).is_none(),
         };
         let mut missing = Missing {
-            packages: NEEDS
-                .iter()
-                .filter(|(need, _)| absent(need))
-                .map(|(_, package)| *package)
-                .collect(),
+            packages: NEEDS.iter().filter(|(need, _)| absent(need)).map(|(_, package)| *package).collect(),
             qemu: qemu_major()? < QEMU_MAJOR,
-            kernels: Line::ALL
-                .into_iter()
-                .filter(|line| Kernel::cached(cache, *line).is_none())
-                .collect(),
+            kernels: Line::ALL.into_iter().filter(|line| Kernel::cached(cache, *line).is_none()).collect(),
             source: None,
         };
         if missing.qemu || missing.kernels.contains(&Line::V6_12) {
@@ -112,24 +105,15 @@ impl Missing {
     fn by_hand(&self) -> String {
         let mut lines = Vec::new();
         if let Some(source) = &self.source {
-            lines.push(format!(
-                "cat > {} <<'END'\n{}END",
-                source_path(source),
-                source.text
-            ));
+            lines.push(format!("cat > {} <<'END'\n{}END", source_path(source), source.text));
         }
         lines.push("apt-get update".to_owned());
         if !self.packages.is_empty() {
             let packages: Vec<&str> = self.packages.iter().copied().collect();
-            lines.push(format!(
-                "apt-get install --no-install-recommends {}",
-                packages.join(" ")
-            ));
+            lines.push(format!("apt-get install --no-install-recommends {}", packages.join(" ")));
         }
         if self.qemu {
-            lines.push(format!(
-                "apt-get install --no-install-recommends -t {BACKPORTS} qemu-system-x86"
-            ));
+            lines.push(format!("apt-get install --no-install-recommends -t {BACKPORTS} qemu-system-x86"));
         }
         lines.join("\n")
     }
@@ -154,10 +138,7 @@ pub fn ensure() -> Result<()> {
     }
     let left = Missing::find(&cache)?;
     if !left.packages.is_empty() || left.qemu {
-        return Err(Error::new(format!(
-            "apt succeeded, but something is still missing:\n{}",
-            left.by_hand()
-        )));
+        return Err(Error::new(format!("apt succeeded, but something is still missing:\n{}", left.by_hand())));
     }
     for line in Line::ALL {
         let kernel = Kernel::get(&cache, line)?;
@@ -195,26 +176,12 @@ fn install(cache: &Cache, missing: &Missing) -> Result<()> {
     if !missing.packages.is_empty() {
         let packages: Vec<&str> = missing.packages.iter().copied().collect();
         println!("installing {}", packages.join(" "));
-        let words = [
-            &["install", "-y", "--no-install-recommends"],
-            packages.as_slice(),
-        ]
-        .concat();
+        let words = [&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat();
         apt(cache, &words)?;
     }
     if missing.qemu {
         println!("installing qemu-system-x86 from {BACKPORTS}");
-        apt(
-            cache,
-            &[
-                "install",
-                "-y",
-                "--no-install-recommends",
-                "-t",
-                BACKPORTS,
-                "qemu-system-x86",
-            ],
-        )?;
+        apt(cache, &["install", "-y", "--no-install-recommends", "-t", BACKPORTS, "qemu-system-x86"])?;
     }
     Ok(())
 }
@@ -222,18 +189,8 @@ fn install(cache: &Cache, missing: &Missing) -> Result<()> {
 /// Runs apt-get so that it asks nothing, waits for another apt rather than fail, and shows its words only on failure.
 fn apt(cache: &Cache, words: &[&str]) -> Result<()> {
     let mut command = Command::new("apt-get");
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("LC_ALL", "C.UTF-8");
-    command.args([
-        "-q",
-        "-o",
-        "DPkg::Lock::Timeout=300",
-        "-o",
-        "Acquire::Retries=3",
-        "-o",
-        "Dpkg::Use-Pty=0",
-    ]);
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
+    command.args(["-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3", "-o", "Dpkg::Use-Pty=0"]);
     command.args(words);
     let line = tools::command_line(&command);
     let log = cache.root().join("apt.log");
@@ -243,9 +200,7 @@ fn apt(cache: &Cache, words: &[&str]) -> Result<()> {
         return Ok(());
     }
     let advice = "is the network there, and does `apt-get update` work?";
-    Err(Error::new(process.explain(&format!(
-        "`{line}` ended with {status}; {advice}"
-    ))))
+    Err(Error::new(process.explain(&format!("`{line}` ended with {status}; {advice}"))))
 }
 
 /// The installed QEMU's major version; 0 without one.
@@ -254,13 +209,8 @@ fn qemu_major() -> Result<u32> {
         return Ok(0);
     }
     let text = tools::run(crate::qemu::QEMU, &["--version"], ASK)?;
-    let version = text
-        .split_whitespace()
-        .skip_while(|word| *word != "version")
-        .nth(1);
-    let major = version
-        .and_then(|version| version.split('.').next())
-        .and_then(|major| major.parse().ok());
+    let version = text.split_whitespace().skip_while(|word| *word != "version").nth(1);
+    let major = version.and_then(|version| version.split('.').next()).and_then(|major| major.parse().ok());
     major.context(|| format!("no version in what {} says: {text}", crate::qemu::QEMU))
 }
 
@@ -271,10 +221,7 @@ fn source_to_add() -> Result<Option<Source>> {
         return Ok(None);
     }
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !release
-        .lines()
-        .any(|line| line == format!("VERSION_CODENAME={CODENAME}"))
-    {
+    if !release.lines().any(|line| line == format!("VERSION_CODENAME={CODENAME}")) {
         return Err(Error::new(format!(
             "QEMU {QEMU_MAJOR} and the guests' kernels come from Debian 12 ({CODENAME}) and its backports; this is another system"
         )));
@@ -286,8 +233,5 @@ fn source_to_add() -> Result<Option<Source>> {
 }
 
 fn source_path(source: &Source) -> String {
-    format!(
-        "{ETC_APT}/sources.list.d/vstgt-backports.{}",
-        source.extension
-    )
+    format!("{ETC_APT}/sources.list.d/vstgt-backports.{}", source.extension)
 }

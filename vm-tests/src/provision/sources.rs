@@ -23,48 +23,30 @@ pub fn read_all(etc: &Path) -> Vec<(PathBuf, String)> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|e| e == "list" || e == "sources")
-        })
+        .filter(|path| path.extension().is_some_and(|e| e == "list" || e == "sources"))
         .collect();
     paths.sort();
     paths.insert(0, etc.join("sources.list"));
-    paths
-        .into_iter()
-        .filter_map(|path| fs::read_to_string(&path).ok().map(|text| (path, text)))
-        .collect()
+    paths.into_iter().filter_map(|path| fs::read_to_string(&path).ok().map(|text| (path, text))).collect()
 }
 
 /// Whether one of `files` offers binary packages of `suite`.
 pub fn offers(files: &[(PathBuf, String)], suite: &str) -> bool {
-    files
-        .iter()
-        .any(|(path, text)| derive_from(path, text, &[suite], suite).is_some())
+    files.iter().any(|(path, text)| derive_from(path, text, &[suite], suite).is_some())
 }
 
 /// The first entry of `files` for one of the suites `from`, component `main`, rewritten for the suite `to`.
 pub fn derive(files: &[(PathBuf, String)], from: &[&str], to: &str) -> Option<Source> {
-    files
-        .iter()
-        .find_map(|(path, text)| derive_from(path, text, from, to))
+    files.iter().find_map(|(path, text)| derive_from(path, text, from, to))
 }
 
 fn derive_from(path: &Path, text: &str, from: &[&str], to: &str) -> Option<Source> {
     if path.extension().is_some_and(|e| e == "sources") {
-        let text = stanzas(text)
-            .iter()
-            .find_map(|stanza| rewrite_stanza(stanza, from, to))?;
-        return Some(Source {
-            extension: "sources",
-            text,
-        });
+        let text = stanzas(text).iter().find_map(|stanza| rewrite_stanza(stanza, from, to))?;
+        return Some(Source { extension: "sources", text });
     }
     let text = text.lines().find_map(|line| rewrite_line(line, from, to))?;
-    Some(Source {
-        extension: "list",
-        text,
-    })
+    Some(Source { extension: "list", text })
 }
 
 /// `deb [options] URI suite component...`, for the suite `to`.
@@ -74,9 +56,7 @@ fn rewrite_line(line: &str, from: &[&str], to: &str) -> Option<String> {
     // Not `deb-src`.
     let rest = rest.strip_prefix([' ', '\t'])?.trim_start();
     let (options, rest) = match rest.strip_prefix('[') {
-        Some(rest) => rest
-            .split_once(']')
-            .map(|(options, rest)| (Some(options.trim()), rest))?,
+        Some(rest) => rest.split_once(']').map(|(options, rest)| (Some(options.trim()), rest))?,
         None => (None, rest),
     };
     let mut words = rest.split_whitespace();
@@ -115,17 +95,9 @@ fn stanzas(text: &str) -> Vec<Stanza> {
 
 /// The stanza for binary packages of `main` in the suite `to`; every other field, such as `Signed-By`, stays.
 fn rewrite_stanza(stanza: &Stanza, from: &[&str], to: &str) -> Option<String> {
-    let field = |name: &str| {
-        stanza
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
-    };
-    let has = |name: &str, word: &str| {
-        field(name).is_some_and(|value| value.split_whitespace().any(|w| w == word))
-    };
-    let enabled = field("Enabled")
-        .is_none_or(|value| !matches!(value, "no" | "false" | "0" | "off" | "disable"));
+    let field = |name: &str| stanza.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str());
+    let has = |name: &str, word: &str| field(name).is_some_and(|value| value.split_whitespace().any(|w| w == word));
+    let enabled = field("Enabled").is_none_or(|value| !matches!(value, "no" | "false" | "0" | "off" | "disable"));
     let suite = from.iter().any(|suite| has("Suites", suite));
     if !enabled || !suite || !has("Types", "deb") || !has("Components", "main") {
         return None;
@@ -165,10 +137,7 @@ mod tests {
                     deb [ signed-by=/k.gpg arch=amd64 ] http://mirror/debian bookworm main contrib # ours\n";
         let source = derived("sources.list", text).unwrap();
         assert_eq!(source.extension, "list");
-        assert_eq!(
-            source.text,
-            "deb [signed-by=/k.gpg arch=amd64] http://mirror/debian bookworm-backports main\n"
-        );
+        assert_eq!(source.text, "deb [signed-by=/k.gpg arch=amd64] http://mirror/debian bookworm-backports main\n");
         let plain = derived("sources.list", "deb\thttp://m/d\tstable\tmain\n").unwrap();
         assert_eq!(plain.text, "deb http://m/d bookworm-backports main\n");
     }
@@ -195,14 +164,8 @@ mod tests {
             ("a.list", "deb http://m/d cloud-bookworm main\n"),
             ("a.list", "deb-src http://m/d bookworm main\n"),
             ("a.list", "deb [broken http://m/d bookworm main\n"),
-            (
-                "a.sources",
-                "Types: deb-src\nURIs: u\nSuites: bookworm\nComponents: main\n",
-            ),
-            (
-                "a.sources",
-                "Types: deb\nURIs: u\nSuites: bookworm\nComponents: main\nEnabled: no\n",
-            ),
+            ("a.sources", "Types: deb-src\nURIs: u\nSuites: bookworm\nComponents: main\n"),
+            ("a.sources", "Types: deb\nURIs: u\nSuites: bookworm\nComponents: main\nEnabled: no\n"),
             ("a.sources", ""),
         ] {
             assert_eq!(derived(name, text), None, "{text}");
@@ -211,16 +174,10 @@ mod tests {
 
     #[test]
     fn backports_that_are_there_are_seen() {
-        let with = [file(
-            "sources.list",
-            "deb http://m/d bookworm main\ndeb http://m/d bookworm-backports main\n",
-        )];
+        let with = [file("sources.list", "deb http://m/d bookworm main\ndeb http://m/d bookworm-backports main\n")];
         assert!(offers(&with, TO));
         assert!(!offers(&with[..0], TO));
-        assert!(!offers(
-            &[file("sources.list", "deb http://m/d bookworm main\n")],
-            TO
-        ));
+        assert!(!offers(&[file("sources.list", "deb http://m/d bookworm main\n")], TO));
         let stanza = "Types: deb\nURIs: u\nSuites: bookworm bookworm-backports\nComponents: main\n";
         assert!(offers(&[file("x.sources", stanza)], TO));
     }

@@ -25,10 +25,7 @@ const PLAIN: &str = "exec env TERM=dumb PS1= PS2= sh -c 'stty -echo; echo ready 
 /// # Errors
 /// When it does not come; the message holds the console's end.
 pub fn wait_for_login(console: &mut Port, slowness: u32) -> Result<()> {
-    console
-        .expect("login: ", BOOT * slowness)
-        .map(drop)
-        .context(|| "boot Debian")
+    console.expect("login: ", BOOT * slowness).map(drop).context(|| "boot Debian")
 }
 
 /// A shell of root's at a console.
@@ -46,16 +43,10 @@ impl<'a> Shell<'a> {
     /// When no shell answers.
     pub fn log_in(console: &'a mut Port, slowness: u32) -> Result<Shell<'a>> {
         console.send("root\n")?;
-        console
-            .expect("# ", ANSWER * slowness)
-            .context(|| "log in as root, without a password")?;
+        console.expect("# ", ANSWER * slowness).context(|| "log in as root, without a password")?;
         console.send(PLAIN)?;
         console.expect("ready 42", ANSWER * slowness)?;
-        Ok(Shell {
-            console,
-            slowness,
-            next: 1,
-        })
+        Ok(Shell { console, slowness, next: 1 })
     }
 
     /// Runs a command, which may have several lines, and returns what it printed.
@@ -65,15 +56,10 @@ impl<'a> Shell<'a> {
     pub fn run(&mut self, command: &str) -> Result<String> {
         let id = self.next;
         self.next += 1;
-        self.console.send(&format!(
-            "echo {} {id}; {{ {command}\n}} 2>&1; echo {} {id} $?\n",
-            BEGIN, END
-        ))?;
+        self.console.send(&format!("echo {} {id}; {{ {command}\n}} 2>&1; echo {} {id} $?\n", BEGIN, END))?;
         let bound = ANSWER * self.slowness;
         let what = || format!("in the guest: {command}");
-        self.console
-            .expect(&format!("{} {id}", BEGIN), bound)
-            .context(what)?;
+        self.console.expect(&format!("{} {id}", BEGIN), bound).context(what)?;
         self.console.expect("\n", bound).context(what)?;
         let end = format!("{} {id} ", END);
         let text = self.console.expect(&end, bound).context(what)?;
@@ -81,10 +67,7 @@ impl<'a> Shell<'a> {
         let text = text.strip_suffix(&end).unwrap_or(&text).replace('\r', "");
         match status.trim() {
             "0" => Ok(text),
-            status => Err(Error::new(format!(
-                "{} ended with {status}\n{text}",
-                what()
-            ))),
+            status => Err(Error::new(format!("{} ended with {status}\n{text}", what()))),
         }
     }
 

@@ -34,16 +34,7 @@ const NO_OPERATION: [u8; 2] = [0x90, 0x90];
 const FIRST_RANGE: usize = 512 - 12;
 
 /// What both loaders must know to find and read their configuration on the root partition.
-const MODULES: &[&str] = &[
-    "part_gpt",
-    "ext2",
-    "search_fs_uuid",
-    "normal",
-    "configfile",
-    "linux",
-    "serial",
-    "terminal",
-];
+const MODULES: &[&str] = &["part_gpt", "ext2", "search_fs_uuid", "normal", "configfile", "linux", "serial", "terminal"];
 
 /// The two pieces for a BIOS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,18 +62,8 @@ fn mkimage(platform: &str, early: &Path, more: &[&str], to: &Path) -> Result<Pat
     let text = fs::read_to_string(early).context(|| format!("read {}", early.display()))?;
     let config = to.with_extension("cfg");
     fs::write(&config, tree::fill_in(&text)).context(|| format!("write {}", config.display()))?;
-    let mut words = vec![
-        "-O".as_ref(),
-        platform.as_ref(),
-        "-p".as_ref(),
-        "/boot/grub".as_ref(),
-    ];
-    words.extend([
-        "-c".as_ref(),
-        config.as_os_str(),
-        "-o".as_ref(),
-        to.as_os_str(),
-    ]);
+    let mut words = vec!["-O".as_ref(), platform.as_ref(), "-p".as_ref(), "/boot/grub".as_ref()];
+    words.extend(["-c".as_ref(), config.as_os_str(), "-o".as_ref(), to.as_os_str()]);
     words.extend(MODULES.iter().chain(more).map(std::ffi::OsStr::new));
     tools::run(&tool("grub-mkimage")?, &words, TOOL)?;
     fs::remove_file(&config).context(|| format!("remove {}", config.display()))?;
@@ -108,9 +89,7 @@ fn place(boot: &[u8], core: &[u8]) -> Result<Bios> {
     let range = &mut core[FIRST_RANGE..][..12];
     let length = u16::from_le_bytes([range[8], range[9]]);
     if u64::from(length) != rest {
-        return Err(Error::new(format!(
-            "grub's core has {rest} blocks after its first, but says {length}"
-        )));
+        return Err(Error::new(format!("grub's core has {rest} blocks after its first, but says {length}")));
     }
     range[..8].copy_from_slice(&(BIOS_BOOT.first_block() + 1).to_le_bytes());
     Ok(Bios { boot, core })
@@ -132,14 +111,8 @@ mod tests {
         let bios = place(&[0xaa; 512], &core(300, 300)).unwrap();
         assert_eq!(bios.boot.len(), 440);
         // The partition is at 1 MiB: block 2048 = 0x800.
-        assert_eq!(
-            &bios.boot[0x5b..0x69],
-            [0xaa, 0, 8, 0, 0, 0, 0, 0, 0, 0xaa, 0xaa, 0x90, 0x90, 0xaa]
-        );
-        assert_eq!(
-            &bios.core[499..512],
-            [0xcc, 1, 8, 0, 0, 0, 0, 0, 0, 0x2c, 1, 0x20, 0x08]
-        );
+        assert_eq!(&bios.boot[0x5b..0x69], [0xaa, 0, 8, 0, 0, 0, 0, 0, 0, 0xaa, 0xaa, 0x90, 0x90, 0xaa]);
+        assert_eq!(&bios.core[499..512], [0xcc, 1, 8, 0, 0, 0, 0, 0, 0, 0x2c, 1, 0x20, 0x08]);
     }
 
     #[test]

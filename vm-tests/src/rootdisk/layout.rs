@@ -27,22 +27,13 @@ pub struct Partition {
 }
 
 /// Grub's core for BIOS machines, without a file system around it.
-pub const BIOS_BOOT: Partition = Partition {
-    start: MIB,
-    size: MIB,
-};
+pub const BIOS_BOOT: Partition = Partition { start: MIB, size: MIB };
 
 /// What UEFI firmware reads: FAT32, large enough to be it (65525 clusters of one block).
-pub const ESP: Partition = Partition {
-    start: 2 * MIB,
-    size: 48 * MIB,
-};
+pub const ESP: Partition = Partition { start: 2 * MIB, size: 48 * MIB };
 
 /// The root file system, up to where the table's second copy begins.
-pub const ROOT: Partition = Partition {
-    start: 50 * MIB,
-    size: DISK - 51 * MIB,
-};
+pub const ROOT: Partition = Partition { start: 50 * MIB, size: DISK - 51 * MIB };
 
 impl Partition {
     /// The number of its first block.
@@ -57,26 +48,11 @@ pub fn sfdisk_script() -> String {
         let (start, size) = (partition.first_block(), partition.size / BLOCK);
         format!("start={start}, size={size}, type={kind}, uuid={id}, name=\"{name}\"\n")
     };
-    let mut script =
-        String::from("label: gpt\nlabel-id: 7d2b5a3e-0000-4c1d-9a51-76737467740a\nunit: sectors\n");
-    script += &entry(
-        BIOS_BOOT,
-        "21686148-6449-6E6F-744E-656564454649",
-        "7d2b5a3e-0001-4c1d-9a51-76737467740a",
-        "bios-boot",
-    );
-    script += &entry(
-        ESP,
-        "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
-        "7d2b5a3e-0002-4c1d-9a51-76737467740a",
-        "esp",
-    );
-    script += &entry(
-        ROOT,
-        "0FC63DAF-8483-4772-8E79-3D69D8477DE4",
-        ROOT_PARTUUID,
-        "root",
-    );
+    let mut script = String::from("label: gpt\nlabel-id: 7d2b5a3e-0000-4c1d-9a51-76737467740a\nunit: sectors\n");
+    script +=
+        &entry(BIOS_BOOT, "21686148-6449-6E6F-744E-656564454649", "7d2b5a3e-0001-4c1d-9a51-76737467740a", "bios-boot");
+    script += &entry(ESP, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "7d2b5a3e-0002-4c1d-9a51-76737467740a", "esp");
+    script += &entry(ROOT, "0FC63DAF-8483-4772-8E79-3D69D8477DE4", ROOT_PARTUUID, "root");
     script
 }
 
@@ -95,6 +71,7 @@ mod tests {
         }
         // The second table: 32 blocks of entries and a header.
         assert!(end <= DISK - 33 * BLOCK);
-        assert!(ESP.size / BLOCK > 65525 + 2 * 65525 * 4 / BLOCK + 32);
+        // FAT32's clusters, two tables of 4 bytes for each, and what comes before them.
+        const { assert!(ESP.size / BLOCK > 65525 + 2 * 65525 * 4 / BLOCK + 32) };
     }
 }

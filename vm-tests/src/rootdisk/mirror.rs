@@ -36,21 +36,11 @@ pub struct Mirror {
 /// # Errors
 /// When apt knows none.
 pub fn find() -> Result<Mirror> {
-    let indexes = || {
-        tools::run(
-            "apt-get",
-            &["indextargets", "--format", FORMAT, "Created-By: Packages"],
-            ASK,
-        )
-    };
+    let indexes = || tools::run("apt-get", &["indextargets", "--format", FORMAT, "Created-By: Packages"], ASK);
     let mut found = choose(&indexes()?);
     if found.is_none() && sys::is_root() {
         // Origins are known only after an update, and a container's image often comes without.
-        tools::run(
-            "apt-get",
-            &["-q", "-o", "DPkg::Lock::Timeout=300", "update"],
-            UPDATE,
-        )?;
+        tools::run("apt-get", &["-q", "-o", "DPkg::Lock::Timeout=300", "update"], UPDATE)?;
         found = choose(&indexes()?);
     }
     let mut mirror = found.context(|| {
@@ -60,14 +50,8 @@ pub fn find() -> Result<Mirror> {
         let text = fs::read_to_string(list).context(|| format!("read the mirror list {list}"))?;
         mirror.uri = first_uri(&text).context(|| format!("no URI in the mirror list {list}"))?;
     }
-    if !["http:", "https:", "file:"]
-        .iter()
-        .any(|scheme| mirror.uri.starts_with(scheme))
-    {
-        return Err(Error::new(format!(
-            "debootstrap cannot get Debian from where apt does, {}",
-            mirror.uri
-        )));
+    if !["http:", "https:", "file:"].iter().any(|scheme| mirror.uri.starts_with(scheme)) {
+        return Err(Error::new(format!("debootstrap cannot get Debian from where apt does, {}", mirror.uri)));
     }
     mirror.proxy = proxy()?;
     Ok(mirror)
@@ -82,31 +66,19 @@ fn choose(indexes: &str) -> Option<Mirror> {
         };
         let debian = origin == "Debian" && label == "Debian" && component == "main";
         let release = SUITES.contains(&release) && codename == CODENAME;
-        (debian && release).then(|| Mirror {
-            uri: uri.to_owned(),
-            proxy: None,
-        })
+        (debian && release).then(|| Mirror { uri: uri.to_owned(), proxy: None })
     })
 }
 
 /// The first line of a mirror list that is not a remark, without what may follow the URI.
 fn first_uri(list: &str) -> Option<String> {
-    let words = list
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or(""));
-    words
-        .filter_map(|line| line.split_whitespace().next())
-        .map(str::to_owned)
-        .next()
+    let words = list.lines().map(|line| line.split('#').next().unwrap_or(""));
+    words.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).next()
 }
 
 /// The proxy in apt's configuration; an environment's is inherited as it is.
 fn proxy() -> Result<Option<String>> {
-    let text = tools::run(
-        "apt-config",
-        &["--format", "%v%n", "dump", "Acquire::http::Proxy"],
-        ASK,
-    )?;
+    let text = tools::run("apt-config", &["--format", "%v%n", "dump", "Acquire::http::Proxy"], ASK)?;
     let proxy = text.trim();
     Ok((!proxy.is_empty() && proxy != "DIRECT").then(|| proxy.to_owned()))
 }

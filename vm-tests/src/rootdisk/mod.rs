@@ -56,9 +56,7 @@ impl RootDisk {
             }
             build(&source, dir)
         })?;
-        Ok(RootDisk {
-            image: entry.join("disk.img"),
-        })
+        Ok(RootDisk { image: entry.join("disk.img") })
     }
 
     /// Makes a copy of its own for a guest to write to: sparse, sharing blocks where the file system can.
@@ -66,12 +64,7 @@ impl RootDisk {
     /// # Errors
     /// When `to` cannot be written.
     pub fn copy(&self, to: &Path) -> Result<()> {
-        let words = [
-            "--reflink=auto".as_ref(),
-            "--sparse=always".as_ref(),
-            self.image.as_os_str(),
-            to.as_os_str(),
-        ];
+        let words = ["--reflink=auto".as_ref(), "--sparse=always".as_ref(), self.image.as_os_str(), to.as_os_str()];
         tools::run("cp", &words, TOOL).map(drop)
     }
 }

@@ -63,8 +63,7 @@ fn overlay(from: &Path, root: &Path) -> Result<()> {
 
 /// A recipe's text with the disk's identifiers.
 pub fn fill_in(text: &str) -> String {
-    text.replace("@ROOT_PARTUUID@", ROOT_PARTUUID)
-        .replace("@ROOT_UUID@", ROOT_UUID)
+    text.replace("@ROOT_PARTUUID@", ROOT_PARTUUID).replace("@ROOT_UUID@", ROOT_UUID)
 }
 
 fn finish(script: &Path, root: &Path) -> Result<()> {
@@ -90,10 +89,9 @@ fn in_root(root: &Path, words: &[&str]) -> Result<()> {
 /// forbids a mount namespace, it forbids those mounts, too, and debootstrap goes on without.
 fn isolated(program: &str) -> Result<Command> {
     let allowed = match tools::find("unshare") {
-        Some(unshare) => Command::new(unshare)
-            .args(["--mount", "true"])
-            .output()
-            .is_ok_and(|output| output.status.success()),
+        Some(unshare) => {
+            Command::new(unshare).args(["--mount", "true"]).output().is_ok_and(|output| output.status.success())
+        }
         None => false,
     };
     if !allowed {
@@ -116,16 +114,9 @@ mod tests {
         fs::create_dir_all(dir.path("from/etc/x.d")).unwrap();
         fs::write(dir.path("from/etc/fstab"), "PARTUUID=@ROOT_PARTUUID@ /\n").unwrap();
         fs::write(dir.path("from/etc/x.d/y"), "plain").unwrap();
-        fs::set_permissions(
-            dir.path("from/etc/x.d/y"),
-            fs::Permissions::from_mode(0o600),
-        )
-        .unwrap();
+        fs::set_permissions(dir.path("from/etc/x.d/y"), fs::Permissions::from_mode(0o600)).unwrap();
         overlay(&dir.path("from"), &dir.path("root")).unwrap();
-        assert_eq!(
-            fs::read_to_string(dir.path("root/etc/fstab")).unwrap(),
-            format!("PARTUUID={ROOT_PARTUUID} /\n")
-        );
+        assert_eq!(fs::read_to_string(dir.path("root/etc/fstab")).unwrap(), format!("PARTUUID={ROOT_PARTUUID} /\n"));
         let mode = fs::metadata(dir.path("root/etc/x.d/y")).unwrap().mode();
         assert_eq!(mode & 0o777, 0o644);
     }
