@@ -74,6 +74,7 @@ pub enum Error {
 pub fn run(config: Config) -> Result<(), Error> {
     let system = |what| move |source| Error::System { what, source };
     let termination = Termination::block().map_err(system("cannot block signals"))?;
+    crate::mem::install_sigbus_handler().map_err(system("cannot handle SIGBUS"))?;
     let images = images(&config)?;
     let units = units(&config, &images)?;
     let initiators: Vec<String> = config.endpoints.iter().map(|e| e.initiator.clone()).collect();
@@ -158,7 +159,11 @@ fn units(config: &Config, images: &[Arc<dyn Image>]) -> Result<Vec<UnitMapping>,
         let unit = |what: String| Error::Unit { file: u.file.clone(), what };
         let path = u.file.canonicalize().map_err(|e| unit(e.to_string()))?;
         let (naa, serial) = lu::derive(&path, u.serial.as_deref(), None);
-        let mut setup = LuSetup { block_size: u.block_size, read_only: u.read_only, ..LuSetup::new(Arc::clone(image), naa, serial) };
+        let mut setup = LuSetup {
+            block_size: u.block_size,
+            read_only: u.read_only,
+            ..LuSetup::new(Arc::clone(image), naa, serial)
+        };
         if let Some(vendor) = &u.vendor {
             setup.vendor.clone_from(vendor);
         }

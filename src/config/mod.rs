@@ -52,7 +52,9 @@ pub enum ConfigError {
     #[error("--socket-path {0}: given twice")]
     DuplicateSocket(PathBuf),
     /// Two sockets have one name.
-    #[error("initiator name '{0}' is used by two sockets: each socket is an initiator port of its own, name them apart")]
+    #[error(
+        "initiator name '{0}' is used by two sockets: each socket is an initiator port of its own, name them apart"
+    )]
     DuplicateInitiator(String),
     /// Two units have one place.
     #[error("target {target} LUN {lun} is given twice ({first} and {second})")]
@@ -67,7 +69,9 @@ pub enum ConfigError {
         second: PathBuf,
     },
     /// One image is served as two units.
-    #[error("{0} is given for two logical units, one of them writable: one image is one logical unit; show it to more initiators instead")]
+    #[error(
+        "{0} is given for two logical units, one of them writable: one image is one logical unit; show it to more initiators instead"
+    )]
     DuplicateImage(PathBuf),
     /// A unit is shown to an initiator that has no socket.
     #[error("--lun {file}: initiator '{name}' has no socket")]

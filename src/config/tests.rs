@@ -78,7 +78,10 @@ fn what_makes_no_sense_is_named() {
     assert!(with(&["--lun", "file=a,initiator=nobody"]).contains("'nobody' has no socket"));
     assert!(with(&["--blk-file", "d", "--num-queues", "255"]).contains("must be 1 to 254"));
     assert!(with(&["--blk-file", "d", "--socket-path", "vm.sock"]).contains("given twice"));
-    assert!(with(&["--blk-file", "d", "--socket-path", "b,initiator=vm", "--socket-path", "c,initiator=vm"]).contains("'vm'"));
+    assert!(
+        with(&["--blk-file", "d", "--socket-path", "b,initiator=vm", "--socket-path", "c,initiator=vm"])
+            .contains("'vm'")
+    );
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Reactor {
             self.finish_chain(tag, 0);
             return;
         }
-        match slot.command.parse(&queue.chain, map, wire::CDB_SIZE, wire::SENSE_SIZE) {
+        match slot.command.parse(&queue.chain, map, wire::CDB_SIZE, wire::DEFAULT_SENSE_SIZE) {
             Ok(()) => {}
             Err(ChainError::Answerable(why)) => {
                 log::debug!("{}: a command chain is refused: {why}", session.initiator);

@@ -13,21 +13,6 @@ use crate::tgt::ItnId;
 use crate::vhost_user::{Device, Hangup, RingConfig, StartError};
 use crate::virtio_scsi;
 
-/// What is offered: virtio 1.2 6 (version 1, indirect descriptors, event index, any layout for legacy drivers) and
-/// 5.6.3 (hot-plug and parameter change events).
-const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
-    | 1 << VIRTIO_RING_F_INDIRECT_DESC
-    | 1 << VIRTIO_RING_F_EVENT_IDX
-    | 1 << VIRTIO_F_ANY_LAYOUT
-    | virtio_scsi::wire::F_HOTPLUG
-    | virtio_scsi::wire::F_CHANGE;
-
-/// Feature bits of the transport (virtio 1.2 6), and of legacy devices (6.3).
-const VIRTIO_F_ANY_LAYOUT: u32 = 27;
-const VIRTIO_RING_F_INDIRECT_DESC: u32 = 28;
-const VIRTIO_RING_F_EVENT_IDX: u32 = 29;
-const VIRTIO_F_VERSION_1: u32 = 32;
-
 static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
 
 /// One connection of an initiator port. Lives on its session's thread; talks to reactors by mail.
@@ -64,7 +49,7 @@ impl Connection {
     /// Control and event ring are at home, request rings are dealt out from there.
     fn reactor_of(&self, ring: u16) -> u8 {
         let count = u16::from(self.letters.reactors());
-        let offset = ring.saturating_sub(virtio_scsi::wire::FIRST_REQUEST_QUEUE);
+        let offset = ring.saturating_sub(virtio_scsi::FIRST_REQUEST_QUEUE);
         ((u16::from(self.port.home()) + offset) % count) as u8
     }
 
@@ -113,7 +98,7 @@ impl Device for Connection {
     }
 
     fn features(&self) -> u64 {
-        FEATURES
+        virtio_scsi::OFFERED_FEATURES
     }
 
     fn request_queues(&self) -> u16 {

@@ -19,6 +19,7 @@ use crate::sys::wait::{EpollWait, UringWait, Wait};
 use crate::target::{Post, Shard, ShardMail, Spawn, Target};
 use crate::tgt::{EventRings, HostNo, KEvent, Tap, UEvent};
 use crate::vhost_user::MakeDevice;
+use crate::virtio_scsi::MAX_RING_SIZE;
 
 /// Entries of a reactor's io_uring: what may be submitted in one go. More is submitted in several.
 const RING_ENTRIES: u32 = 1024;
@@ -28,9 +29,6 @@ const IO_THREADS: usize = 8;
 
 /// Threads for jobs: commands of several steps.
 const JOB_THREADS: usize = 4;
-
-/// The most descriptors that a ring may have.
-const MAX_RING_SIZE: u32 = 1024;
 
 /// How reactors wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,7 +218,7 @@ impl Hba {
                     number,
                     host_no: self.host_no,
                     target_port: self.target_port,
-                    max_cmds: u32::from(self.request_queues) * MAX_RING_SIZE,
+                    max_cmds: u32::from(self.request_queues) * u32::from(MAX_RING_SIZE),
                     home: (number % u16::from(self.letters.reactors())) as u8,
                 };
                 InitiatorPort::new(setup, Arc::clone(&self.letters), Arc::clone(&self.losses))

@@ -87,8 +87,7 @@ pub enum Admission {
 #[derive(Debug, Default)]
 pub struct Gate(AtomicU64);
 
-const RESET_ATTENTIONS: u64 =
-    Attention::PowerOn.bit() | Attention::LogicalUnitReset.bit() | Attention::NexusLoss.bit();
+const RESET_ATTENTIONS: u64 = Attention::PowerOn.bit() | Attention::LogicalUnitReset.bit() | Attention::NexusLoss.bit();
 
 impl Gate {
     /// An open gate.
@@ -147,9 +146,7 @@ impl Gate {
             others | (resets & resets.wrapping_neg())
         };
         let mut word = self.0.load(Ordering::Relaxed);
-        while let Err(now) =
-            self.0.compare_exchange_weak(word, update(word), Ordering::AcqRel, Ordering::Relaxed)
-        {
+        while let Err(now) = self.0.compare_exchange_weak(word, update(word), Ordering::AcqRel, Ordering::Relaxed) {
             word = now;
         }
     }

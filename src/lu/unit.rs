@@ -152,8 +152,7 @@ impl Lu {
     ///
     /// [`SetupError`] names the first thing that does not fit.
     pub fn new(setup: LuSetup) -> Result<Arc<Lu>, SetupError> {
-        let identity =
-            Identity::new(&setup.vendor, &setup.product, &setup.revision, &setup.serial, setup.naa)?;
+        let identity = Identity::new(&setup.vendor, &setup.product, &setup.revision, &setup.serial, setup.naa)?;
         if setup.block_size != 512 && setup.block_size != 4096 {
             return Err(SetupError::BlockSize(setup.block_size));
         }

@@ -20,7 +20,7 @@ pub(super) const TRANSPORT: u64 = PROTOCOL_FEATURES | LOG_ALL;
 
 /// What is refused unless it was offered: bit, its name, and how to be rid of it.
 const REFUSED: [(u32, &str, &str); 5] = [
-    (2, "VIRTIO_SCSI_F_T10_PI", "t10_pi=off"),
+    (3, "VIRTIO_SCSI_F_T10_PI", "t10_pi=off"),
     (26, "VHOST_F_LOG_ALL", "do not migrate this machine"),
     (33, "VIRTIO_F_ACCESS_PLATFORM", "iommu_platform=off"),
     (34, "VIRTIO_F_RING_PACKED", "packed=off"),
