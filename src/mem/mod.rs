@@ -8,15 +8,30 @@
 //!   hba) and given back with [`SnapshotSet::release`]. A map is unmapped only after every `IoBuf` resolved
 //!   against it has come back; an `IoBuf` that is lost keeps its map mapped for ever, which is a leak and never a
 //!   dangling pointer. No atomic operation is done per command.
-//! * All access to guest memory is by volatile or kernel copies: a guest may change it at any time, so nothing in here
-//!   hands out a Rust reference to it.
+//! * Long-lived structures (rings) hold the map itself: a [`PinnedRange`] is a contiguous piece of guest memory with
+//!   the `Arc` that keeps it mapped.
+//! * All access to guest memory is by atomic loads and stores or by the kernel: a guest may change it at any time, so
+//!   nothing in here hands out a Rust reference to it, and nothing is read twice that must not change in between.
+//! * The file behind a region may be shrunk while it is mapped. Touching it then raises SIGBUS, which `sigbus` turns
+//!   into a *poisoned* region ([`MemoryMap::poisoned`]): reads give zeros, writes go nowhere, and whoever serves the
+//!   connection drops it. No other connection notices.
 //!
 //! This room is one of the few that may use `unsafe`.
 
+mod copy;
 mod io_buf;
 mod map;
+mod range;
+mod region;
+mod sigbus;
 mod snapshot;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 pub use io_buf::{Direction, IoBuf};
-pub use map::{MemoryMap, Region, RegionError};
+pub use map::{MemoryMap, OutsideMemory};
+pub use range::{GuestRange, PinnedRange};
+pub use region::{Region, RegionError, RegionSpec};
+pub use sigbus::install_sigbus_handler;
 pub use snapshot::{SnapshotId, SnapshotSet};

@@ -77,18 +77,23 @@ fn compare(lu: &Arc<Lu>, extent: Extent, check: ByteCheck, buf: &IoBuf, abort: &
             ByteCheck::None => Ok(()),
             ByteCheck::Full => {
                 buf.read_at(at, &mut data);
-                same(at, medium, data.iter())
+                same(at, medium, &data)
             }
-            ByteCheck::OneBlock => same(at, medium, data.iter().cycle()),
+            ByteCheck::OneBlock => same(at, medium, &data),
         }
     })
     .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)).into())
 }
 
-/// Miscompare at the first byte in which they differ, counted from `at`.
-fn same<'a>(at: u64, medium: &[u8], data: impl Iterator<Item = &'a u8>) -> Result<(), BackingError> {
-    match medium.iter().zip(data).position(|(medium, data)| medium != data) {
-        None => Ok(()),
-        Some(first) => Err(BackingError::Miscompare(at + first as u64)),
+/// Miscompare at the first byte in which `medium` differs from `data`, repeated as often as it takes, counted from `at`.
+fn same(at: u64, medium: &[u8], data: &[u8]) -> Result<(), BackingError> {
+    for (i, part) in medium.chunks(data.len()).enumerate() {
+        // Whole slices first: that is a memcmp.
+        if data.get(..part.len()) == Some(part) {
+            continue;
+        }
+        let differs = part.iter().zip(data).position(|(medium, data)| medium != data).unwrap_or(0);
+        return Err(BackingError::Miscompare(at + (i * data.len() + differs) as u64));
     }
+    Ok(())
 }

@@ -137,7 +137,8 @@ fn unmap_errors() {
 fn unmap_ends_when_its_task_is_aborted() {
     let b = bench();
     let abort = AbortFlag::default();
-    b.image.abort_after(2, abort.clone());
+    let flag = abort.clone();
+    b.image.at_call(2, move || flag.raise());
     let list = list(&[(0, 1); 10]);
     let ran = b.run_with(&unmap(list.len()), out_buf(&list), &abort);
     assert_eq!(ran.answer, check(plain(SenseKey::AbortedCommand, 0)));
@@ -216,7 +217,8 @@ fn write_same_errors() {
     assert_eq!(b.data_out(&cdb16(0x93, 0, 0, 0), &[1; 512]), failed(4096), "where the step began");
     assert_eq!(b.data_out(&cdb16(0x93, 0, 5, 0), &[0; 512]), failed(5));
     let abort = AbortFlag::default();
-    b.image.abort_after(3, abort.clone());
+    let flag = abort.clone();
+    b.image.at_call(3, move || flag.raise());
     b.image.calls();
     let ran = b.run_with(&cdb16(0x93, 0, 0, 4096), out_buf(&[1; 512]), &abort);
     assert_eq!(ran.answer.status, crate::scsi::Status::Good, "aborted after its last step: done");

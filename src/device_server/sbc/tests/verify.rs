@@ -42,7 +42,8 @@ fn long_verification_goes_in_steps_and_says_where_it_failed() {
 fn verification_ends_when_its_task_is_aborted() {
     let b = Bench::new(MemImage::new(8 << 20));
     let abort = AbortFlag::default();
-    b.image.abort_after(3, abort.clone());
+    let flag = abort.clone();
+    b.image.at_call(3, move || flag.raise());
     let ran = b.run_with(&cdb16(0x8f, 0, 0, 16_384), IoBuf::empty(), &abort);
     assert_eq!(ran.answer, check(plain(SenseKey::AbortedCommand, 0)));
     assert_eq!(b.image.calls().len(), 3);
