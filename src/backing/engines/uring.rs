@@ -84,6 +84,11 @@ impl UringEngine {
         self.in_flight
     }
 
+    /// Whether `reap` may have something to give.
+    pub(in crate::backing) fn has_ended(&self) -> bool {
+        self.channel.has_events()
+    }
+
     /// Takes a task that passed [`RawFile::check`]; gives it back if the ring cannot do it.
     pub(in crate::backing) fn submit(&mut self, task: Task) -> Result<(), Task> {
         let index = match self.free.pop() {
