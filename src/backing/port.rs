@@ -143,8 +143,8 @@ impl IoPort {
         let task = match (&mut self.uring, task.image.raw().map(|raw| raw.check(op))) {
             (Some(_), Some(Err(e))) => return self.ended.push(task.complete(Err(e))),
             (Some(uring), Some(Ok(()))) => match uring.submit(task) {
-                Ok(()) => return,
-                Err(task) => task,
+                None => return,
+                Some(task) => task,
             },
             _ => task,
         };
