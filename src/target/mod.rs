@@ -22,3 +22,8 @@ mod task;
 pub use mail::{Post, ShardMail, Spawn};
 pub use shard::Shard;
 pub use state::{Target, TargetError, TargetSetup, UnitMapping};
+
+#[cfg(test)]
+mod testkit;
+#[cfg(test)]
+mod tests;

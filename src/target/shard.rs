@@ -308,7 +308,7 @@ fn attribute_is_wrong(code: i32) -> bool {
 }
 
 fn sense_format(unit: &Unit) -> SenseFormat {
-    SenseFormat::from_bit(unit.itl.lu().mode().d_sense)
+    unit.itl.lu().sense_format()
 }
 
 /// Ends a task: asks whoever has it for it, and sees to it that it is not answered with its own result. The first that

@@ -81,6 +81,8 @@ pub struct Target {
 #[derive(Debug, Default)]
 struct Table {
     slots: Vec<Slot>,
+    /// No slot below this one is free.
+    lowest: usize,
     serial: u64,
     /// Initiator ports that had a nexus and lost it, by host.
     lost: HashSet<(HostNo, [u8; 16])>,
@@ -127,19 +129,10 @@ impl Target {
     /// kept for it until its `IT_NEXUS_REQ` is refused or the nexus is destroyed. `None` if there are 65536 already.
     pub fn next_itn_id(&self) -> Option<ItnId> {
         let mut table = self.table();
-        let slot = match table.slots.iter().position(|slot| matches!(slot, Slot::Free)) {
-            Some(slot) => slot,
-            None if table.slots.len() < MAX_NEXUSES => {
-                table.slots.push(Slot::Free);
-                table.slots.len() - 1
-            }
-            None => return None,
-        };
+        let slot = table.free_slot()?;
         table.serial += 1;
         let itn_id = table.serial << SLOT_BITS | slot as u64;
-        if let Some(slot) = table.slots.get_mut(slot) {
-            *slot = Slot::Named(itn_id);
-        }
+        table.put(slot, Slot::Named(itn_id));
         Some(itn_id)
     }
 
@@ -166,12 +159,9 @@ impl Target {
     pub(super) fn create(&self, req: &ItNexusReq) -> Result<Arc<Nexus>, i32> {
         let mut table = self.table();
         let made = self.try_create(&table, req);
-        table.grow(slot_of(req.itn_id));
-        let Some(slot) = table.slots.get_mut(slot_of(req.itn_id)) else { return Err(-libc::EINVAL) };
         match &made {
-            Ok(nexus) => *slot = Slot::Live(Arc::clone(nexus)),
-            Err(_) if matches!(slot, Slot::Named(id) if *id == req.itn_id) => *slot = Slot::Free,
-            Err(_) => {}
+            Ok(nexus) => table.put(slot_of(req.itn_id), Slot::Live(Arc::clone(nexus))),
+            Err(_) => table.give_up(req.itn_id),
         }
         made
     }
@@ -227,9 +217,7 @@ impl Target {
         nexus.end();
         let mut table = self.table();
         table.lost.insert((nexus.host_no, nexus.initiator));
-        if let Some(slot) = table.slots.get_mut(slot_of(nexus.itn_id)) {
-            *slot = Slot::Free;
-        }
+        table.put(slot_of(nexus.itn_id), Slot::Free);
     }
 
     fn units_of(&self, initiator: &[u8; 16]) -> Vec<(u8, u16, &Arc<Lu>, LuIndex)> {
@@ -254,9 +242,29 @@ impl Target {
 }
 
 impl Table {
-    fn grow(&mut self, slot: usize) {
-        if self.slots.len() <= slot {
-            self.slots.resize_with(slot + 1, Slot::default);
+    /// The lowest free slot; `None` if there is none.
+    fn free_slot(&mut self) -> Option<usize> {
+        let busy = self.slots.iter().skip(self.lowest).take_while(|slot| !matches!(slot, Slot::Free)).count();
+        self.lowest += busy;
+        (self.lowest < MAX_NEXUSES).then_some(self.lowest)
+    }
+
+    fn put(&mut self, at: usize, content: Slot) {
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, Slot::default);
+        }
+        if matches!(content, Slot::Free) {
+            self.lowest = self.lowest.min(at);
+        }
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = content;
+        }
+    }
+
+    /// A name that was given out comes to nothing.
+    fn give_up(&mut self, itn_id: ItnId) {
+        if matches!(self.slots.get(slot_of(itn_id)), Some(Slot::Named(id)) if *id == itn_id) {
+            self.put(slot_of(itn_id), Slot::Free);
         }
     }
 }
