@@ -202,7 +202,9 @@ pub(super) fn mode_sense(task: Task<'_>, fields: ModeSenseFields, allocation_len
     parameter_data(task.buf, data, allocation_length)
 }
 
-/// MODE SELECT (SPC-4 6.9, 6.10). Turning WCE off makes everything durable that was written before (SBC-3 6.5.6).
+/// MODE SELECT (SPC-4 6.9, 6.10). Turning WCE off makes everything durable that was written before (SBC-3 6.5.6): new writes
+/// are durable from the change on, and the flush comes after it, so only a write that was under way then and outlasts the
+/// flush keeps the durability it began with.
 pub(super) fn mode_select(task: Task<'_>, fields: ModeSelectFields, parameter_list_length: u16) -> Planned {
     let list = parameter_list(task.buf, parameter_list_length)?;
     let lu = task.itl.lu();

@@ -68,8 +68,13 @@ impl MemImage {
 
     /// Filled with a pattern in which every 16-bit word tells where it is.
     pub fn patterned(len: usize) -> MemImage {
-        let image = MemImage::new(len);
-        image.state.lock().unwrap().bytes = pattern(0, len);
+        MemImage::holding(pattern(0, len))
+    }
+
+    /// Filled with these bytes.
+    pub fn holding(bytes: Vec<u8>) -> MemImage {
+        let image = MemImage::new(bytes.len());
+        image.state.lock().unwrap().bytes = bytes;
         image
     }
 
