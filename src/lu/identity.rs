@@ -88,7 +88,7 @@ impl Identity {
 
 /// The NAA designator and serial number of a unit whose image has the canonical path `image`, taking what is configured and
 /// deriving the rest by the frozen rules above.
-pub fn derive_names(image: &Path, serial: Option<&str>, naa: Option<u64>) -> (u64, String) {
+pub fn derive(image: &Path, serial: Option<&str>, naa: Option<u64>) -> (u64, String) {
     let naa = naa.unwrap_or_else(|| match serial {
         Some(serial) => naa_of(b's', serial.as_bytes()),
         None => naa_of(b'p', image.as_os_str().as_encoded_bytes()),
@@ -137,32 +137,32 @@ mod tests {
             ("/anything", Some("S1"), 0x36ad_6ae6_1ceb_80ec, "S1"),
         ];
         for (path, serial, naa, text) in golden {
-            assert_eq!(derive_names(Path::new(path), serial, None), (naa, text.to_owned()), "{path}");
+            assert_eq!(derive(Path::new(path), serial, None), (naa, text.to_owned()), "{path}");
         }
     }
 
     #[test]
     fn a_configured_serial_settles_the_identity() {
-        assert_eq!(derive_names(Path::new("/a"), Some("X"), None), derive_names(Path::new("/b"), Some("X"), None));
-        assert_ne!(derive_names(Path::new("/a"), Some("X"), None).0, derive_names(Path::new("/a"), Some("Y"), None).0);
+        assert_eq!(derive(Path::new("/a"), Some("X"), None), derive(Path::new("/b"), Some("X"), None));
+        assert_ne!(derive(Path::new("/a"), Some("X"), None).0, derive(Path::new("/a"), Some("Y"), None).0);
         // A serial number is not mistaken for a path of the same bytes.
-        assert_ne!(derive_names(Path::new("X"), None, None).0, derive_names(Path::new("/a"), Some("X"), None).0);
+        assert_ne!(derive(Path::new("X"), None, None).0, derive(Path::new("/a"), Some("X"), None).0);
     }
 
     #[test]
     fn a_configured_naa_is_taken() {
         assert_eq!(
-            derive_names(Path::new("/a"), None, Some(0x3123_4567_89ab_cdef)),
+            derive(Path::new("/a"), None, Some(0x3123_4567_89ab_cdef)),
             (0x3123_4567_89ab_cdef, "3123456789abcdef".to_owned())
         );
-        assert_eq!(derive_names(Path::new("/a"), Some("S"), Some(0x3000_0000_0000_0001)).1, "S");
+        assert_eq!(derive(Path::new("/a"), Some("S"), Some(0x3000_0000_0000_0001)).1, "S");
     }
 
     #[test]
     fn derived_names_are_locally_assigned_and_spread() {
         let mut seen = std::collections::HashSet::new();
         for i in 0..10_000 {
-            let (naa, _) = derive_names(Path::new(&format!("/images/disk{i}")), None, None);
+            let (naa, _) = derive(Path::new(&format!("/images/disk{i}")), None, None);
             assert_eq!(naa >> 60, 3);
             assert!(seen.insert(naa));
         }

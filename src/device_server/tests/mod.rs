@@ -6,6 +6,7 @@ mod inquiry;
 mod mode;
 mod report;
 mod request_sense;
+mod unit;
 
 use super::testkit::{Bench, MemImage};
 use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};

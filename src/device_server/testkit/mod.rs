@@ -1,11 +1,14 @@
 //! For tests: a nexus on a unit in memory, and an executor that runs a plan to its end.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod mem_image;
+
+pub use mem_image::{Call, MemImage, pattern};
+
 use std::sync::Arc;
 
 use super::{AbortFlag, Answer, Plan, Request, io_done, start};
 use crate::backing::{Op, OpKind};
-pub use crate::lu::testkit::{Call, MemImage, pattern};
 use crate::lu::{Itl, Lu, LuSetup};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{Sense, Status};

@@ -1,5 +1,4 @@
-//! For tests: an image in memory that remembers what it was asked and fails on demand.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+//! An image in memory that remembers what it was asked and fails on demand.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
