@@ -11,7 +11,7 @@ use crate::scsi::spc::{
 use crate::scsi::{AdditionalSense, Command, FieldPointer, Sense};
 
 /// Answers what such a unit supports. It has no medium and no state, so no unit attention and no reservation either.
-pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned {
+pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> {
     let (row, command) = opcode::decode(request.cdb)?;
     if !supported(row) {
         return Err(Sense::illegal_request(AdditionalSense::INVALID_COMMAND_OPERATION_CODE).into());

@@ -176,10 +176,10 @@ impl Shard {
         };
         (task.lu, task.target, task.lun) = (route.lu, route.view.target, route.lun);
 
+        let whole;
         let plan = if route.unit.is_some() && attribute_is_wrong(req.attribute) {
             Plan::Done(Answer::check(INVALID_ATTRIBUTE))
         } else {
-            let whole;
             let cdb = match &cdb_tail {
                 None => &req.scb[..],
                 Some(tail) => {
@@ -198,7 +198,7 @@ impl Shard {
             }
             Plan::Io(plan) => {
                 task.state = State::Io(plan.finish);
-                io.submit(&plan.image, plan.op, buf, tag.0);
+                io.submit(plan.image, plan.op, buf, tag.0);
             }
             Plan::Job(plan) => {
                 let abort = AbortFlag::default();

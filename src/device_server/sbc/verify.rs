@@ -16,7 +16,7 @@ use crate::scsi::{ByteCheck, Transfer};
 ///
 /// Without a comparison the blocks are read: what is verified is that they can be. INFORMATION of a miscompare is the byte offset
 /// of the first difference from the beginning of the range.
-pub(in crate::device_server) fn verify(task: Task<'_>, transfer: Transfer, check: ByteCheck) -> Planned {
+pub(in crate::device_server) fn verify<'a>(task: Task<'a, '_>, transfer: Transfer, check: ByteCheck) -> Planned<'a> {
     let lu = task.itl.lu();
     let extent = extent(lu, &transfer)?;
     let expected = match check {
@@ -39,7 +39,7 @@ pub(in crate::device_server) fn verify(task: Task<'_>, transfer: Transfer, check
 }
 
 /// WRITE AND VERIFY (SBC-3 5.44–5.46): the blocks are on the medium when they are verified, so it is flushed in between.
-pub(in crate::device_server) fn write_and_verify(task: Task<'_>, transfer: Transfer, check: ByteCheck) -> Planned {
+pub(in crate::device_server) fn write_and_verify<'a>(task: Task<'a, '_>, transfer: Transfer, check: ByteCheck) -> Planned<'a> {
     let lu = task.itl.lu();
     let extent = extent(lu, &transfer)?;
     within_limit(lu, task.row, &transfer)?;

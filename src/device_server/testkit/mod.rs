@@ -77,13 +77,13 @@ impl Bench {
     }
 
     /// Plans a command.
-    pub fn plan(&self, cdb: &[u8], buf: &mut IoBuf) -> Plan {
+    pub fn plan<'a>(&'a self, cdb: &'a [u8], buf: &mut IoBuf) -> Plan<'a> {
         start(&Request { cdb, itl: Some(&self.itl), luns: &self.luns, well_known: false }, buf)
     }
 }
 
 /// Runs a plan to its end, as a target with a simple engine would.
-pub fn execute(plan: Plan, buf: &mut IoBuf, abort: &AbortFlag) -> Answer {
+pub fn execute(plan: Plan<'_>, buf: &mut IoBuf, abort: &AbortFlag) -> Answer {
     match plan {
         Plan::Done(answer) => answer,
         Plan::Io(io) => {

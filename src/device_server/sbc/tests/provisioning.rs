@@ -50,7 +50,8 @@ fn range_error(byte: u16) -> crate::device_server::Answer {
 fn one_range_is_one_operation() {
     let b = bench();
     let list = list(&[(8, 16)]);
-    let Plan::Io(io) = b.plan(&unmap(24), &mut out_buf(&list)) else { panic!("one operation") };
+    let cdb = unmap(24);
+    let Plan::Io(io) = b.plan(&cdb, &mut out_buf(&list)) else { panic!("one operation") };
     assert_eq!((io.op.kind, io.op.offset, io.op.len), (OpKind::Unmap, 4096, 8192));
     assert_eq!(io.finish, Finish { lba: 8, transferred: 24 });
     assert_eq!(run_unmap(&b, &[(8, 16)]), good(24));

@@ -36,7 +36,8 @@ fn read_of_every_length() {
 fn a_read_is_exactly_one_operation() {
     let b = bench();
     let mut buf = IoBuf::owned(50 * 512, Direction::In);
-    let Plan::Io(io) = b.plan(&cdb10(0x28, 0, 10, 50), &mut buf) else { panic!("one operation") };
+    let cdb = cdb10(0x28, 0, 10, 50);
+    let Plan::Io(io) = b.plan(&cdb, &mut buf) else { panic!("one operation") };
     assert_eq!((io.op.kind, io.op.offset, io.op.len), (OpKind::Read, 5120, 25_600));
     assert_eq!(io.finish, Finish { lba: 10, transferred: 25_600 });
     assert_eq!(b.image.calls(), []);
