@@ -7,6 +7,7 @@
 
 mod basics;
 mod engines;
+mod full;
 mod guest;
 mod random;
 mod tear;
@@ -153,7 +154,10 @@ impl Case {
 
     /// A new image of `size` bytes, all holes, with a port.
     fn rig(&self, size: u64) -> Rig {
-        let dir = scratch(self.place);
+        self.rig_in(scratch(self.place), size)
+    }
+
+    fn rig_in(&self, dir: tempfile::TempDir, size: u64) -> Rig {
         let store = dir.path().join("image");
         File::create(&store).unwrap().set_len(size).unwrap();
         let device = (self.place == Place::Device).then(|| LoopDevice::attach(&store));
