@@ -1,11 +1,13 @@
 //! The one suite that every image and every engine faces.
 //!
-//! A [`Case`] is a place (a disk's file system, tmpfs) × how the image is opened × an engine. Each test runs on all
-//! cases that this machine has; only io_uring, and direct I/O, may be missing from one.
+//! A [`Case`] is a place (a disk's file system, tmpfs, a block device) × how the image is opened × an engine. Each test runs on all
+//! cases that this machine has; only io_uring, and direct I/O, may be missing from one. Block devices are loop devices,
+//! which takes a privileged user: they are there if `VSTGT_TEST_LOOP_DEVICES` is set.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod basics;
 mod engines;
+mod full;
 mod guest;
 mod random;
 mod tear;
@@ -15,6 +17,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,8 @@ enum Place {
     Disk,
     /// On tmpfs.
     Memory,
+    /// A loop device over a file on disk.
+    Device,
 }
 
 /// Which engine does the I/O.
@@ -54,15 +59,39 @@ struct Case {
 fn scratch(place: Place) -> tempfile::TempDir {
     let binary = std::env::current_exe().unwrap();
     let dir = match place {
-        Place::Disk => binary.parent().unwrap(),
+        Place::Disk | Place::Device => binary.parent().unwrap(),
         Place::Memory => Path::new("/dev/shm"),
     };
     tempfile::Builder::new().prefix("vstgt-test-").tempdir_in(dir).unwrap()
 }
 
+fn places() -> Vec<Place> {
+    let mut places = vec![Place::Disk, Place::Memory];
+    places.extend(std::env::var_os("VSTGT_TEST_LOOP_DEVICES").map(|_| Place::Device));
+    places
+}
+
+/// A loop device, detached when dropped.
+struct LoopDevice(PathBuf);
+
+impl LoopDevice {
+    fn attach(file: &Path) -> LoopDevice {
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        LoopDevice(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()))
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let status = Command::new("losetup").arg("--detach").arg(&self.0).status();
+        assert!(status.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
 /// Calls `test` with each case.
 fn each_case(test: impl Fn(Case)) {
-    for place in [Place::Disk, Place::Memory] {
+    for place in places() {
         for shared in [false, true] {
             for engine in [Engine::Uring, Engine::Inline, Engine::Threads] {
                 let case = Case { place, shared, engine };
@@ -78,6 +107,10 @@ fn each_case(test: impl Fn(Case)) {
 impl Case {
     /// Whether this case can be had at all here.
     fn exists(&self) -> bool {
+        if self.place == Place::Device {
+            // Direct I/O on a device is always possible, io_uring as elsewhere.
+            return self.engine == Engine::Threads || self.engine == Engine::Uring && probe_io_uring();
+        }
         let dir = scratch(self.place);
         let path = dir.path().join("probe");
         File::create(&path).unwrap().set_len(MIB).unwrap();
@@ -121,17 +154,26 @@ impl Case {
 
     /// A new image of `size` bytes, all holes, with a port.
     fn rig(&self, size: u64) -> Rig {
-        let dir = scratch(self.place);
-        let path = dir.path().join("image");
-        File::create(&path).unwrap().set_len(size).unwrap();
+        self.rig_in(scratch(self.place), size)
+    }
+
+    fn rig_in(&self, dir: tempfile::TempDir, size: u64) -> Rig {
+        let store = dir.path().join("image");
+        File::create(&store).unwrap().set_len(size).unwrap();
+        let device = (self.place == Place::Device).then(|| LoopDevice::attach(&store));
+        let path = device.as_ref().map_or(store.clone(), |device| device.0.clone());
         let image = open(&self.options(&path)).unwrap();
         let capabilities = image.capabilities();
         assert_eq!(image.size(), size);
         assert_eq!(capabilities.never_waits, self.engine == Engine::Inline);
         assert_eq!(image.raw().is_some() && self.engine == Engine::Uring, self.engine == Engine::Uring);
         assert!(self.shared || !capabilities.direct);
-        assert!(self.place == Place::Disk || !capabilities.direct);
-        Rig { image, door: self.port(), path, _dir: dir }
+        match self.place {
+            Place::Disk => {}
+            Place::Memory => assert!(!capabilities.direct),
+            Place::Device => assert_eq!(self.shared, capabilities.direct),
+        }
+        Rig { image, door: self.port(), path, store, _device: device, _dir: dir }
     }
 }
 
@@ -194,6 +236,10 @@ struct Rig {
     image: Arc<dyn Image>,
     door: Door,
     path: PathBuf,
+    /// The file that holds it: `path`, or what is behind the device.
+    store: PathBuf,
+    // Closed, then detached, then removed.
+    _device: Option<LoopDevice>,
     _dir: tempfile::TempDir,
 }
 
@@ -222,7 +268,7 @@ impl Rig {
 
     /// Bytes that the file takes on its file system.
     fn allocated(&self) -> u64 {
-        std::fs::metadata(&self.path).unwrap().blocks() * 512
+        std::fs::metadata(&self.store).unwrap().blocks() * 512
     }
 }
 

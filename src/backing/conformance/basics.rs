@@ -58,7 +58,7 @@ fn nothing_past_the_end() {
         }
         assert_eq!(rig.image.write_bytes(SIZE, &[0; 4096]), Err(BackingError::OutOfRange));
         assert_eq!(rig.image.read_bytes(SIZE, &mut [0; 4096]), Err(BackingError::OutOfRange));
-        assert_eq!(std::fs::metadata(&rig.path).unwrap().len(), SIZE);
+        assert_eq!(std::fs::metadata(&rig.store).unwrap().len(), SIZE);
         assert!(rig.file(SIZE - block, block as usize) == vec![7; block as usize]);
     });
 }
@@ -120,7 +120,7 @@ fn zeroed_and_unmapped_ranges_read_as_zeros() {
                 assert!(rig.file(0, SIZE as usize) == expected, "{case:?} {kind:?} {offset} {len}");
             }
         }
-        assert_eq!(std::fs::metadata(&rig.path).unwrap().len(), SIZE);
+        assert_eq!(std::fs::metadata(&rig.store).unwrap().len(), SIZE);
     });
 }
 
@@ -135,6 +135,7 @@ fn unmapped_space_goes_back_to_the_file_system() {
             let full = rig.allocated();
             assert!(full >= SIZE + empty, "{full}");
             rig.op(kind, 0, SIZE / 2).unwrap();
+            rig.op(OpKind::Flush, 0, 0).unwrap();
             assert!(rig.allocated() <= full - SIZE / 2, "{case:?} {kind:?}: {full} {}", rig.allocated());
             rig.op(kind, 0, SIZE).unwrap();
             assert!(rig.allocated() <= empty + 4096, "{case:?} {kind:?}: {}", rig.allocated());
@@ -205,6 +206,9 @@ fn read_only() {
 #[test]
 fn a_file_truncated_under_us_fails_reads() {
     each_case(|case| {
+        if case.place == Place::Device {
+            return;
+        }
         let mut rig = case.rig(SIZE);
         rig.write(0, &vec![5; SIZE as usize]).unwrap();
         let half = SIZE / 2;
