@@ -55,7 +55,3 @@ pub trait Image: Send + Sync + std::fmt::Debug {
     /// the methods above.
     fn raw(&self) -> Option<&super::RawFile>;
 }
-
-/// An open file as an asynchronous engine needs it.
-#[derive(Debug)]
-pub struct RawFile {}

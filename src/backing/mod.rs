@@ -17,10 +17,22 @@
 //! * A block of a shared image is never seen half old, half new: it is opened O_DIRECT (unaligned buffers are bounced), or
 //!   its operations go through a striped range latch.
 
+mod engines;
 mod error;
+mod held;
 mod image;
+mod latch;
+mod open;
 mod port;
+mod raw;
+mod transfer;
 
 pub use error::*;
+pub use held::HeldEngine;
 pub use image::*;
+pub use open::{EngineChoice, OpenError, OpenOptions, open};
 pub use port::*;
+pub use raw::RawFile;
+
+#[cfg(test)]
+mod conformance;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use super::engines::{Reaped, Task, ThreadEngine, UringEngine};
 use super::{BackingError, Image};
 use crate::mem::IoBuf;
+use crate::sys::mailbox::Waker;
+use crate::sys::ring::Ring;
 
 /// What one operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,4 +58,132 @@ pub trait Submit {
 
     /// Asks that an operation be cancelled if it has not begun; it completes all the same, exactly once.
     fn cancel(&mut self, cookie: u64);
+}
+
+/// The most bytes that are copied, zeroed or deallocated inline, in one operation: more would keep a reactor from its other guests.
+const INLINE_MAX: u64 = 1 << 20;
+
+/// A reactor's port: takes operations on any image, and does each with the engine that fits the image.
+///
+/// * inline, inside `submit`, where the image's calls do not wait for a device (the completion still comes through `reap`);
+/// * on the ring, where there is one and the image lets it;
+/// * else on an I/O thread of the port's own.
+///
+/// A turn of the reactor: any number of [`submit`](Submit::submit)s, one [`flush`](IoPort::flush), then
+/// [`reap`](IoPort::reap). Before it sleeps, [`has_ended`](IoPort::has_ended) must be false; operations that end later wake it, through the ring (the
+/// wait set shares it) or through the waker.
+#[derive(Debug)]
+pub struct IoPort {
+    uring: Option<UringEngine>,
+    threads: ThreadEngine,
+    /// Ended already, by inline engine or refused at once.
+    ended: Vec<Completion>,
+    in_flight: usize,
+}
+
+impl IoPort {
+    /// A port on the thread's ring, if it has one, with at most `io_threads` I/O threads (at least one; they are started when first
+    /// needed). `waker` is woken when an I/O thread has ended an operation.
+    pub fn new(ring: Option<Ring>, waker: Arc<Waker>, io_threads: usize) -> IoPort {
+        IoPort {
+            uring: ring.as_ref().and_then(UringEngine::new),
+            threads: ThreadEngine::new(io_threads, waker),
+            ended: Vec::new(),
+            in_flight: 0,
+        }
+    }
+
+    /// Hands to the kernel what was submitted since the last time: one system call, none if there is nothing. A wait on the same ring
+    /// does the same as it begins.
+    ///
+    /// An error means that the ring is unusable; it does not happen to a ring that worked before.
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        match &self.uring {
+            Some(uring) if uring.in_flight() > 0 => uring.ring().enter(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends the operations that have ended to `out`, without waiting and without a system call.
+    pub fn reap(&mut self, out: &mut Vec<Completion>) {
+        let before = out.len();
+        out.append(&mut self.ended);
+        if let Some(uring) = &mut self.uring {
+            while let Some(reaped) = uring.reap() {
+                match reaped {
+                    Reaped::Done(completion) => out.push(completion),
+                    Reaped::Refused(task) => self.threads.submit(task),
+                }
+            }
+        }
+        self.threads.reap(out);
+        self.in_flight -= out.len() - before;
+    }
+
+    /// How many operations have been submitted and not been reaped.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether `reap` has something to give. Called after [`Waker::prepare_sleep`], it is the last look: while it is false, whatever ends later
+    /// wakes the reactor.
+    pub fn has_ended(&self) -> bool {
+        !self.ended.is_empty() || self.threads.has_ended() || self.uring.as_ref().is_some_and(UringEngine::has_ended)
+    }
+
+    fn start(&mut self, task: Task) {
+        let op = task.op;
+        if let Err(e) = acceptable(&task) {
+            return self.ended.push(task.complete(Err(e)));
+        }
+        let moves_nothing = op.len == 0 && op.kind != OpKind::Flush;
+        if moves_nothing || task.image.capabilities().never_waits && op.len <= INLINE_MAX {
+            return self.ended.push(task.run());
+        }
+        let task = match (&mut self.uring, task.image.raw().map(|raw| raw.check(op))) {
+            (Some(_), Some(Err(e))) => return self.ended.push(task.complete(Err(e))),
+            (Some(uring), Some(Ok(()))) => match uring.submit(task) {
+                None => return,
+                Some(task) => task,
+            },
+            _ => task,
+        };
+        self.threads.submit(task);
+    }
+}
+
+/// What no engine may be asked for: a range that passes the end of the image, or of the buffer.
+fn acceptable(task: &Task) -> Result<(), BackingError> {
+    let op = task.op;
+    let moves = matches!(op.kind, OpKind::Read | OpKind::Write { .. });
+    if moves && op.len > task.buf.len() {
+        return Err(BackingError::OutOfRange);
+    }
+    let end = op.offset.checked_add(op.len);
+    if op.kind != OpKind::Flush && end.is_none_or(|end| end > task.image.size()) {
+        return Err(BackingError::OutOfRange);
+    }
+    Ok(())
+}
+
+impl Submit for IoPort {
+    fn submit(&mut self, image: &Arc<dyn Image>, op: Op, buf: IoBuf, cookie: u64) {
+        self.in_flight += 1;
+        self.start(Task { image: Arc::clone(image), op, buf, cookie, done: 0 });
+    }
+
+    fn cancel(&mut self, cookie: u64) {
+        if let Some(uring) = &mut self.uring {
+            uring.cancel(cookie);
+        }
+        self.threads.cancel(cookie);
+    }
+}
+
+impl Drop for IoPort {
+    /// Waits for everything in flight. The ring's engine is dropped before the threads, and does what it has to wait for itself.
+    fn drop(&mut self) {
+        self.uring = None;
+        self.threads.shutdown();
+    }
 }

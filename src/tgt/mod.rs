@@ -15,8 +15,10 @@
 
 mod event;
 mod host;
+mod layout;
 mod ring;
 
 pub use event::*;
 pub use host::*;
+pub use layout::*;
 pub use ring::*;

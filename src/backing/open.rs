@@ -1,0 +1,293 @@
+//! Opening an image: what is asked for, what the file can do, and clear words when the two do not meet.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::raw::{Access, RawImage};
+use super::{Capabilities, Image, RawFile};
+use crate::sys::file::{self, DirectAlignment};
+
+/// Which engine does an image's I/O.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// The best that the file takes: inline on tmpfs, else io_uring if there is one, else I/O threads.
+    #[default]
+    Auto,
+    /// io_uring wherever a port has a ring (I/O threads where it has none); refused for an image that needs the range latch.
+    IoUring,
+    /// I/O threads.
+    Threads,
+}
+
+/// How to open an image.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// A regular file or block device.
+    pub path: PathBuf,
+    /// Open it without write permission.
+    pub read_only: bool,
+    /// Bytes of a logical block, a power of two from 512 to 65536; the size must be a multiple of it, and a block of a shared image is never torn.
+    pub block_size: u32,
+    /// More than one initiator may use the image at a time.
+    pub shared: bool,
+    /// Which engine to use.
+    pub engine: EngineChoice,
+}
+
+impl OpenOptions {
+    /// Read-write, 512-byte blocks, not shared, the best engine.
+    pub fn new(path: impl Into<PathBuf>) -> OpenOptions {
+        OpenOptions { path: path.into(), read_only: false, block_size: 512, shared: false, engine: EngineChoice::Auto }
+    }
+}
+
+/// Why an image could not be opened: one line that names the file and the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing there.
+    #[error("{path}: no such image; create it first, for example with: truncate -s 10G {path}")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No permission.
+    #[error("{path}: not permitted to open it for {what}; check its owner and mode{hint}")]
+    Denied {
+        /// The file.
+        path: PathBuf,
+        /// "reading" or "reading and writing".
+        what: &'static str,
+        /// More to try.
+        hint: &'static str,
+    },
+    /// The file system or device takes no writes.
+    #[error("{path}: it cannot be written (read-only file system or device); open it with read-only")]
+    ReadOnlyMedium {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A directory.
+    #[error("{path}: is a directory; name an image file in it")]
+    Directory {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Neither a regular file nor a block device.
+    #[error("{path}: is a {what}; an image is a regular file or a block device")]
+    WrongType {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// No bytes in it.
+    #[error("{path}: is empty; give it a size, for example with: truncate -s 10G {path}")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The last block is not whole.
+    #[error(
+        "{path}: its size of {size} bytes is not a multiple of the block size of {block_size}; \
+         resize it, for example with: truncate -s %{block_size} {path}"
+    )]
+    PartialBlock {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// What was asked for.
+        block_size: u32,
+    },
+    /// A block size that no disk has.
+    #[error("{path}: a block size of {block_size} is not possible; use 512 or 4096")]
+    BlockSize {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        block_size: u32,
+    },
+    /// A shared image that needs the range latch.
+    #[error(
+        "{path}: io_uring cannot serve it while it is shared, for its file system has no direct I/O in blocks of \
+         {block_size} bytes; leave the choice of the engine to vstgt"
+    )]
+    Engine {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        block_size: u32,
+    },
+    /// Anything else that the system says.
+    #[error("{path}: cannot be opened: {source}")]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        source: io::Error,
+    },
+}
+
+/// Opens an image and finds out what it can do.
+pub fn open(options: &OpenOptions) -> Result<Arc<dyn Image>, OpenError> {
+    Ok(Arc::new(open_raw(options)?))
+}
+
+pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
+    let path = &options.path;
+    if !(512..=65536).contains(&options.block_size) || !options.block_size.is_power_of_two() {
+        return Err(OpenError::BlockSize { path: path.clone(), block_size: options.block_size });
+    }
+    // Looked at before it is opened, because opening a FIFO would wait, and again after, because it may have been replaced.
+    check_type(path, &std::fs::metadata(path).map_err(|e| refused(options, e))?)?;
+    let file =
+        std::fs::OpenOptions::new().read(true).write(!options.read_only).open(path).map_err(|e| refused(options, e))?;
+    let system = |source| OpenError::System { path: path.clone(), source };
+    let metadata = file.metadata().map_err(system)?;
+    check_type(path, &metadata)?;
+
+    let block_device = metadata.file_type().is_block_device();
+    let size = if block_device { file::block_device_size(&file).map_err(system)? } else { metadata.len() };
+    if size == 0 {
+        return Err(OpenError::Empty { path: path.clone() });
+    }
+    if size % u64::from(options.block_size) != 0 {
+        return Err(OpenError::PartialBlock { path: path.clone(), size, block_size: options.block_size });
+    }
+
+    let found = Found::probe(&file, &metadata, size).map_err(system)?;
+    let access = choose_access(options, &file, &found).map_err(system)?;
+    if access == Access::Latched && options.engine == EngineChoice::IoUring {
+        return Err(OpenError::Engine { path: path.clone(), block_size: options.block_size });
+    }
+    let capabilities = Capabilities {
+        read_only: options.read_only,
+        unmap: found.unmap && !options.read_only,
+        write_zeroes: found.zero_range && !options.read_only,
+        unmap_granularity: found.unmap_granularity,
+        never_waits: found.in_memory && options.engine == EngineChoice::Auto,
+        direct: matches!(access, Access::Direct(_)),
+    };
+    let direct = match access {
+        Access::Direct(alignment) => Some(alignment),
+        Access::Buffered | Access::Latched => None,
+    };
+    let asynchronous = access != Access::Latched && options.engine != EngineChoice::Threads;
+    let raw = RawFile::new(file, path.clone(), size, options.read_only, direct);
+    let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous);
+    log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
+    Ok(image)
+}
+
+fn check_type(path: &Path, metadata: &Metadata) -> Result<(), OpenError> {
+    let kind = metadata.file_type();
+    let path = path.to_path_buf();
+    if kind.is_file() || kind.is_block_device() {
+        Ok(())
+    } else if kind.is_dir() {
+        Err(OpenError::Directory { path })
+    } else if kind.is_char_device() {
+        Err(OpenError::WrongType { path, what: "character device" })
+    } else if kind.is_fifo() {
+        Err(OpenError::WrongType { path, what: "FIFO" })
+    } else if kind.is_socket() {
+        Err(OpenError::WrongType { path, what: "socket" })
+    } else {
+        Err(OpenError::WrongType { path, what: "file of an unknown type" })
+    }
+}
+
+/// Words for an error of `stat` or `open`.
+fn refused(options: &OpenOptions, source: io::Error) -> OpenError {
+    let path = options.path.clone();
+    match source.raw_os_error() {
+        Some(libc::ENOENT) => OpenError::Missing { path },
+        Some(libc::EROFS) => OpenError::ReadOnlyMedium { path },
+        Some(libc::EACCES | libc::EPERM) if options.read_only => OpenError::Denied { path, what: "reading", hint: "" },
+        Some(libc::EACCES | libc::EPERM) => {
+            OpenError::Denied { path, what: "reading and writing", hint: ", or open it with read-only" }
+        }
+        _ => OpenError::System { path, source },
+    }
+}
+
+/// What was found out about a file.
+struct Found {
+    /// It lives in memory: no call on it waits for a device.
+    in_memory: bool,
+    direct: Option<DirectAlignment>,
+    unmap: bool,
+    zero_range: bool,
+    unmap_granularity: u32,
+}
+
+const RAMFS_MAGIC: u64 = 0x8584_58f6;
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const XFS_MAGIC: u64 = 0x5846_5342;
+const EXT4_MAGIC: u64 = 0xef53;
+const BTRFS_MAGIC: u64 = 0x9123_683e;
+const F2FS_MAGIC: u64 = 0xf2f5_2010;
+
+impl Found {
+    fn probe(file: &File, metadata: &Metadata, size: u64) -> io::Result<Found> {
+        if metadata.file_type().is_block_device() {
+            return Found::probe_device(file, metadata);
+        }
+        let magic = file::file_system(file)?;
+        let in_memory = matches!(magic, TMPFS_MAGIC | RAMFS_MAGIC);
+        // tmpfs takes O_DIRECT and copies through the page cache all the same.
+        let direct = if in_memory { None } else { file::direct_alignment(file)? };
+        // Behind the end there is nothing to lose, and whether the file system can do it is answered all the same.
+        let unmap = file::fallocate(file, super::raw::PUNCH, size, 4096).is_ok();
+        let granularity = u32::try_from(metadata.blksize()).ok().filter(|size| size.is_power_of_two());
+        Ok(Found {
+            in_memory,
+            direct,
+            unmap,
+            // Cannot be asked without doing it; where this guess is wrong, zeros are written.
+            zero_range: matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | F2FS_MAGIC),
+            unmap_granularity: granularity.unwrap_or(4096),
+        })
+    }
+
+    fn probe_device(file: &File, metadata: &Metadata) -> io::Result<Found> {
+        let sector = file::block_device_sector(file)?;
+        let direct = file::direct_alignment(file)?.unwrap_or(DirectAlignment { memory: sector, offset: sector });
+        let zeroes = queue_limit(metadata.rdev(), "write_zeroes_max_bytes").unwrap_or(0) > 0;
+        let granularity = queue_limit(metadata.rdev(), "discard_granularity").and_then(|g| u32::try_from(g).ok());
+        Ok(Found {
+            in_memory: false,
+            direct: Some(direct),
+            // Punching a hole into a device is "write zeroes, may unmap".
+            unmap: zeroes,
+            zero_range: zeroes,
+            unmap_granularity: granularity.filter(|g| g.is_power_of_two()).unwrap_or(sector).max(sector),
+        })
+    }
+}
+
+/// A limit of a block device's queue, from sysfs; a partition's queue is its disk's.
+fn queue_limit(device: u64, name: &str) -> Option<u64> {
+    let base = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
+    let read = |dir: &str| std::fs::read_to_string(format!("{base}/{dir}/{name}")).ok();
+    read("queue").or_else(|| read("../queue"))?.trim().parse().ok()
+}
+
+/// How blocks of the image stay whole. Nobody can tear a block of an image that one initiator uses, or nobody writes.
+fn choose_access(options: &OpenOptions, file: &File, found: &Found) -> io::Result<Access> {
+    if !options.shared || options.read_only {
+        return Ok(Access::Buffered);
+    }
+    match found.direct {
+        Some(alignment) if alignment.offset <= options.block_size && file::set_direct(file)? => {
+            Ok(Access::Direct(alignment))
+        }
+        _ => Ok(Access::Latched),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Thin wrappers of the file system calls that std does not have.
+//!
+//! Each does one system call, retries it when a signal interrupted it, and turns its result into an `io::Result`. What a caller must
+//! promise about memory is on the functions that take addresses.
+#![allow(unsafe_code, reason = "system calls; each call argues its arguments")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+/// The largest number of pieces that one vectored call takes (`IOV_MAX` of Linux).
+pub const IOV_MAX: usize = 1024;
+
+/// Which memory and which ranges of a file direct I/O takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectAlignment {
+    /// Alignment of a piece of memory in bytes.
+    pub memory: u32,
+    /// Alignment of offsets in the file, and of the length of each piece, in bytes.
+    pub offset: u32,
+}
+
+/// Memory of our own, aligned to a page: what direct I/O takes on every device. Zeroed at first.
+#[derive(Debug)]
+pub struct AlignedBuf {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: it owns its memory and has no interior mutability.
+unsafe impl Send for AlignedBuf {}
+
+const PAGE: usize = 4096;
+
+impl AlignedBuf {
+    /// `len` zeroed bytes (at least one page is taken).
+    pub fn new(len: usize) -> AlignedBuf {
+        // A length near the address space's end does not come here: lengths are pieces, at most a few MiB.
+        let layout = Layout::from_size_align(len.clamp(PAGE, isize::MAX as usize - PAGE), PAGE)
+            .unwrap_or_else(|_| Layout::new::<[u8; PAGE]>());
+        // SAFETY: the layout's size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        match NonNull::new(base) {
+            Some(base) => AlignedBuf { base, layout },
+            None => handle_alloc_error(layout),
+        }
+    }
+
+    /// An iovec for the first `len` bytes, or for all of them if there are less.
+    pub fn iovec(&mut self, len: usize) -> libc::iovec {
+        libc::iovec { iov_base: self.base.as_ptr().cast(), iov_len: len.min(self.layout.size()) }
+    }
+}
+
+impl std::ops::Deref for AlignedBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the memory is ours, initialised and as long as the layout says.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl std::ops::DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and borrowed uniquely.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+    }
+}
+
+/// Repeats a call that a signal interrupted; a negative result becomes the error.
+fn retry(mut call: impl FnMut() -> i64) -> io::Result<u64> {
+    loop {
+        if let Ok(done) = u64::try_from(call()) {
+            return Ok(done);
+        }
+        let e = io::Error::last_os_error();
+        if e.kind() != io::ErrorKind::Interrupted {
+            return Err(e);
+        }
+    }
+}
+
+/// Reads into at most [`IOV_MAX`] pieces of memory; the count may be short.
+///
+/// # Safety
+///
+/// Each piece must be memory that may be written, by the kernel, until the call returns.
+pub unsafe fn preadv(file: &File, iov: &[libc::iovec], offset: u64) -> io::Result<u64> {
+    let count = iov.len().min(IOV_MAX) as libc::c_int;
+    let offset = file_offset(offset)?;
+    // SAFETY: `iov` holds at least `count` pieces; the caller vouches for them.
+    retry(|| unsafe { libc::preadv(file.as_raw_fd(), iov.as_ptr(), count, offset) } as i64)
+}
+
+/// Writes at most [`IOV_MAX`] pieces of memory; the count may be short. With `durable` the data are durable when it returns (`RWF_DSYNC`).
+///
+/// # Safety
+///
+/// Each piece must be memory that may be read until the call returns.
+pub unsafe fn pwritev(file: &File, iov: &[libc::iovec], offset: u64, durable: bool) -> io::Result<u64> {
+    let count = iov.len().min(IOV_MAX) as libc::c_int;
+    let offset = file_offset(offset)?;
+    let fd = file.as_raw_fd();
+    if durable {
+        // SAFETY: `iov` holds at least `count` pieces; the caller vouches for them.
+        return retry(|| unsafe { libc::pwritev2(fd, iov.as_ptr(), count, offset, libc::RWF_DSYNC) } as i64);
+    }
+    // SAFETY: as above.
+    retry(|| unsafe { libc::pwritev(fd, iov.as_ptr(), count, offset) } as i64)
+}
+
+/// `fallocate(2)`.
+pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> io::Result<()> {
+    let (offset, len) = (file_offset(offset)?, file_offset(len)?);
+    // SAFETY: no addresses.
+    retry(|| unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) }.into()).map(drop)
+}
+
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// The file system's magic number (`statfs(2)`).
+pub fn file_system(file: &File) -> io::Result<u64> {
+    // SAFETY: all zeros is a value of this plain struct; the kernel fills it.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` lives through the call.
+    retry(|| unsafe { libc::fstatfs(file.as_raw_fd(), &mut stat) }.into())?;
+    Ok(stat.f_type as u64)
+}
+
+/// What direct I/O on this file needs (`STATX_DIOALIGN`); `None` if it cannot be done, or if the kernel does not say, which is no promise either.
+pub fn direct_alignment(file: &File) -> io::Result<Option<DirectAlignment>> {
+    // SAFETY: all zeros is a value of this plain struct; the kernel fills it.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    let fd = file.as_raw_fd();
+    // SAFETY: the path is an empty C string, `stat` lives through the call.
+    let mut ask = || unsafe { libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat) };
+    retry(|| ask().into())?;
+    let told = stat.stx_mask & libc::STATX_DIOALIGN != 0;
+    let (memory, offset) = (stat.stx_dio_mem_align, stat.stx_dio_offset_align);
+    Ok((told && memory.is_power_of_two() && offset.is_power_of_two()).then_some(DirectAlignment { memory, offset }))
+}
+
+/// Switches a file to direct I/O; `Ok(false)` if its file system cannot.
+pub fn set_direct(file: &File) -> io::Result<bool> {
+    let fd = file.as_raw_fd();
+    // SAFETY: no addresses.
+    let flags = retry(|| unsafe { libc::fcntl(fd, libc::F_GETFL) }.into())?;
+    let flags = flags as libc::c_int | libc::O_DIRECT;
+    // SAFETY: no addresses.
+    match retry(|| unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }.into()) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The size in bytes of an open block device.
+pub fn block_device_size(file: &File) -> io::Result<u64> {
+    /// `_IOR(0x12, 114, size_t)`, see linux/fs.h.
+    const BLKGETSIZE64: u64 = 2 << 30 | (size_of::<usize>() as u64) << 16 | 0x12 << 8 | 114;
+    let mut size = 0u64;
+    // SAFETY: this request stores eight bytes at the address, where `size` is.
+    retry(|| unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64 as libc::Ioctl, &mut size) }.into())?;
+    Ok(size)
+}
+
+/// The logical sector size in bytes of an open block device: the alignment of direct I/O on it.
+pub fn block_device_sector(file: &File) -> io::Result<u32> {
+    let mut size: libc::c_int = 0;
+    // SAFETY: this request stores an int at the address, where `size` is.
+    retry(|| unsafe { libc::ioctl(file.as_raw_fd(), libc::BLKSSZGET, &mut size) }.into())?;
+    u32::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
