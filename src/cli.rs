@@ -1,1 +1,76 @@
-//! (to be written)
+//! The command line as it is typed. What it means, and whether it makes sense, is [`crate::config`]'s business.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// What `--print-capabilities` prints: the answer the vhost-user back-end conventions ask for. The schema has no features for
+/// type `scsi`.
+pub const CAPABILITIES: &str = "{\n  \"type\": \"scsi\"\n}";
+
+/// Serves SCSI disks to virtual machines over vhost-user, each connection its own I_T nexus.
+#[derive(Parser, Debug, Default)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// Socket to listen on, one for each guest: PATH[,initiator=NAME]. NAME is the initiator port's name, by default made
+    /// from the socket's path. Commas in values are doubled.
+    #[arg(long = "socket-path", value_name = "PATH[,initiator=NAME]")]
+    pub socket_path: Vec<String>,
+
+    /// An open socket, listening or connected, in place of --socket-path: N[,initiator=NAME].
+    #[arg(long = "fd", value_name = "N[,initiator=NAME]", conflicts_with = "socket_path")]
+    pub fd: Vec<String>,
+
+    /// A disk image or block device to serve as target 0, LUN 0.
+    #[arg(long = "blk-file", value_name = "FILE")]
+    pub blk_file: Option<PathBuf>,
+
+    /// A logical unit: file=PATH[,lun=N][,target=N][,read-only=on|off][,serial=S][,block-size=512|4096][,vendor=V]
+    /// [,product=P][,initiator=NAME]... With initiator= (it repeats) only those initiators see it.
+    #[arg(long = "lun", value_name = "file=PATH[,KEY=VALUE]...")]
+    pub lun: Vec<String>,
+
+    /// Serve every logical unit read-only.
+    #[arg(long = "read-only")]
+    pub read_only: bool,
+
+    /// Request queues that a guest may use, 1 to 254.
+    #[arg(long = "num-queues", value_name = "N", default_value_t = 254)]
+    pub num_queues: u16,
+
+    /// Reactor threads; by default one for each CPU.
+    #[arg(long = "reactors", value_name = "N")]
+    pub reactors: Option<u8>,
+
+    /// How long after its connection was lost a nexus is kept for its initiator to come back.
+    #[arg(long = "nexus-loss-timeout", value_name = "SECONDS", default_value_t = 10)]
+    pub nexus_loss_timeout: u64,
+
+    /// How reactors do I/O on images: auto probes each image.
+    #[arg(long = "engine", value_name = "auto|io_uring|threads", default_value = "auto")]
+    pub engine: String,
+
+    /// How reactors wait: auto takes io_uring where the system allows it.
+    #[arg(long = "wait", value_name = "auto|io_uring|epoll", default_value = "auto")]
+    pub wait: String,
+
+    /// Print what this back-end can do as JSON and exit.
+    #[arg(long = "print-capabilities")]
+    pub print_capabilities: bool,
+
+    /// Say more: once for events of note, twice for every tgt event, thrice for everything.
+    #[arg(short = 'v', long = "verbose", action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Cli {
+    /// The log level that `-v` asks for.
+    pub fn log_level(&self) -> log::LevelFilter {
+        match self.verbose {
+            0 => log::LevelFilter::Warn,
+            1 => log::LevelFilter::Info,
+            2 => log::LevelFilter::Debug,
+            _ => log::LevelFilter::Trace,
+        }
+    }
+}

@@ -1,1 +1,179 @@
-//! (to be written)
+//! Builds everything from a configuration, waits for the signal that ends it, takes it down in order.
+//!
+//! Order up: images → units → target → reactors → sockets. Order down: sockets (sessions drain) → nexuses → reactors →
+//! images (flush). A socket exists only while a guest that connects will be served.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backing::{self, Image, OpenOptions};
+use crate::config::{Config, ConfigError, SocketConfig, UnitConfig, WaitChoice};
+use crate::hba::{Hba, HbaError, HbaSetup, WaitKind};
+use crate::lu::{self, Lu, LuSetup};
+use crate::srp::PortId;
+use crate::sys::signals::Termination;
+use crate::sys::wait::probe_io_uring;
+use crate::target::{Target, TargetError, TargetSetup, UnitMapping};
+use crate::tgt::HostNo;
+use crate::vhost_user::{DEFAULT_MODE, Endpoint, Inherited, ListenError, Listener, Options, Server};
+
+/// The one host that all sockets are on: one Scsi_Host with many initiators.
+const HOST: HostNo = 0;
+
+/// The target port's name, from which its SRP identifier is made.
+const TARGET_PORT: &str = "vstgt";
+
+/// How long sessions may take to drain when the process ends; then it ends without them.
+const STOP_BOUND: Duration = Duration::from_secs(10);
+
+/// Why the daemon could not start, in one line for the person who started it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An image cannot be served.
+    #[error(transparent)]
+    Image(#[from] backing::OpenError),
+    /// A unit cannot be made of its image.
+    #[error("{file}: {what}")]
+    Unit {
+        /// The image.
+        file: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// The units do not fit together.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Reactors cannot be started.
+    #[error(transparent)]
+    Hba(#[from] HbaError),
+    /// A socket cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// `--wait io_uring` where there is none.
+    #[error("--wait io_uring: this system does not allow io_uring (use --wait epoll or auto)")]
+    NoIoUring,
+    /// Guests' commands did not end in time.
+    #[error("commands did not end in time (a disk that hangs?); ended without waiting for them")]
+    Undrained,
+    /// Signals or threads are not to be had.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<(), Error> {
+    let system = |what| move |source| Error::System { what, source };
+    let termination = Termination::block().map_err(system("cannot block signals"))?;
+    crate::mem::install_sigbus_handler().map_err(system("cannot handle SIGBUS"))?;
+    let images = images(&config)?;
+    let units = units(&config, &images)?;
+    let initiators: Vec<String> = config.endpoints.iter().map(|e| e.initiator.clone()).collect();
+    let names = initiators.iter().map(|n| (PortId::of_initiator(n).0, n.clone())).collect();
+    let target = Target::new(TargetSetup { shards: config.reactors, hosts: vec![HOST], units, names })?;
+    let hba = Hba::start(HbaSetup {
+        reactors: config.reactors,
+        wait: wait_kind(config.wait)?,
+        target,
+        target_port: TARGET_PORT.to_owned(),
+        host_no: HOST,
+        request_queues: config.num_queues,
+        nexus_loss_timeout: config.nexus_loss_timeout,
+        trace_events: config.trace_events,
+    })?;
+    let served = serve(&config, &hba, &initiators, &termination);
+    if matches!(served, Err(Error::Undrained)) {
+        // Reactors still own guests' commands: to wait for them would be to wait for ever. Nothing that was answered is lost
+        // with them, for what was promised to be durable is.
+        return served;
+    }
+    hba.stop();
+    for (image, unit) in images.iter().zip(&config.units) {
+        if !image.capabilities().read_only
+            && let Err(e) = image.flush()
+        {
+            log::error!("{}: {e}", unit.file.display());
+        }
+    }
+    served
+}
+
+/// Listens, serves, and stops serving.
+fn serve(config: &Config, hba: &Hba, initiators: &[String], termination: &Termination) -> Result<(), Error> {
+    let mut endpoints = Vec::new();
+    for (port, e) in hba.add_ports(initiators).into_iter().zip(&config.endpoints) {
+        let source = match &e.socket {
+            SocketConfig::Path(path) => Inherited::Listening(Listener::bind(path, DEFAULT_MODE)?),
+            SocketConfig::Fd(fd) => Inherited::take(*fd)?,
+        };
+        endpoints.push(Endpoint { source, name: e.initiator.clone(), make_device: hba.connect(port) });
+    }
+    let system = |what| move |source| Error::System { what, source };
+    // A process whose every socket was one connection has nothing to do once they are over.
+    let on_exhausted: Box<dyn FnOnce() + Send> = Box::new(Termination::raise);
+    let options = Options { on_exhausted: Some(on_exhausted), ..Options::default() };
+    let server = Server::start(endpoints, options).map_err(system("cannot start serving"))?;
+    log::info!("serving {} logical units on {} sockets", config.units.len(), config.endpoints.len());
+    let signal = termination.wait();
+    if let Err(e) = server.stop(STOP_BOUND) {
+        log::error!("{e}");
+        return Err(Error::Undrained);
+    }
+    log::info!("ended by signal {}", signal.map_err(system("cannot wait for signals"))?);
+    Ok(())
+}
+
+fn wait_kind(choice: WaitChoice) -> Result<WaitKind, Error> {
+    match (choice, choice != WaitChoice::Epoll && probe_io_uring()) {
+        (WaitChoice::IoUring, false) => Err(Error::NoIoUring),
+        (_, true) => Ok(WaitKind::IoUring),
+        (_, false) => Ok(WaitKind::Epoll),
+    }
+}
+
+fn images(config: &Config) -> Result<Vec<Arc<dyn Image>>, Error> {
+    let open = |u: &UnitConfig| {
+        backing::open(&OpenOptions {
+            path: u.file.clone(),
+            read_only: u.read_only,
+            block_size: u.block_size,
+            shared: u.shared_by(config.endpoints.len()),
+            engine: config.engine,
+        })
+    };
+    Ok(config.units.iter().map(open).collect::<Result<_, _>>()?)
+}
+
+fn units(config: &Config, images: &[Arc<dyn Image>]) -> Result<Vec<UnitMapping>, Error> {
+    let mut units = Vec::new();
+    for (u, image) in config.units.iter().zip(images) {
+        let unit = |what: String| Error::Unit { file: u.file.clone(), what };
+        let path = u.file.canonicalize().map_err(|e| unit(e.to_string()))?;
+        let (naa, serial) = lu::derive(&path, u.serial.as_deref(), None);
+        let mut setup = LuSetup {
+            block_size: u.block_size,
+            read_only: u.read_only,
+            ..LuSetup::new(Arc::clone(image), naa, serial)
+        };
+        if let Some(vendor) = &u.vendor {
+            setup.vendor.clone_from(vendor);
+        }
+        if let Some(product) = &u.product {
+            setup.product.clone_from(product);
+        }
+        let lu = Lu::new(setup).map_err(|e| unit(e.to_string()))?;
+        let initiators = (!u.initiators.is_empty())
+            .then(|| u.initiators.iter().map(|name| PortId::of_initiator(name).0).collect::<Vec<[u8; 16]>>());
+        units.push(UnitMapping { target: u.target, lun: u.lun, lu, initiators });
+    }
+    Ok(units)
+}

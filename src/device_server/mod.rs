@@ -8,21 +8,43 @@
 //!   the unit's state through snapshots and atomics.
 //! * `outcome` is the one place where a backing error becomes sense data.
 //! * Nothing here knows of threads, virtio or SRP.
+//! * Every command is answered whatever its bytes and its buffer: a data buffer that is too short, or goes the wrong way, costs
+//!   the command its effect, see [`Answer::transferred`].
+//!
+//! # Where is what
+//!
+//! `spc` and `sbc` hold the commands, a file for each family; `absent` answers for units that are not there, `well_known` for
+//! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `transfer` checks data buffers.
+
+mod absent;
+mod outcome;
+mod sbc;
+mod spc;
+#[cfg(test)]
+pub(crate) mod testkit;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod well_known;
+
+pub use outcome::io_done;
 
 use std::sync::Arc;
 
 use crate::backing::{Image, Op};
-use crate::lu::Itl;
+use crate::lu::{Admission, GateBits, Itl};
 use crate::mem::IoBuf;
-use crate::scsi::{Sense, Status};
+use crate::scsi::opcode::{self, Persistent, Readiness, Row, Spc2};
+use crate::scsi::spc::{ModeSelectFields, ModeSenseFields};
+use crate::scsi::{AdditionalSense, Command, Sense, Status};
 
 /// What to do about a command. The only fork in its way.
 #[derive(Debug)]
-pub enum Plan {
+pub enum Plan<'a> {
     /// It is over already.
     Done(Answer),
     /// Exactly one backing operation; then [`BlockIo::finish`].
-    Io(BlockIo),
+    Io(BlockIo<'a>),
     /// Several steps, straight-line, on a thread that may wait.
     Job(Job),
 }
@@ -35,15 +57,45 @@ pub struct Answer {
     /// With CHECK CONDITION.
     pub sense: Option<Sense>,
     /// Bytes that the command moved or would have moved through its data buffer; more than the buffer holds means
-    /// overflow. Parameter data was copied into the buffer already.
+    /// overflow: nothing was done then. A buffer of the wrong direction holds nothing, so this is more than its length,
+    /// too. Parameter data was copied into the buffer already.
     pub transferred: u64,
+}
+
+impl Answer {
+    /// GOOD, having moved so many bytes.
+    pub const fn good(transferred: u64) -> Answer {
+        Answer { status: Status::Good, sense: None, transferred }
+    }
+
+    /// CHECK CONDITION.
+    pub const fn check(sense: Sense) -> Answer {
+        Answer { status: Status::CheckCondition, sense: Some(sense), transferred: 0 }
+    }
+
+    /// A status that says it all.
+    pub const fn status(status: Status) -> Answer {
+        Answer { status, sense: None, transferred: 0 }
+    }
+}
+
+impl From<Sense> for Answer {
+    fn from(sense: Sense) -> Answer {
+        Answer::check(sense)
+    }
+}
+
+impl From<Answer> for Plan<'_> {
+    fn from(answer: Answer) -> Self {
+        Plan::Done(answer)
+    }
 }
 
 /// A plan of one operation.
 #[derive(Debug)]
-pub struct BlockIo {
-    /// On which image.
-    pub image: Arc<dyn Image>,
+pub struct BlockIo<'a> {
+    /// On which image: the unit's own, borrowed, so that no reference count is touched.
+    pub image: &'a Arc<dyn Image>,
     /// What.
     pub op: Op,
     /// How a result becomes an answer.
@@ -64,6 +116,13 @@ pub struct Job {
     /// The work.
     #[expect(clippy::type_complexity, reason = "it is the one place where the type is written")]
     pub run: Box<dyn FnOnce(&mut IoBuf, &AbortFlag) -> Answer + Send>,
+}
+
+impl Job {
+    /// A plan to run `run`; what it returns in `Err` is its answer as well.
+    fn plan(run: impl FnOnce(&mut IoBuf, &AbortFlag) -> Result<Answer, Answer> + Send + 'static) -> Plan<'static> {
+        Plan::Job(Job { run: Box::new(move |buf, abort| run(buf, abort).unwrap_or_else(|answer| answer)) })
+    }
 }
 
 impl std::fmt::Debug for Job {
@@ -99,4 +158,105 @@ pub struct Request<'a> {
     pub luns: &'a [u16],
     /// Addressed to the REPORT LUNS well-known unit.
     pub well_known: bool,
+}
+
+/// A command on a unit that is there, on its way to a plan.
+struct Task<'a, 'b> {
+    itl: &'a Arc<Itl>,
+    luns: &'a [u16],
+    row: &'static Row,
+    buf: &'b mut IoBuf,
+}
+
+/// A plan, or the answer that ended the command before there was one.
+type Planned<'a> = Result<Plan<'a>, Answer>;
+
+/// Decides what to do about a command. The check order is here: the unit exists, its CDB is legal, the gate lets
+/// it pass, and only then is it looked at what the command wants.
+///
+/// Parameter data is written to `buf` right away. Anything else that happens to `buf` or to the image is in the plan.
+pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Plan<'a> {
+    if request.well_known {
+        return well_known::start(request, buf).unwrap_or_else(Plan::Done);
+    }
+    let Some(itl) = request.itl else {
+        return absent::start(request, buf).unwrap_or_else(Plan::Done);
+    };
+    let (row, command) = match opcode::decode(request.cdb) {
+        Ok(decoded) => decoded,
+        Err(sense) => return Plan::Done(Answer::check(sense)),
+    };
+    match itl.gate().admit(mask(row, &command)) {
+        Admission::Pass => {}
+        Admission::Gone => return absent::start(request, buf).unwrap_or_else(Plan::Done),
+        // The initiator asks again (SAM-5 5.3.1).
+        Admission::Held => return Plan::Done(Answer::status(Status::Busy)),
+        Admission::Attention(attention) => return Plan::Done(Answer::check(attention.sense())),
+        Admission::Conflict => return Plan::Done(Answer::status(Status::ReservationConflict)),
+        Admission::Stopped => return Plan::Done(Answer::check(STOPPED)),
+    }
+    run(command, Task { itl, luns: request.luns, row, buf }).unwrap_or_else(Plan::Done)
+}
+
+/// Sense data of a unit that START STOP UNIT stopped.
+const STOPPED: Sense = Sense::not_ready(AdditionalSense::INITIALIZING_COMMAND_REQUIRED);
+
+/// The gate bits that stop a command.
+fn mask(row: &Row, command: &Command) -> GateBits {
+    let mut mask = GateBits::GONE.and(GateBits::HELD);
+    if row.attention == opcode::Attention::Reports {
+        mask = mask.and(GateBits::ATTENTION);
+    }
+    if row.readiness == Readiness::NeedsReady {
+        mask = mask.and(GateBits::NOT_READY);
+    }
+    let reservation = row.reservation(command);
+    if reservation.spc2 == Spc2::Conflicts {
+        mask = mask.and(GateBits::DENY_SPC2);
+    }
+    match reservation.persistent {
+        Persistent::Allowed => mask,
+        Persistent::Reads => mask.and(GateBits::DENY_READ),
+        Persistent::Writes => mask.and(GateBits::DENY_WRITE),
+    }
+}
+
+fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
+    match command {
+        Command::TestUnitReady => Ok(Answer::good(0).into()),
+        Command::RequestSense { descriptor, allocation_length } => {
+            spc::request_sense(task, descriptor, allocation_length)
+        }
+        Command::Inquiry { page, allocation_length } => spc::inquiry(task, page, allocation_length),
+        Command::ReportLuns { select_report, allocation_length } => {
+            spc::report_luns(task, select_report, allocation_length)
+        }
+        Command::ReportSupportedOperationCodes { rctd, options, opcode, service_action, allocation_length } => {
+            spc::report_supported_operation_codes(task, rctd, options, opcode, service_action, allocation_length)
+        }
+        Command::ReportSupportedTaskManagementFunctions { repd, allocation_length } => {
+            spc::report_supported_task_management_functions(task, repd, allocation_length)
+        }
+        Command::ModeSense { ten, llbaa, dbd, control, page, subpage, allocation_length } => {
+            let fields = ModeSenseFields { ten, llbaa, dbd, control, page, subpage };
+            spc::mode_sense(task, fields, allocation_length)
+        }
+        Command::ModeSelect { ten, page_format, save, parameter_list_length } => {
+            spc::mode_select(task, ModeSelectFields { ten, page_format, save }, parameter_list_length)
+        }
+        Command::ReadCapacity10 => sbc::read_capacity10(task),
+        Command::ReadCapacity16 { allocation_length } => sbc::read_capacity16(task, allocation_length),
+        Command::Read(transfer) => sbc::read(task, transfer),
+        Command::Write(transfer) => sbc::write(task, transfer),
+        Command::WriteAndVerify { transfer, check } => sbc::write_and_verify(task, transfer, check),
+        Command::Verify { transfer, check } => sbc::verify(task, transfer, check),
+        Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
+        Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
+        Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),
+        Command::WriteSame { transfer, unmap, anchor, ndob } => sbc::write_same(task, transfer, unmap, anchor, ndob),
+        Command::StartStopUnit { power_condition, no_flush, loej, start, .. } => {
+            sbc::start_stop_unit(task, power_condition, no_flush, loej, start)
+        }
+        Command::PreventAllowMediumRemoval { prevent } => sbc::prevent_allow_medium_removal(task, prevent),
+    }
 }

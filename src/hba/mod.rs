@@ -1,2 +1,35 @@
-//! The low-level driver's place, ibmvstgt's: reactors that turn chains into information units and events, and answers into
-//! used-ring entries.
+//! The low-level driver's place, ibmvstgt's: reactors that turn descriptor chains into information units and events, and
+//! answers into used-ring entries.
+//!
+//! # Contract
+//!
+//! * A [`Reactor`](reactor::Reactor) is one thread. It owns an I/O port, a target shard, the pair of event rings between itself and that
+//!   shard, and the virtqueues that were mailed to it. Nobody else touches them. It never waits for a device and never takes
+//!   a session's lock; what others want of it they put into its mailbox ([`mail::Mail`]).
+//! * A turn: read mail → pop chains into `CMD_REQ`s → let the shard plan them → submit I/O once → reap completions → turn
+//!   `CMD_RSP`s into responses → publish each used ring once → `CMD_DONE` → interrupt each guest at most once.
+//! * `CMD_DONE` is posted after the used index is stored: what waits for it (task management, draining) never overtakes
+//!   the completions it covers.
+//! * Before mail that judges tasks is handed to the shard, everything the rings show is popped: a request that was posted
+//!   before a task management function cannot start after it.
+//! * A [`Connection`] is the [`Device`](crate::vhost_user::Device) behind one vhost-user session. It logs its initiator
+//!   port in on the home reactor when the first ring starts, and spreads the rings over the reactors.
+//! * An [`InitiatorPort`](initiator_port::InitiatorPort) outlives its connections: the I_T nexus is its, not theirs.
+//!
+//! Nothing here knows SPC or SBC.
+
+mod answer;
+mod command;
+mod connection;
+mod control;
+mod initiator_port;
+mod mail;
+mod nexus;
+mod queue;
+mod reactor;
+mod session;
+mod start;
+
+pub use connection::Connection;
+pub use initiator_port::InitiatorPort;
+pub use start::{Hba, HbaError, HbaSetup, WaitKind};

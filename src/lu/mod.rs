@@ -6,12 +6,20 @@
 //! * [`Itl`] is one I_T_L nexus: the unit as one nexus sees it. Its [`Gate`] is one atomic word: admission of a command is one
 //!   load and one mask. Unit attentions are bits of it in the order of their precedence; taking one is a
 //!   compare-and-swap, so each is reported exactly once.
+//! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
+//!   processes that serve one image agree.
 //! * A unit knows nothing of targets.
 
-/// A logical unit.
-#[derive(Debug)]
-pub struct Lu {}
+mod attention;
+mod gate;
+mod geometry;
+mod identity;
+mod itl;
+mod unit;
 
-/// A logical unit as one nexus sees it.
-#[derive(Debug)]
-pub struct Itl {}
+pub use attention::*;
+pub use gate::*;
+pub use geometry::*;
+pub use identity::*;
+pub use itl::*;
+pub use unit::*;

@@ -14,9 +14,10 @@
 #![allow(unsafe_code, reason = "installs a signal handler and remaps memory from it; each step argues itself")]
 
 use std::ffi::{c_int, c_void};
+use std::io;
 use std::ptr;
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
 
 /// How many mappings can be watched at once: 254 guests with 64 regions each.
 const SLOTS: usize = 16 * 1024;
@@ -25,6 +26,9 @@ static TABLE: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
 
 /// Slots at and past this index were never used.
 static USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether any mapping was ever poisoned: the one load that asking costs when all is well.
+static ANY_POISONED: AtomicBool = AtomicBool::new(false);
 
 /// What was installed before us. Written once, before our handler is.
 static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
@@ -91,8 +95,9 @@ pub(super) struct Watch(usize);
 
 /// Begins to watch `len` bytes at `start`: one mapping, whole pages of its kind. `None` if the table is full.
 pub(super) fn watch(start: usize, len: usize) -> Option<Watch> {
-    static INSTALL: Once = Once::new();
-    INSTALL.call_once(install);
+    if let Err(error) = install_sigbus_handler() {
+        log::warn!("cannot catch SIGBUS, a front-end that shrinks its memory ends this process: {error}");
+    }
     let index = TABLE.iter().position(Slot::claim)?;
     USED.fetch_max(index + 1, Ordering::Relaxed);
     let slot = &TABLE[index];
@@ -105,10 +110,15 @@ pub(super) fn watch(start: usize, len: usize) -> Option<Watch> {
     Some(Watch(index))
 }
 
+/// Whether any mapping of this process was ever found to have lost its memory.
+pub(super) fn any_poisoned() -> bool {
+    ANY_POISONED.load(Ordering::Acquire)
+}
+
 impl Watch {
     /// Whether an access faulted, so that the mapping is zeros now.
     pub(super) fn poisoned(&self) -> bool {
-        TABLE[self.0].poisoned.load(Ordering::Acquire)
+        any_poisoned() && TABLE[self.0].poisoned.load(Ordering::Relaxed)
     }
 }
 
@@ -118,24 +128,38 @@ impl Drop for Watch {
     }
 }
 
-fn install() {
+/// Installs the handler, once per process; later calls do nothing. Mapping the first region does it too, but then nobody
+/// hears if it fails.
+///
+/// # Errors
+///
+/// What `sigaction` says.
+pub fn install_sigbus_handler() -> io::Result<()> {
+    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *installed {
+        return Ok(());
+    }
     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigbus;
     // SAFETY: all-zero bytes are a valid `struct sigaction`.
     let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
-    // ONSTACK: a thread that overflows its stack gets SIGSEGV, or SIGBUS where its guard page is a file's.
+    // ONSTACK: Rust gives threads an alternate stack, for faults on a stack that is used up.
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     ours.sa_sigaction = handler as usize;
     // SAFETY: as above.
     let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: a query into a struct of ours.
-    if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &mut before) } == 0 {
-        PREVIOUS.store(Box::into_raw(Box::new(before)), Ordering::Release);
+    if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &mut before) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    // Leaked: the handler may read it as long as the process lives.
+    PREVIOUS.store(Box::into_raw(Box::new(before)), Ordering::Release);
     // SAFETY: the mask in `ours` is empty and its handler is async-signal-safe (see the module documentation).
-    let installed = unsafe { libc::sigaction(libc::SIGBUS, &ours, ptr::null_mut()) };
-    if installed != 0 {
-        log::warn!("cannot catch SIGBUS: a front-end that shrinks its memory ends this process");
+    if unsafe { libc::sigaction(libc::SIGBUS, &ours, ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    *installed = true;
+    Ok(())
 }
 
 extern "C" fn on_sigbus(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
@@ -160,7 +184,8 @@ fn replace_mapping_at(address: usize) -> bool {
         if address.wrapping_sub(start) >= len {
             continue;
         }
-        slot.poisoned.store(true, Ordering::Release);
+        slot.poisoned.store(true, Ordering::Relaxed);
+        ANY_POISONED.store(true, Ordering::Release);
         // SAFETY: the faulting thread is accessing guest memory at `address` through a region that it keeps alive, and a
         // region is watched for no longer than it is mapped; so start..start+len is that region's mapping, which only
         // raw pointers with atomic accesses point into. Replacing its pages changes values, as the guest itself might.

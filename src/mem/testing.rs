@@ -4,6 +4,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::FromRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use super::{MemoryMap, Region, RegionSpec};
@@ -36,4 +37,37 @@ pub(crate) fn region(guest_addr: u64, size: u64) -> Arc<Region> {
 /// A map of regions of memfds of their own, given as (guest physical address, size).
 pub(crate) fn memory(regions: &[(u64, u64)]) -> Arc<MemoryMap> {
     Arc::new(MemoryMap::new(regions.iter().map(|&(addr, size)| region(addr, size)).collect()).unwrap())
+}
+
+/// A memfd of 2 MiB pages.
+pub(crate) fn huge_memfd(size: u64) -> std::io::Result<File> {
+    const NAME: &CStr = c"guest";
+    // SAFETY: a valid C string.
+    let fd = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_HUGETLB | libc::MFD_HUGE_2MB) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: just created, nobody else's.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(size)?;
+    Ok(file)
+}
+
+/// Tells whether a region's file is still mapped, by its inode: other tests map and unmap at the same time.
+pub(crate) struct MappingOf(u64);
+
+impl MappingOf {
+    /// Of the first region of a map.
+    pub(crate) fn first(map: &MemoryMap) -> MappingOf {
+        MappingOf(map.regions()[0].file_offset().unwrap().file().metadata().unwrap().ino())
+    }
+
+    /// Whether this process has it mapped.
+    pub(crate) fn exists(&self) -> bool {
+        // "start-end perms offset device inode path"
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        maps.lines()
+            .filter(|l| l.contains("memfd:guest"))
+            .any(|l| l.split_ascii_whitespace().nth(4).unwrap().parse::<u64>().unwrap() == self.0)
+    }
 }

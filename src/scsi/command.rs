@@ -1,5 +1,7 @@
 //! What a legal CDB means: the result of decoding, before any logical unit is looked at.
 
+use super::{FieldPointer, Sense};
+
 /// A block range and the flags that go with reading or writing it (SBC-3 5.x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
@@ -13,6 +15,15 @@ pub struct Transfer {
     pub fua: bool,
     /// Byte offset of the LBA field in the CDB, for a field pointer.
     pub lba_field: u16,
+}
+
+impl Transfer {
+    /// LOGICAL BLOCK ADDRESS OUT OF RANGE, pointing at the CDB's LBA field.
+    pub const fn lba_out_of_range(&self) -> Sense {
+        // READ(6)'s and WRITE(6)'s field begins in the middle of byte 1.
+        let bit = if self.lba_field == 1 { 4 } else { 7 };
+        Sense::lba_out_of_range(FieldPointer::cdb(self.lba_field, bit))
+    }
 }
 
 /// PAGE CONTROL of MODE SENSE (SPC-4 table 172).
@@ -75,6 +86,12 @@ pub enum Command {
     WriteSame { transfer: Transfer, unmap: bool, anchor: bool, ndob: bool },
     /// SBC-3 5.29.
     StartStopUnit { immed: bool, power_condition: u8, no_flush: bool, loej: bool, start: bool },
-    /// SPC-4 6.15 / SBC-3 5.9; PREVENT field.
+    /// SPC-4 6.15 / SBC-3 5.9; PREVENT field, 0 or 1.
     PreventAllowMediumRemoval { prevent: u8 },
+    /// SPC-4 6.9, 6.10.
+    ModeSelect { ten: bool, page_format: bool, save: bool, parameter_list_length: u16 },
+    /// SBC-3 5.44–5.46. `check` is never [`ByteCheck::OneBlock`].
+    WriteAndVerify { transfer: Transfer, check: ByteCheck },
+    /// SBC-3 5.7, 5.8. `blocks` 0 means to the end of the medium.
+    PreFetch { transfer: Transfer, immed: bool },
 }

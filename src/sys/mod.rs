@@ -5,8 +5,12 @@
 //! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring), [`wait`] and [`mod@file`] (system calls),
 //! each with its argument.
 
+pub mod fd;
 pub mod file;
 pub mod mailbox;
 pub mod pool;
+pub mod rate_limit;
 pub mod ring;
+pub mod signals;
+pub mod unix_socket;
 pub mod wait;

@@ -1,6 +1,30 @@
 //! The two event rings of a reactor.
+//!
+//! # What is promised, and how it is kept
+//!
+//! A ring has [`RING_SLOTS`] slots: 64 KiB of `struct tgt_event`, as in tgt. A reactor may have far more commands in
+//! flight than that (254 queues of 1024 each, per guest), so a slot cannot be held for the life of a command. What is counted
+//! instead is the *turn*: everything that is in a ring now, or was just taken from rx and will come back as its
+//! `CMD_DONE`. A request is admitted only while that count is below the number of slots ([`RingFull`] otherwise: the
+//! sender drains the rings and asks again; requests stay where they are, in the virtqueue). Since an answered request
+//! moves on as one event (request → answer → done), no ring can fill by the requests of a turn alone.
+//!
+//! What can come on top are answers to commands of earlier turns (completions, aborted tasks). Their number is bounded by the
+//! commands accepted and not yet answered; when a ring has no slot for them they wait in order behind it, in a reserve
+//! that grows to what it needs and is given back when it is empty. While anything waits there, requests are refused. So
+//! an answer and a `CMD_DONE` can always be posted, events of a ring are taken in the order they were posted,
+//! nothing is lost, nobody waits for a slot while holding one (no deadlock), and memory is bounded by the
+//! descriptors of the open queues. A reactor that drains rx in every turn and keeps its reaping below
+//! [`EventRings::room`] never uses the reserve.
+//!
+//! Single-threaded: a reactor owns its rings.
 
-use super::{CmdAnswer, CmdData, KEvent, UEvent};
+use std::collections::VecDeque;
+
+use super::{CmdAnswer, CmdData, CmdDone, EVENT_SIZE, KEvent, UEvent};
+
+/// Slots per ring: 64 KiB of events.
+pub const RING_SLOTS: usize = 65536 / EVENT_SIZE;
 
 /// A slot of the tx ring (hba → target).
 #[derive(Debug)]
@@ -24,3 +48,212 @@ pub struct RxSlot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("event ring full")]
 pub struct RingFull;
+
+/// Sees every event when it is posted, in order: trace, recording, tests.
+pub trait Tap: Send {
+    /// An event went hba → target.
+    fn tx(&mut self, event: &KEvent);
+    /// An event went target → hba.
+    fn rx(&mut self, event: &UEvent);
+}
+
+/// What went through a reactor's rings since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Requests accepted (`CMD_REQ`, `IT_NEXUS_REQ`, `TSK_MGMT_REQ`).
+    pub requests: u64,
+    /// Requests refused with [`RingFull`].
+    pub refused: u64,
+    /// Answers posted.
+    pub answers: u64,
+    /// `CMD_DONE`s posted.
+    pub dones: u64,
+    /// Events that had to wait behind a full ring.
+    pub spilled: u64,
+    /// Answers that no request was waiting for, and `CMD_DONE`s of no `CMD_RSP`: always 0 in a correct program.
+    pub unexpected: u64,
+}
+
+/// One ring: fixed slots, and what waits behind them.
+#[derive(Debug)]
+struct Ring<T> {
+    slots: VecDeque<T>,
+    reserve: VecDeque<T>,
+}
+
+impl<T> Ring<T> {
+    fn new() -> Ring<T> {
+        Ring { slots: VecDeque::with_capacity(RING_SLOTS), reserve: VecDeque::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len() + self.reserve.len()
+    }
+
+    /// Puts an event behind all others; true if it had to wait behind the ring.
+    fn push(&mut self, event: T) -> bool {
+        let spill = self.slots.len() >= RING_SLOTS;
+        if spill {
+            self.reserve.push_back(event)
+        } else {
+            self.slots.push_back(event)
+        }
+        spill
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let event = self.slots.pop_front()?;
+        if let Some(waiting) = self.reserve.pop_front() {
+            self.slots.push_back(waiting);
+            if self.reserve.is_empty() {
+                self.reserve = VecDeque::new();
+            }
+        }
+        Some(event)
+    }
+}
+
+/// The tx ring (hba → target) and the rx ring (target → hba) of one reactor.
+pub struct EventRings {
+    tx: Ring<TxSlot>,
+    rx: Ring<RxSlot>,
+    /// `CMD_RSP`s taken from rx whose `CMD_DONE` has not been posted.
+    owed_dones: usize,
+    /// Requests accepted and not answered.
+    unanswered: usize,
+    counters: RingCounters,
+    tap: Option<Box<dyn Tap>>,
+}
+
+impl std::fmt::Debug for EventRings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventRings")
+            .field("tx", &self.tx.len())
+            .field("rx", &self.rx.len())
+            .field("owed_dones", &self.owed_dones)
+            .field("unanswered", &self.unanswered)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for EventRings {
+    fn default() -> Self {
+        EventRings::new()
+    }
+}
+
+impl EventRings {
+    /// Two empty rings.
+    pub fn new() -> EventRings {
+        EventRings {
+            tx: Ring::new(),
+            rx: Ring::new(),
+            owed_dones: 0,
+            unanswered: 0,
+            counters: RingCounters::default(),
+            tap: None,
+        }
+    }
+
+    /// Lets `tap` see every event from now on; `None` takes it away.
+    pub fn set_tap(&mut self, tap: Option<Box<dyn Tap>>) {
+        self.tap = tap;
+    }
+
+    /// How many more requests this turn can take.
+    pub fn room(&self) -> usize {
+        RING_SLOTS.saturating_sub(self.in_turn())
+    }
+
+    /// Posts `CMD_REQ`, `IT_NEXUS_REQ` or `TSK_MGMT_REQ`, or gives it back. (A `CMD_DONE` given here is posted as by
+    /// [`EventRings::post_done`].)
+    #[expect(clippy::result_large_err, reason = "the refused slot goes back to its sender by value: it is linear")]
+    pub fn post_request(&mut self, slot: TxSlot) -> Result<(), (TxSlot, RingFull)> {
+        if let KEvent::CmdDone(done) = slot.event {
+            self.post_done(done);
+            return Ok(());
+        }
+        if self.in_turn() >= RING_SLOTS {
+            self.counters.refused += 1;
+            return Err((slot, RingFull));
+        }
+        self.counters.requests += 1;
+        self.unanswered += 1;
+        self.push_tx(slot);
+        Ok(())
+    }
+
+    /// Posts the `CMD_DONE` of a `CMD_RSP` that was taken. Cannot fail.
+    pub fn post_done(&mut self, done: CmdDone) {
+        debug_assert!(self.owed_dones > 0, "CMD_DONE without a CMD_RSP: {done:?}");
+        if self.owed_dones == 0 {
+            self.counters.unexpected += 1;
+        }
+        self.owed_dones = self.owed_dones.saturating_sub(1);
+        self.counters.dones += 1;
+        self.push_tx(TxSlot { event: KEvent::CmdDone(done), data: None });
+    }
+
+    /// The next event for the target.
+    pub fn take_tx(&mut self) -> Option<TxSlot> {
+        self.tx.pop()
+    }
+
+    /// Posts the answer to a request that was taken, now or in an earlier turn. Cannot fail.
+    pub fn post_answer(&mut self, slot: RxSlot) {
+        debug_assert!(self.unanswered > 0, "answer without a request: {:?}", slot.event);
+        if self.unanswered == 0 {
+            self.counters.unexpected += 1;
+        }
+        self.unanswered = self.unanswered.saturating_sub(1);
+        self.counters.answers += 1;
+        if let Some(tap) = &mut self.tap {
+            tap.rx(&slot.event);
+        }
+        if self.rx.push(slot) {
+            self.counters.spilled += 1;
+        }
+    }
+
+    /// The next event for the hba. Each `CMD_RSP` taken must be followed by its `CMD_DONE`.
+    pub fn take_rx(&mut self) -> Option<RxSlot> {
+        let slot = self.rx.pop()?;
+        if matches!(slot.event, UEvent::CmdRsp(_)) {
+            self.owed_dones += 1;
+        }
+        Some(slot)
+    }
+
+    /// True if both rings are empty and no `CMD_DONE` is owed.
+    pub fn is_idle(&self) -> bool {
+        self.in_turn() == 0
+    }
+
+    /// Requests accepted and not answered yet.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered
+    }
+
+    /// What went through.
+    pub fn counters(&self) -> RingCounters {
+        self.counters
+    }
+
+    fn in_turn(&self) -> usize {
+        self.tx.len() + self.rx.len() + self.owed_dones
+    }
+
+    fn push_tx(&mut self, slot: TxSlot) {
+        if let Some(tap) = &mut self.tap {
+            tap.tx(&slot.event);
+        }
+        if self.tx.push(slot) {
+            self.counters.spilled += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

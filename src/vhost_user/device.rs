@@ -1,9 +1,49 @@
 //! What a session asks of the device behind it.
 
 use std::fs::File;
-use std::sync::Arc;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, OnceLock};
 
 use crate::mem::MemoryMap;
+
+/// Ends a connection from the device's side: what is left to do when the front-end's memory turns out to be broken.
+///
+/// The session thread then sees the end of the stream, calls [`Device::disconnected`] and logs the reason. From any thread.
+#[derive(Clone, Debug)]
+pub struct Hangup {
+    stream: Arc<UnixStream>,
+    reason: Arc<OnceLock<String>>,
+}
+
+impl Hangup {
+    /// For the connection over `stream`.
+    pub fn new(stream: UnixStream) -> Hangup {
+        Hangup { stream: Arc::new(stream), reason: Arc::default() }
+    }
+
+    /// Ends the connection. Only the first reason counts. Does not wait.
+    pub fn hang_up(&self, reason: impl Into<String>) {
+        // A second reason is not kept.
+        self.reason.get_or_init(|| reason.into());
+        self.shut_down();
+    }
+
+    /// Why the connection was ended from this side, if it was.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.get().map(String::as_str)
+    }
+
+    pub(super) fn shut_down(&self) {
+        if let Err(error) = self.stream.shutdown(Shutdown::Both) {
+            log::trace!("connection was over already: {error}");
+        }
+    }
+
+    pub(super) fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+}
 
 /// A vring, set up, ready to run.
 #[derive(Debug)]
@@ -24,7 +64,11 @@ pub struct RingConfig {
     pub next_used: u16,
     /// Whether VIRTIO_RING_F_EVENT_IDX was negotiated.
     pub event_idx: bool,
-    /// The front-end's kick, an eventfd; `None`: it will never kick, poll (not used by QEMU).
+    /// The front-end's kick, an eventfd; `None`: it will never kick, poll (not used by QEMU). It may have been kicked before,
+    /// on another eventfd: look at the available ring when the ring starts.
+    ///
+    /// All three eventfds are anonymous files made non-blocking; but the front-end shares them and can make them blocking
+    /// again.
     pub kick: Option<File>,
     /// How to interrupt the guest, an eventfd; `None`: it polls.
     pub call: Option<File>,
@@ -56,6 +100,12 @@ pub enum StartError {
 /// Called by the session thread only, one call at a time. `start_ring` for the first ring is what begins the nexus.
 /// Implementations talk to reactors by mail and wait for the answer.
 pub trait Device: Send {
+    /// Called first: how the device can end the connection by itself, for instance when it finds that the
+    /// front-end's memory is [poisoned](MemoryMap::poisoned).
+    fn connected(&mut self, hangup: Hangup) {
+        drop(hangup);
+    }
+
     /// Virtio feature bits offered (low and high half), without the vhost-user ones.
     fn features(&self) -> u64;
 
@@ -78,9 +128,10 @@ pub trait Device: Send {
     /// Replaces the error eventfd of a running ring.
     fn set_err(&mut self, index: u16, err: Option<File>);
 
-    /// Installs a new memory map. With `gone` (host address ranges that the new map lacks) not empty it returns only when
-    /// nothing touches them any more. Running rings are translated anew; a ring that is no longer mapped is stopped and
-    /// reported by its error eventfd.
+    /// Installs a new memory map. With `gone` (it lacks memory that the one before had) it returns only when nothing
+    /// touches that memory any more. Every ring that runs during the call has the same guest physical addresses in the
+    /// new map, all mapped, though perhaps at other host addresses: the session has stopped those for which this does
+    /// not hold, and starts them again when they are mapped again.
     fn set_memory(&mut self, map: Arc<MemoryMap>, gone: bool);
 
     /// RESET_DEVICE: ends all tasks of this connection and, if it ever started rings, resets its nexus (see the crate

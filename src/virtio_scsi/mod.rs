@@ -21,6 +21,8 @@ mod convert;
 mod event;
 mod ring;
 mod slot;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod wire;
 
 pub use chain::{Chain, ChainDefect, ChainError, ChainFault, Descriptor};
@@ -30,4 +32,4 @@ pub use convert::{command_response, function_response, host_response, task_attri
 pub use event::{Event, EventBuffer, ResetReason};
 pub use ring::{Popped, RingError, RingSetup, SplitRing};
 pub use slot::ResponseSlot;
-pub use wire::ResponseCode;
+pub use wire::{FIRST_REQUEST_QUEUE, MAX_RING_SIZE, OFFERED_FEATURES, ResponseCode};

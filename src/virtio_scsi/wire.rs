@@ -13,10 +13,26 @@ pub const F_CHANGE: u64 = 1 << 2;
 /// Feature bit 3, VIRTIO_SCSI_F_T10_PI: command headers carry protection lengths.
 pub const F_T10_PI: u64 = 1 << 3;
 
+/// Feature bit 27, VIRTIO_F_ANY_LAYOUT: headers may be split over descriptors at will. Implied by VERSION_1.
+pub const F_ANY_LAYOUT: u64 = 1 << 27;
+/// Feature bit 28, VIRTIO_F_INDIRECT_DESC: descriptors may refer to tables of descriptors.
+pub const F_INDIRECT_DESC: u64 = 1 << 28;
+/// Feature bit 29, VIRTIO_F_EVENT_IDX: kicks and interrupts are asked for by index.
+pub const F_EVENT_IDX: u64 = 1 << 29;
+/// Feature bit 32, VIRTIO_F_VERSION_1: not the legacy interface.
+pub const F_VERSION_1: u64 = 1 << 32;
+
+/// What this room serves: offered to a front-end. Legacy drivers are served as well (they acknowledge no VERSION_1; the
+/// layout is the same on a little-endian guest).
+pub const OFFERED_FEATURES: u64 = F_HOTPLUG | F_CHANGE | F_ANY_LAYOUT | F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1;
+
+/// Most descriptors of a ring that are served.
+pub const MAX_RING_SIZE: u16 = 1024;
+
 /// Default of configuration field `cdb_size`, in bytes. Also the largest that is understood here.
 pub const CDB_SIZE: usize = 32;
 /// Default of configuration field `sense_size`, in bytes.
-pub const SENSE_SIZE: usize = 96;
+pub const DEFAULT_SENSE_SIZE: usize = 96;
 /// The longest sense data there is (SPC-4 4.5.1), hence the largest `sense_size` of use.
 pub const MAX_SENSE_SIZE: usize = 252;
 

@@ -1,0 +1,346 @@
+//! A configuration that makes sense, or a message that names what does not.
+//!
+//! # Contract
+//!
+//! [`Config`] is made from a [`Cli`] once, at start, and is not checked again: names are unique, numbers are in range, every
+//! logical unit has a place of its own. Whether images can be opened and sockets bound shows when they are.
+
+mod key_value;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::backing::EngineChoice;
+use crate::cli::Cli;
+use crate::lu::MAX_SERIAL;
+use key_value::{Options, OptionsError};
+
+/// What is wrong with the command line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A `KEY=VALUE` list cannot be read.
+    #[error("{option} {text}: {source}")]
+    Syntax {
+        /// The option.
+        option: &'static str,
+        /// Its value as given.
+        text: String,
+        /// What is wrong with it.
+        source: OptionsError,
+    },
+    /// An option's value is out of its range.
+    #[error("{option} {value}: {what}")]
+    Value {
+        /// The option.
+        option: &'static str,
+        /// Its value as given.
+        value: String,
+        /// What it has to be.
+        what: &'static str,
+    },
+    /// There is nothing to listen on.
+    #[error("no socket: give --socket-path PATH (once for each guest) or --fd N")]
+    NoSocket,
+    /// There is nothing to serve.
+    #[error("no disk: give --blk-file FILE or --lun file=PATH")]
+    NoUnit,
+    /// Two sockets have one path.
+    #[error("--socket-path {0}: given twice")]
+    DuplicateSocket(PathBuf),
+    /// Two sockets have one name.
+    #[error(
+        "initiator name '{0}' is used by two sockets: each socket is an initiator port of its own, name them apart"
+    )]
+    DuplicateInitiator(String),
+    /// Two units have one place.
+    #[error("target {target} LUN {lun} is given twice ({first} and {second})")]
+    DuplicateUnit {
+        /// Target number.
+        target: u8,
+        /// Logical unit number.
+        lun: u16,
+        /// The first image.
+        first: PathBuf,
+        /// The second image.
+        second: PathBuf,
+    },
+    /// One image is served as two units.
+    #[error(
+        "{0} is given for two logical units, one of them writable: one image is one logical unit; show it to more initiators instead"
+    )]
+    DuplicateImage(PathBuf),
+    /// A unit is shown to an initiator that has no socket.
+    #[error("--lun {file}: initiator '{name}' has no socket")]
+    UnknownInitiator {
+        /// The unit's image.
+        file: PathBuf,
+        /// The name that is not there.
+        name: String,
+    },
+}
+
+/// What a socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketConfig {
+    /// A path to bind.
+    Path(PathBuf),
+    /// A descriptor that is open already.
+    Fd(RawFd),
+}
+
+/// One guest's place: a socket and the initiator port behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// Where it connects.
+    pub socket: SocketConfig,
+    /// The initiator port's name.
+    pub initiator: String,
+}
+
+/// One logical unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitConfig {
+    /// Its image.
+    pub file: PathBuf,
+    /// SCSI target number, 0–255.
+    pub target: u8,
+    /// Logical unit number, 0–16383.
+    pub lun: u16,
+    /// Serve it read-only.
+    pub read_only: bool,
+    /// Logical block size in bytes: 512 or 4096.
+    pub block_size: u32,
+    /// Unit serial number; by default made from the image's canonical path.
+    pub serial: Option<String>,
+    /// T10 vendor identification, at most 8 characters.
+    pub vendor: Option<String>,
+    /// Product identification, at most 16 characters.
+    pub product: Option<String>,
+    /// The initiators that see it; empty: all.
+    pub initiators: Vec<String>,
+}
+
+impl UnitConfig {
+    /// Whether more than one of the initiator ports `all` can reach it.
+    pub fn shared_by(&self, all: usize) -> bool {
+        if self.initiators.is_empty() { all > 1 } else { self.initiators.len() > 1 }
+    }
+}
+
+/// How reactors wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitChoice {
+    /// io_uring where it is allowed, else epoll.
+    Auto,
+    /// io_uring or fail.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+/// Everything the daemon needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Sockets, one initiator port each.
+    pub endpoints: Vec<EndpointConfig>,
+    /// Logical units.
+    pub units: Vec<UnitConfig>,
+    /// Request queues a guest may use.
+    pub num_queues: u16,
+    /// Reactor threads.
+    pub reactors: u8,
+    /// How long a lost nexus is kept.
+    pub nexus_loss_timeout: Duration,
+    /// Engine for images.
+    pub engine: EngineChoice,
+    /// How reactors wait.
+    pub wait: WaitChoice,
+    /// Whether every tgt event is logged.
+    pub trace_events: bool,
+}
+
+impl TryFrom<Cli> for Config {
+    type Error = ConfigError;
+
+    fn try_from(cli: Cli) -> Result<Config, ConfigError> {
+        let endpoints = endpoints(&cli)?;
+        let units = units(&cli, &endpoints)?;
+        if !(1..=254).contains(&cli.num_queues) {
+            return Err(value("--num-queues", &cli.num_queues.to_string(), "must be 1 to 254"));
+        }
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get().min(64)) as u8;
+        let reactors = cli.reactors.unwrap_or(cpus);
+        if !(1..=64).contains(&reactors) {
+            return Err(value("--reactors", &reactors.to_string(), "must be 1 to 64"));
+        }
+        Ok(Config {
+            endpoints,
+            units,
+            num_queues: cli.num_queues,
+            reactors,
+            nexus_loss_timeout: Duration::from_secs(cli.nexus_loss_timeout),
+            engine: match cli.engine.as_str() {
+                "auto" => EngineChoice::Auto,
+                "io_uring" => EngineChoice::IoUring,
+                "threads" => EngineChoice::Threads,
+                other => return Err(value("--engine", other, "must be auto, io_uring or threads")),
+            },
+            wait: match cli.wait.as_str() {
+                "auto" => WaitChoice::Auto,
+                "io_uring" => WaitChoice::IoUring,
+                "epoll" => WaitChoice::Epoll,
+                other => return Err(value("--wait", other, "must be auto, io_uring or epoll")),
+            },
+            trace_events: cli.verbose >= 2,
+        })
+    }
+}
+
+fn value(option: &'static str, value: &str, what: &'static str) -> ConfigError {
+    ConfigError::Value { option, value: value.to_owned(), what }
+}
+
+fn endpoints(cli: &Cli) -> Result<Vec<EndpointConfig>, ConfigError> {
+    let mut endpoints = Vec::new();
+    for text in &cli.socket_path {
+        let syntax = |source| ConfigError::Syntax { option: "--socket-path", text: text.clone(), source };
+        let mut options = Options::with_leading_value(text, "path").map_err(syntax)?;
+        let path = PathBuf::from(options.required("path").map_err(syntax)?);
+        let initiator = options.optional("initiator").map_err(syntax)?;
+        options.finish().map_err(syntax)?;
+        let initiator = match initiator {
+            Some(name) => name,
+            None => canonical_socket_path(&path).to_string_lossy().into_owned(),
+        };
+        endpoints.push(EndpointConfig { socket: SocketConfig::Path(path), initiator });
+    }
+    for text in &cli.fd {
+        let syntax = |source| ConfigError::Syntax { option: "--fd", text: text.clone(), source };
+        let mut options = Options::with_leading_value(text, "fd").map_err(syntax)?;
+        let number = options.required("fd").map_err(syntax)?;
+        let initiator = options.optional("initiator").map_err(syntax)?;
+        options.finish().map_err(syntax)?;
+        let fd: RawFd = number
+            .parse()
+            .ok()
+            .filter(|fd| *fd > 2)
+            .ok_or_else(|| value("--fd", &number, "must be the number of an open descriptor above 2"))?;
+        endpoints.push(EndpointConfig {
+            socket: SocketConfig::Fd(fd),
+            initiator: initiator.unwrap_or_else(|| format!("fd:{fd}")),
+        });
+    }
+    if endpoints.is_empty() {
+        return Err(ConfigError::NoSocket);
+    }
+    let mut paths = HashSet::new();
+    let mut names = HashSet::new();
+    for e in &endpoints {
+        match &e.socket {
+            SocketConfig::Path(p) if !paths.insert(canonical_socket_path(p)) => {
+                return Err(ConfigError::DuplicateSocket(p.clone()));
+            }
+            SocketConfig::Fd(fd) if !paths.insert(PathBuf::from(format!("fd:{fd}"))) => {
+                return Err(value("--fd", &fd.to_string(), "is given twice"));
+            }
+            SocketConfig::Path(_) | SocketConfig::Fd(_) => {}
+        }
+        if e.initiator.is_empty() {
+            return Err(value("--socket-path", "initiator=", "an initiator name must not be empty"));
+        }
+        if !names.insert(e.initiator.as_str()) {
+            return Err(ConfigError::DuplicateInitiator(e.initiator.clone()));
+        }
+    }
+    Ok(endpoints)
+}
+
+/// The socket's path with its directory resolved (the socket itself need not exist yet).
+fn canonical_socket_path(path: &Path) -> PathBuf {
+    let directory = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    match (directory.canonicalize(), path.file_name()) {
+        (Ok(directory), Some(name)) => directory.join(name),
+        _ => path.to_owned(),
+    }
+}
+
+fn units(cli: &Cli, endpoints: &[EndpointConfig]) -> Result<Vec<UnitConfig>, ConfigError> {
+    let mut units = Vec::new();
+    if let Some(file) = &cli.blk_file {
+        units.push(UnitConfig {
+            file: file.clone(),
+            target: 0,
+            lun: 0,
+            read_only: cli.read_only,
+            block_size: 512,
+            serial: None,
+            vendor: None,
+            product: None,
+            initiators: Vec::new(),
+        });
+    }
+    for text in &cli.lun {
+        units.push(unit(text, cli.read_only)?);
+    }
+    if units.is_empty() {
+        return Err(ConfigError::NoUnit);
+    }
+    let mut places: HashMap<(u8, u16), &UnitConfig> = HashMap::new();
+    let mut images: HashMap<PathBuf, &UnitConfig> = HashMap::new();
+    for u in &units {
+        if let Some(first) = places.insert((u.target, u.lun), u)
+            && overlap(first, u)
+        {
+            let (first, second) = (first.file.clone(), u.file.clone());
+            return Err(ConfigError::DuplicateUnit { target: u.target, lun: u.lun, first, second });
+        }
+        let image = u.file.canonicalize().unwrap_or_else(|_| u.file.clone());
+        if let Some(first) = images.insert(image, u)
+            && !(first.read_only && u.read_only)
+        {
+            return Err(ConfigError::DuplicateImage(u.file.clone()));
+        }
+        if let Some(name) = u.initiators.iter().find(|n| endpoints.iter().all(|e| e.initiator != **n)) {
+            return Err(ConfigError::UnknownInitiator { file: u.file.clone(), name: name.clone() });
+        }
+    }
+    Ok(units)
+}
+
+/// Two units may have one number only if no initiator sees both.
+fn overlap(a: &UnitConfig, b: &UnitConfig) -> bool {
+    a.initiators.is_empty() || b.initiators.is_empty() || a.initiators.iter().any(|n| b.initiators.contains(n))
+}
+
+fn unit(text: &str, all_read_only: bool) -> Result<UnitConfig, ConfigError> {
+    let syntax = |source| ConfigError::Syntax { option: "--lun", text: text.to_owned(), source };
+    let mut o = Options::parse(text).map_err(syntax)?;
+    let file = PathBuf::from(o.required("file").map_err(syntax)?);
+    let lun = o.number("lun", 0, 0..=16383).map_err(syntax)?;
+    let target = o.number("target", 0, 0..=255).map_err(syntax)?;
+    let read_only = o.switch("read-only", false).map_err(syntax)?;
+    let block_size = o.choice("block-size", 512, &[512, 4096]).map_err(syntax)?;
+    let serial = o.text("serial", 1, MAX_SERIAL).map_err(syntax)?;
+    let vendor = o.text("vendor", 1, 8).map_err(syntax)?;
+    let product = o.text("product", 1, 16).map_err(syntax)?;
+    let initiators = o.repeated("initiator");
+    o.finish().map_err(syntax)?;
+    Ok(UnitConfig {
+        file,
+        target: target as u8,
+        lun: lun as u16,
+        read_only: read_only || all_read_only,
+        block_size,
+        serial,
+        vendor,
+        product,
+        initiators,
+    })
+}

@@ -1,0 +1,222 @@
+//! Primary commands (SPC-4).
+
+use super::outcome::sense;
+use super::transfer::{needs, parameter_data, parameter_list};
+use super::{Answer, Job, Planned, STOPPED, Task};
+use crate::lu::{Attention, GateBits, Lu};
+use crate::mem::{Direction, IoBuf};
+use crate::scsi::opcode::Row;
+use crate::scsi::sbc::{BlockDeviceCharacteristics, BlockLimits, LogicalBlockProvisioning, ProvisioningType};
+use crate::scsi::spc::{
+    self as data, Designator, ExtendedInquiry, ModeSelectFields, ModeSenseFields, ModeState, ModeUnit, Peripheral,
+    StandardInquiry, vpd_page,
+};
+use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseFormat, SenseKey, TaskManagementFunction};
+
+/// NO SENSE.
+pub(super) const NO_SENSE: Sense = Sense::new(SenseKey::NoSense, AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION);
+
+/// The VPD pages of a unit, ascending, as [`vpd`] knows them.
+const VPD_PAGES: [u8; 7] = [
+    vpd_page::SUPPORTED_PAGES,
+    vpd_page::UNIT_SERIAL_NUMBER,
+    vpd_page::DEVICE_IDENTIFICATION,
+    vpd_page::EXTENDED_INQUIRY_DATA,
+    vpd_page::BLOCK_LIMITS,
+    vpd_page::BLOCK_DEVICE_CHARACTERISTICS,
+    vpd_page::LOGICAL_BLOCK_PROVISIONING,
+];
+
+/// REQUEST SENSE (SPC-4 6.39): a pending unit attention as data, which clears it; else what keeps the unit from being
+/// ready; else NO SENSE. The sense data of a command that failed went out with its status.
+pub(super) fn request_sense<'a>(task: Task<'a, '_>, descriptor: bool, allocation_length: u32) -> Planned<'a> {
+    // What cannot be told must not be cleared: sense data of a unit attention is this long.
+    let length = if descriptor { 8 } else { 18 };
+    needs(task.buf, Direction::In, u64::from(allocation_length.min(length)))?;
+    let gate = task.itl.gate();
+    let attention = if allocation_length == 0 { None } else { gate.take_attention() };
+    let sense = match attention {
+        Some(attention) => attention.sense(),
+        None if gate.bits().intersects(GateBits::STOPPED) => STOPPED,
+        None => NO_SENSE,
+    };
+    sense_data(task.buf, sense, descriptor, allocation_length)
+}
+
+/// Ends a command with sense data as its parameter data.
+pub(super) fn sense_data(buf: &mut IoBuf, sense: Sense, descriptor: bool, allocation_length: u32) -> Planned<'static> {
+    let mut data = ParameterData::new();
+    data.raw(&sense.encode(SenseFormat::from_bit(descriptor), usize::MAX));
+    parameter_data(buf, data, allocation_length)
+}
+
+/// INQUIRY (SPC-4 6.6) with its VPD pages (SPC-4 7.8, SBC-3 6.6).
+pub(super) fn inquiry<'a>(task: Task<'a, '_>, page: Option<u8>, allocation_length: u32) -> Planned<'a> {
+    let lu = task.itl.lu();
+    let data = match page {
+        None => standard_inquiry(lu),
+        Some(page) => vpd(lu, page)?,
+    };
+    parameter_data(task.buf, data, allocation_length)
+}
+
+fn standard_inquiry(lu: &Lu) -> ParameterData {
+    let identity = lu.identity();
+    StandardInquiry {
+        peripheral: Peripheral::DISK,
+        removable: false,
+        multi_port: false,
+        vendor: &identity.vendor,
+        product: &identity.product,
+        revision: &identity.revision,
+        vendor_specific: "",
+    }
+    .data()
+}
+
+fn vpd(lu: &Lu, page: u8) -> Result<ParameterData, Sense> {
+    Ok(match page {
+        vpd_page::SUPPORTED_PAGES => data::supported_vpd_pages(Peripheral::DISK, &VPD_PAGES),
+        vpd_page::UNIT_SERIAL_NUMBER => data::unit_serial_number(Peripheral::DISK, &lu.identity().serial),
+        vpd_page::DEVICE_IDENTIFICATION => data::device_identification(Peripheral::DISK, &designators(lu)),
+        vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry(lu).data(Peripheral::DISK),
+        vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
+        vpd_page::BLOCK_DEVICE_CHARACTERISTICS => {
+            // FUAB 0: SYNCHRONIZE CACHE makes everything durable, which is more than FUAB 1 promises.
+            BlockDeviceCharacteristics { rotation_rate: lu.rotation_rate(), form_factor: 0, fuab: false }
+                .data(Peripheral::DISK)
+        }
+        vpd_page::LOGICAL_BLOCK_PROVISIONING => provisioning(lu).data(Peripheral::DISK),
+        _ => return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7))),
+    })
+}
+
+/// The unit's names: NAA first, then vendor, product and serial number as SPC-4 7.8.6.4 recommends. A unit knows
+/// nothing of target ports.
+fn designators(lu: &Lu) -> [Designator; 2] {
+    let identity = lu.identity();
+    let identifier = format!("{:16}{}", identity.product, identity.serial);
+    [
+        Designator::Naa8(identity.naa.to_be_bytes()),
+        Designator::T10VendorId { vendor: identity.vendor.clone(), identifier },
+    ]
+}
+
+/// SIMPLE and HEAD OF QUEUE hold of themselves, since every command starts when it arrives.
+fn extended_inquiry(lu: &Lu) -> ExtendedInquiry {
+    ExtendedInquiry {
+        simple: true,
+        head_of_queue: true,
+        volatile_cache: lu.default_mode().wce,
+        ..ExtendedInquiry::default()
+    }
+}
+
+fn block_limits(lu: &Lu) -> BlockLimits {
+    let limits = lu.limits();
+    let exponent = lu.geometry().physical_exponent;
+    BlockLimits {
+        // A physical block, where that is more than a logical one.
+        optimal_granularity: if exponent == 0 { 0 } else { 1 << exponent },
+        maximum_transfer: limits.transfer_blocks,
+        maximum_unmap_blocks: limits.unmap_blocks,
+        maximum_unmap_descriptors: limits.unmap_descriptors,
+        unmap_granularity: limits.unmap_granularity,
+        unmap_alignment: lu.thin().then_some(0),
+        ..BlockLimits::default()
+    }
+}
+
+fn provisioning(lu: &Lu) -> LogicalBlockProvisioning {
+    let thin = lu.thin();
+    LogicalBlockProvisioning {
+        unmap: thin,
+        write_same16: thin,
+        write_same10: thin,
+        lbprz: thin,
+        anchor: false,
+        provisioning: if thin { ProvisioningType::Thin } else { ProvisioningType::NotReported },
+    }
+}
+
+/// REPORT LUNS (SPC-4 6.33), which also settles that the inventory changed (SAM-5 5.14).
+pub(super) fn report_luns<'a>(task: Task<'a, '_>, select_report: u8, allocation_length: u32) -> Planned<'a> {
+    let plan = parameter_data(task.buf, data::report_luns(select_report, task.luns)?, allocation_length)?;
+    task.itl.gate().clear_attention(Attention::ReportedLunsChanged);
+    Ok(plan)
+}
+
+/// REPORT SUPPORTED OPERATION CODES (SPC-4 6.35).
+pub(super) fn report_supported_operation_codes<'a>(
+    task: Task<'a, '_>,
+    rctd: bool,
+    options: u8,
+    opcode: u8,
+    service_action: u16,
+    allocation_length: u32,
+) -> Planned<'a> {
+    const UNMAP: u8 = 0x42;
+    let supported = |row: &Row| row.opcode != UNMAP || task.itl.lu().thin();
+    let data = data::report_operation_codes(rctd, options, opcode, service_action, supported)?;
+    parameter_data(task.buf, data, allocation_length)
+}
+
+/// The functions that the target performs; CLEAR ACA is not among them, since NORMACA is zero.
+const TASK_MANAGEMENT: [TaskManagementFunction; 7] = [
+    TaskManagementFunction::AbortTask,
+    TaskManagementFunction::AbortTaskSet,
+    TaskManagementFunction::ClearTaskSet,
+    TaskManagementFunction::LogicalUnitReset,
+    TaskManagementFunction::ItNexusReset,
+    TaskManagementFunction::QueryTask,
+    TaskManagementFunction::QueryTaskSet,
+];
+
+/// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 6.36).
+pub(super) fn report_supported_task_management_functions<'a>(
+    task: Task<'a, '_>,
+    repd: bool,
+    allocation_length: u32,
+) -> Planned<'a> {
+    parameter_data(task.buf, data::report_task_management_functions(repd, &TASK_MANAGEMENT), allocation_length)
+}
+
+/// What mode parameters are of a unit, with `current` ones given.
+fn mode_unit(lu: &Lu, current: ModeState) -> ModeUnit {
+    let geometry = lu.geometry();
+    ModeUnit {
+        current,
+        default: lu.default_mode(),
+        saved: None,
+        write_protected: lu.read_only() || current.swp,
+        dpo_fua: true,
+        blocks: geometry.blocks,
+        block_length: geometry.block_size,
+    }
+}
+
+/// MODE SENSE (SPC-4 6.11, 6.12).
+pub(super) fn mode_sense<'a>(task: Task<'a, '_>, fields: ModeSenseFields, allocation_length: u32) -> Planned<'a> {
+    let lu = task.itl.lu();
+    let data = data::mode_sense(&fields, &mode_unit(lu, lu.mode()))?;
+    parameter_data(task.buf, data, allocation_length)
+}
+
+/// MODE SELECT (SPC-4 6.9, 6.10). Turning WCE off makes everything durable that was written before (SBC-3 6.5.6): new writes
+/// are durable from the change on, and the flush comes after it, so only a write that was under way then and outlasts the
+/// flush keeps the durability it began with.
+pub(super) fn mode_select<'a>(task: Task<'a, '_>, fields: ModeSelectFields, parameter_list_length: u16) -> Planned<'a> {
+    let list = parameter_list(task.buf, parameter_list_length)?;
+    let lu = task.itl.lu();
+    let (before, after) =
+        lu.change_mode(task.itl, |current| data::mode_select(fields, &list, &mode_unit(lu, current)))?;
+    let answer = Answer::good(list.len() as u64);
+    if !before.wce || after.wce || lu.read_only() {
+        return Ok(answer.into());
+    }
+    let lu = lu.clone();
+    Ok(Job::plan(move |_, _| {
+        lu.image().flush().map_err(|e| sense(e, 0))?;
+        Ok(answer)
+    }))
+}

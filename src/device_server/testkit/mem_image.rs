@@ -1,0 +1,240 @@
+//! An image in memory that remembers what it was asked and fails on demand.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::backing::{BackingError, Capabilities, Image, RawFile};
+use crate::mem::IoBuf;
+
+/// What a [`MemImage`] was asked to do, in order; offsets and lengths in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Read(u64, u64),
+    Write(u64, u64, bool),
+    Flush,
+    Unmap(u64, u64),
+    WriteZeroes(u64, u64, bool),
+}
+
+/// An image in memory.
+#[derive(Debug)]
+pub struct MemImage {
+    state: Mutex<State>,
+    capabilities: Capabilities,
+    hook: Mutex<Option<Hook>>,
+    reported: AtomicU64,
+}
+
+/// Something to do during a later call.
+struct Hook {
+    calls_left: u64,
+    action: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hook in {} calls", self.calls_left)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    calls: Vec<Call>,
+    read_error: Option<(u64, BackingError)>,
+    write_error: Option<(u64, BackingError)>,
+    flush_error: Option<BackingError>,
+    unmap_error: Option<BackingError>,
+}
+
+impl MemImage {
+    /// `len` bytes of zeros, thin, granularity 4096.
+    pub fn new(len: usize) -> MemImage {
+        MemImage {
+            state: Mutex::new(State { bytes: vec![0; len], ..State::default() }),
+            capabilities: Capabilities {
+                read_only: false,
+                unmap: true,
+                write_zeroes: true,
+                unmap_granularity: 4096,
+                never_waits: true,
+                direct: false,
+            },
+            hook: Mutex::default(),
+            reported: AtomicU64::new(len as u64),
+        }
+    }
+
+    /// Filled with a pattern in which every 16-bit word tells where it is.
+    pub fn patterned(len: usize) -> MemImage {
+        MemImage::holding(pattern(0, len))
+    }
+
+    /// Filled with these bytes.
+    pub fn holding(bytes: Vec<u8>) -> MemImage {
+        let image = MemImage::new(bytes.len());
+        image.state.lock().unwrap().bytes = bytes;
+        image
+    }
+
+    /// Opened read-only.
+    pub fn read_only(mut self) -> MemImage {
+        self.capabilities.read_only = true;
+        self
+    }
+
+    /// Cannot deallocate, nor zero without writing.
+    pub fn without_unmap(mut self) -> MemImage {
+        self.capabilities.unmap = false;
+        self.capabilities.write_zeroes = false;
+        self
+    }
+
+    /// Claims a size without having the bytes.
+    pub fn claiming(self, len: u64) -> MemImage {
+        self.reported.store(len, Ordering::Relaxed);
+        self
+    }
+
+    /// Reads that touch the byte at `at` fail.
+    pub fn fail_reads(&self, at: u64, error: BackingError) {
+        self.state.lock().unwrap().read_error = Some((at, error));
+    }
+
+    /// Writes (and zeroing) that touch the byte at `at` fail.
+    pub fn fail_writes(&self, at: u64, error: BackingError) {
+        self.state.lock().unwrap().write_error = Some((at, error));
+    }
+
+    /// Flushes fail.
+    pub fn fail_flushes(&self, error: BackingError) {
+        self.state.lock().unwrap().flush_error = Some(error);
+    }
+
+    /// Deallocation fails.
+    pub fn fail_unmaps(&self, error: BackingError) {
+        self.state.lock().unwrap().unmap_error = Some(error);
+    }
+
+    /// Runs `action` during the `n`th call from now.
+    pub fn at_call(&self, n: u64, action: impl FnOnce() + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Hook { calls_left: n, action: Box::new(action) });
+    }
+
+    /// What is in it.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.state.lock().unwrap().bytes.clone()
+    }
+
+    /// What was asked since the last look.
+    pub fn calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.state.lock().unwrap().calls)
+    }
+
+    fn enter(&self, call: Call) -> std::sync::MutexGuard<'_, State> {
+        let mut hook = self.hook.lock().unwrap();
+        if let Some(due) = hook.as_mut() {
+            due.calls_left -= 1;
+        }
+        if let Some(due) = hook.take_if(|due| due.calls_left == 0) {
+            (due.action)();
+        }
+        let mut state = self.state.lock().unwrap();
+        state.calls.push(call);
+        state
+    }
+}
+
+/// Bytes `offset..offset + len` of the pattern.
+pub fn pattern(offset: u64, len: usize) -> Vec<u8> {
+    (offset..offset + len as u64).map(|at| if at % 2 == 0 { (at / 512) as u8 } else { (at / 2) as u8 }).collect()
+}
+
+impl State {
+    fn range(&self, offset: u64, len: u64) -> Result<std::ops::Range<usize>, BackingError> {
+        let end = offset.checked_add(len).ok_or(BackingError::OutOfRange)?;
+        if end > self.bytes.len() as u64 {
+            return Err(BackingError::OutOfRange);
+        }
+        Ok(offset as usize..end as usize)
+    }
+
+    fn reads(&self, offset: u64, len: u64) -> Result<std::ops::Range<usize>, BackingError> {
+        hit(self.read_error, offset, len)?;
+        self.range(offset, len)
+    }
+
+    fn writes(&self, offset: u64, len: u64) -> Result<std::ops::Range<usize>, BackingError> {
+        hit(self.write_error, offset, len)?;
+        self.range(offset, len)
+    }
+}
+
+fn hit(error: Option<(u64, BackingError)>, offset: u64, len: u64) -> Result<(), BackingError> {
+    match error {
+        Some((at, error)) if (offset..offset + len).contains(&at) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl Image for MemImage {
+    fn size(&self) -> u64 {
+        self.reported.load(Ordering::Relaxed)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn read(&self, offset: u64, len: u64, buf: &mut IoBuf, at: u64) -> Result<(), BackingError> {
+        let state = self.enter(Call::Read(offset, len));
+        let range = state.reads(offset, len)?;
+        assert_eq!(buf.write_at(at, &state.bytes[range]) as u64, len, "read past the buffer");
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, len: u64, buf: &IoBuf, at: u64, fua: bool) -> Result<(), BackingError> {
+        let mut state = self.enter(Call::Write(offset, len, fua));
+        let range = state.writes(offset, len)?;
+        assert_eq!(buf.read_at(at, &mut state.bytes[range]) as u64, len, "write past the buffer");
+        Ok(())
+    }
+
+    fn read_bytes(&self, offset: u64, dst: &mut [u8]) -> Result<(), BackingError> {
+        let state = self.enter(Call::Read(offset, dst.len() as u64));
+        let range = state.reads(offset, dst.len() as u64)?;
+        dst.copy_from_slice(&state.bytes[range]);
+        Ok(())
+    }
+
+    fn write_bytes(&self, offset: u64, src: &[u8]) -> Result<(), BackingError> {
+        let mut state = self.enter(Call::Write(offset, src.len() as u64, false));
+        let range = state.writes(offset, src.len() as u64)?;
+        state.bytes[range].copy_from_slice(src);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), BackingError> {
+        let state = self.enter(Call::Flush);
+        state.flush_error.map_or(Ok(()), Err)
+    }
+
+    fn unmap(&self, offset: u64, len: u64) -> Result<(), BackingError> {
+        let mut state = self.enter(Call::Unmap(offset, len));
+        state.unmap_error.map_or(Ok(()), Err)?;
+        let range = state.writes(offset, len)?;
+        state.bytes[range].fill(0);
+        Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BackingError> {
+        let mut state = self.enter(Call::WriteZeroes(offset, len, unmap));
+        let range = state.writes(offset, len)?;
+        state.bytes[range].fill(0);
+        Ok(())
+    }
+
+    fn raw(&self) -> Option<&RawFile> {
+        None
+    }
+}

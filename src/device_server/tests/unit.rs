@@ -1,0 +1,155 @@
+//! A logical unit and its nexuses by themselves. They are tested here and not in their own room because it takes an image, and
+//! an image takes guest memory, of which a unit knows nothing.
+
+use std::sync::Arc;
+
+use crate::device_server::testkit::MemImage;
+use crate::lu::*;
+use crate::scsi::SenseFormat;
+use crate::scsi::spc::ModeState;
+
+fn setup(image: MemImage) -> LuSetup {
+    LuSetup::new(Arc::new(image), 0x3000_0000_0000_0001, "1".into())
+}
+
+fn unit() -> Arc<Lu> {
+    Lu::new(setup(MemImage::new(51_200))).unwrap()
+}
+
+#[test]
+fn a_unit_takes_its_size_and_abilities_from_its_image() {
+    let lu = unit();
+    assert_eq!(lu.geometry(), Geometry { block_size: 512, blocks: 100, physical_exponent: 0 });
+    assert!(lu.thin());
+    assert!(!lu.read_only());
+    assert!(lu.mode().wce);
+    assert_eq!(
+        lu.limits(),
+        Limits { transfer_blocks: 32_768, unmap_blocks: u32::MAX, unmap_descriptors: 256, unmap_granularity: 8 }
+    );
+
+    let lu = Lu::new(LuSetup { block_size: 4096, ..setup(MemImage::new(8192).without_unmap()) }).unwrap();
+    assert_eq!(lu.geometry().blocks, 2);
+    assert!(!lu.thin());
+    assert_eq!(
+        lu.limits(),
+        Limits { transfer_blocks: 4096, unmap_blocks: 0, unmap_descriptors: 0, unmap_granularity: 0 }
+    );
+
+    assert!(Lu::new(setup(MemImage::new(512).read_only())).unwrap().read_only());
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let size = |n| Lu::new(setup(MemImage::new(n))).err();
+    assert_eq!(size(0), Some(SetupError::Empty));
+    assert_eq!(size(513), Some(SetupError::PartialBlock { size: 513, block_size: 512 }));
+    let with = |change: fn(&mut LuSetup)| {
+        let mut setup = setup(MemImage::new(4096));
+        change(&mut setup);
+        Lu::new(setup).err()
+    };
+    assert_eq!(with(|s| s.block_size = 1024), Some(SetupError::BlockSize(1024)));
+    assert_eq!(with(|s| s.physical_exponent = 8), Some(SetupError::PhysicalExponent(8)));
+    assert_eq!(with(|s| s.serial.clear()), Some(SetupError::Identity(IdentityError::EmptySerial)));
+}
+
+#[test]
+fn mode_changes_are_told_to_the_others_once() {
+    let lu = unit();
+    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    let changed = ModeState { d_sense: true, swp: true, ..lu.mode() };
+    let before = lu.mode();
+    assert_eq!(lu.change_mode(&a, |_| Err(7)), Err(7));
+    assert_eq!(lu.mode(), before);
+    assert_eq!(lu.change_mode::<()>(&a, |_| Ok(changed)), Ok((before, changed)));
+    assert_eq!(lu.mode(), changed);
+    assert_eq!(lu.sense_format(), SenseFormat::Descriptor);
+    assert!(!lu.writable());
+    assert_eq!(a.gate().take_attention(), None);
+    assert_eq!(b.gate().take_attention(), Some(Attention::ModeParametersChanged));
+    assert_eq!(lu.change_mode::<()>(&a, Ok), Ok((changed, changed)));
+    assert_eq!(b.gate().take_attention(), None, "nothing changed");
+}
+
+#[test]
+fn a_new_nexus_has_its_unit_attention() {
+    let lu = unit();
+    let a = Itl::new(lu.clone(), Some(Attention::PowerOn));
+    assert_eq!(a.gate().take_attention(), Some(Attention::PowerOn));
+    let b = Itl::new(lu.clone(), None);
+    assert_eq!(b.gate().bits(), GateBits::NONE);
+    assert_eq!(lu.nexuses(), 2);
+    drop(a);
+    assert_eq!(lu.nexuses(), 1);
+}
+
+#[test]
+fn only_the_sole_nexus_stops_a_unit() {
+    let lu = unit();
+    let a = Itl::new(lu.clone(), None);
+    let b = Itl::new(lu.clone(), None);
+    assert!(!lu.stop(&a));
+    assert_eq!((a.gate().bits(), b.gate().bits()), (GateBits::NONE, GateBits::NONE));
+    drop(b);
+    assert!(lu.stop(&a));
+    assert_eq!(a.gate().bits(), GateBits::STOPPED);
+    lu.start();
+    assert_eq!(a.gate().bits(), GateBits::NONE);
+}
+
+#[test]
+fn a_stopped_unit_starts_with_a_new_nexus_and_with_every_reset() {
+    let lu = unit();
+    let a = Itl::new(lu.clone(), None);
+    assert!(lu.stop(&a));
+    let b = Itl::new(lu.clone(), None);
+    assert!(!a.gate().bits().intersects(GateBits::NOT_READY));
+    drop(b);
+    assert!(lu.stop(&a));
+    a.lose_nexus();
+    assert!(!a.gate().bits().intersects(GateBits::NOT_READY));
+    assert!(lu.stop(&a));
+    lu.reset();
+    assert!(!a.gate().bits().intersects(GateBits::NOT_READY));
+}
+
+#[test]
+fn a_reset_restores_defaults_and_tells_everybody() {
+    let lu = Lu::new(LuSetup { write_cache: false, ..setup(MemImage::new(4096)) }).unwrap();
+    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    a.prevent_removal();
+    lu.change_mode::<()>(&a, |mode| Ok(ModeState { wce: true, ..mode })).unwrap();
+    lu.reset();
+    assert_eq!(lu.mode(), lu.default_mode());
+    assert!(!lu.mode().wce);
+    assert!(!a.prevents_removal());
+    for itl in [a, b] {
+        assert_eq!(itl.gate().take_attention(), Some(Attention::LogicalUnitReset));
+        assert_eq!(itl.gate().take_attention(), None, "the mode change before it is void");
+    }
+}
+
+#[test]
+fn losing_a_nexus_gives_up_what_it_alone_held() {
+    let lu = unit();
+    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    a.prevent_removal();
+    b.prevent_removal();
+    a.lose_nexus();
+    assert!(!a.prevents_removal());
+    assert!(b.prevents_removal());
+    assert_eq!(a.gate().take_attention(), Some(Attention::NexusLoss));
+    assert_eq!(b.gate().take_attention(), None);
+}
+
+#[test]
+fn attentions_for_all_but_one() {
+    let lu = unit();
+    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    lu.establish(Attention::CapacityChanged, Some(&a));
+    assert_eq!(a.gate().take_attention(), None);
+    assert_eq!(b.gate().take_attention(), Some(Attention::CapacityChanged));
+    lu.establish(Attention::CapacityChanged, None);
+    assert_eq!(a.gate().take_attention(), Some(Attention::CapacityChanged));
+}

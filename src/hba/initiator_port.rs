@@ -1,0 +1,299 @@
+//! An initiator port: the configured identity behind a socket, and the life of its I_T nexus.
+//!
+//! The nexus is (initiator port, target port), not the connection:
+//!
+//! | event | nexus | unit attention |
+//! |---|---|---|
+//! | first ring start, port idle | created (LOGIN → IT_NEXUS_REQ → RSP) | 29h/00h |
+//! | rings stopped and started again on one connection | unchanged | none |
+//! | RESET_DEVICE after a start | its tasks ended | 29h/07h |
+//! | stopped, then another connection of the port starts | handed over | none |
+//! | connection lost, nobody starts within the nexus loss time | destroyed; made anew at the next start | 29h/07h |
+//! | rings start while another live connection runs | LOGIN_REJ | – |
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::mail::{Login, Mail, SessionId};
+use super::start::Letters;
+use crate::srp::{self, PortId};
+use crate::tgt::{HostNo, ItnId};
+use crate::vhost_user::StartError;
+
+/// Bits of an `itn_id` that hold the initiator port's number; the rest counts its nexuses.
+const PORT_BITS: u32 = 16;
+
+/// The information unit length that a login asks for, in bytes: a CMD with as many descriptors as a ring has.
+const LOGIN_IU_LEN: u32 = 4096;
+
+/// An initiator port.
+pub struct InitiatorPort {
+    name: Arc<str>,
+    id: PortId,
+    number: u16,
+    host_no: HostNo,
+    target_port: PortId,
+    max_cmds: u32,
+    home: u8,
+    letters: Arc<Letters>,
+    losses: Arc<Losses>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The nexus, while it exists.
+    nexus: Option<ItnId>,
+    /// The connection whose rings were started last.
+    owner: Option<SessionId>,
+    /// Whether rings of it run.
+    running: bool,
+    /// When the nexus is lost, if its connection is gone.
+    lost_at: Option<Instant>,
+    /// How many nexuses there were.
+    count: u64,
+}
+
+/// Everything that makes an initiator port.
+pub struct PortSetup {
+    /// Its configured name.
+    pub name: String,
+    /// Its number among the ports of this process.
+    pub number: u16,
+    /// The host it is on.
+    pub host_no: HostNo,
+    /// The target port's identifier.
+    pub target_port: PortId,
+    /// How many commands it may have outstanding.
+    pub max_cmds: u32,
+    /// The reactor that logs it in and out.
+    pub home: u8,
+}
+
+impl InitiatorPort {
+    pub(super) fn new(setup: PortSetup, letters: Arc<Letters>, losses: Arc<Losses>) -> Arc<InitiatorPort> {
+        Arc::new(InitiatorPort {
+            id: PortId::of_initiator(&setup.name),
+            name: setup.name.into(),
+            number: setup.number,
+            host_no: setup.host_no,
+            target_port: setup.target_port,
+            max_cmds: setup.max_cmds,
+            home: setup.home,
+            letters,
+            losses,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Its configured name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The reactor that logs it in and out and has its control queue.
+    pub fn home(&self) -> u8 {
+        self.home
+    }
+
+    /// The host it is on.
+    pub fn host_no(&self) -> HostNo {
+        self.host_no
+    }
+
+    /// The request limit that its logins are granted.
+    pub fn max_cmds(&self) -> u32 {
+        self.max_cmds
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection is about to start its first ring: it gets the nexus, a new one if there is none.
+    pub(super) fn login(&self, connection: SessionId) -> Result<ItnId, StartError> {
+        // Held over the target's answer: logins of one port are one after the other, and the reactor never takes this lock.
+        let mut state = self.state();
+        if state.running && state.owner != Some(connection) {
+            log::warn!(
+                "{}: login rejected: another live connection of this initiator port is running (SRP_LOGIN_REJ {:#x})",
+                self.name,
+                srp::RejectReason::CannotAssociate as u32,
+            );
+            return Err(StartError::LoginRejected(format!(
+                "initiator port '{}' is in use by another live connection; give each guest a socket of its own",
+                self.name
+            )));
+        }
+        let itn_id = match state.nexus {
+            Some(itn_id) => itn_id,
+            None => {
+                state.count += 1;
+                let itn_id = state.count << PORT_BITS | u64::from(self.number);
+                self.create(itn_id)?;
+                state.nexus = Some(itn_id);
+                itn_id
+            }
+        };
+        state.owner = Some(connection);
+        state.running = true;
+        state.lost_at = None;
+        Ok(itn_id)
+    }
+
+    fn create(&self, itn_id: ItnId) -> Result<(), StartError> {
+        let request = srp::LoginReq {
+            tag: itn_id,
+            req_it_iu_len: LOGIN_IU_LEN,
+            formats: srp::FormatSet::ALL,
+            multi_channel: false,
+            initiator: self.id,
+            target: self.target_port,
+        };
+        let login = |reply| {
+            let (host_no, max_cmds) = (self.host_no, self.max_cmds);
+            Mail::Login(Box::new(Login { request, host_no, itn_id, max_cmds, reply }))
+        };
+        match self.letters.ask(self.home, login) {
+            Some(srp::LoginAnswer::Accepted(_)) => Ok(()),
+            Some(srp::LoginAnswer::Rejected(rejection)) => {
+                log::warn!("{}: login rejected: {:?}", self.name, rejection.reason);
+                Err(StartError::LoginRejected(format!("{:?}", rejection.reason)))
+            }
+            None => Err(StartError::ShuttingDown),
+        }
+    }
+
+    /// The connection's rings are all stopped; the nexus stays.
+    pub(super) fn stopped(&self, connection: SessionId) {
+        let mut state = self.state();
+        if state.owner == Some(connection) {
+            state.running = false;
+        }
+    }
+
+    /// RESET_DEVICE came on a connection: if the nexus is its, all tasks of the nexus end.
+    pub(super) fn reset(&self, connection: SessionId) {
+        let itn_id = {
+            let state = self.state();
+            if state.owner == Some(connection) { state.nexus } else { None }
+        };
+        if let Some(itn_id) = itn_id {
+            let host_no = self.host_no;
+            self.letters.ask(self.home, |reply| Mail::ResetNexus { host_no, itn_id, reply });
+        }
+    }
+
+    /// The connection is gone. If the nexus is its, the nexus is lost unless somebody starts rings in time.
+    pub(super) fn disconnected(self: &Arc<Self>, connection: SessionId) {
+        let mut state = self.state();
+        if state.owner == Some(connection) {
+            state.running = false;
+            if state.nexus.is_some() {
+                state.lost_at = Some(self.losses.deadline());
+                self.losses.add(self);
+            }
+        }
+    }
+
+    /// Ends the nexus if its time is over; gives back when to look again.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state();
+        let lost_at = state.lost_at?;
+        if now < lost_at {
+            return Some(lost_at);
+        }
+        log::info!("{}: nobody came back within the nexus loss time", self.name);
+        self.end_nexus(&mut state);
+        None
+    }
+
+    /// Ends the nexus now, as the process ends.
+    pub fn shut_down(&self) {
+        let mut state = self.state();
+        self.end_nexus(&mut state);
+    }
+
+    fn end_nexus(&self, state: &mut State) {
+        state.lost_at = None;
+        state.owner = None;
+        state.running = false;
+        if let Some(itn_id) = state.nexus.take() {
+            let host_no = self.host_no;
+            self.letters.ask(self.home, |reply| Mail::Logout { host_no, itn_id, reply });
+        }
+    }
+}
+
+/// Initiator ports whose connection is gone, watched by one thread until they come back or their time is over.
+pub struct Losses {
+    timeout: Duration,
+    state: Mutex<Watch>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Watch {
+    ports: Vec<Weak<InitiatorPort>>,
+    stopping: bool,
+}
+
+impl Losses {
+    /// Nothing is lost yet. `timeout` is how long a nexus waits for its initiator.
+    pub(super) fn new(timeout: Duration) -> Arc<Losses> {
+        Arc::new(Losses { timeout, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    fn add(&self, port: &Arc<InitiatorPort>) {
+        let mut watch = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !watch.ports.iter().any(|p| p.ptr_eq(&Arc::downgrade(port))) {
+            watch.ports.push(Arc::downgrade(port));
+        }
+        self.changed.notify_one();
+    }
+
+    /// Ends the watching thread.
+    pub(super) fn stop(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).stopping = true;
+        self.changed.notify_one();
+    }
+
+    /// The watching thread. Sleeps without a timer while nothing is lost.
+    pub(super) fn run(&self) {
+        let mut watch = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !watch.stopping {
+            let ports = std::mem::take(&mut watch.ports);
+            drop(watch);
+            let now = Instant::now();
+            let mut next: Option<Instant> = None;
+            let mut kept = Vec::new();
+            for port in ports {
+                if let Some(at) = port.upgrade().and_then(|p| p.expire(now)) {
+                    next = Some(next.map_or(at, |n| n.min(at)));
+                    kept.push(port);
+                }
+            }
+            watch = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let new_ones = !watch.ports.is_empty();
+            for port in kept {
+                if !watch.ports.iter().any(|p| p.ptr_eq(&port)) {
+                    watch.ports.push(port);
+                }
+            }
+            if new_ones || watch.stopping {
+                continue;
+            }
+            watch = match next {
+                None => self.changed.wait(watch).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let pause = at.saturating_duration_since(Instant::now());
+                    self.changed.wait_timeout(watch, pause).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}

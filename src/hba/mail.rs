@@ -1,0 +1,162 @@
+//! What may be asked of a reactor.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use crate::mem::MemoryMap;
+use crate::scsi::Lun;
+use crate::srp;
+use crate::target::ShardMail;
+use crate::tgt::{HostNo, ItnId, Tag};
+use crate::vhost_user::{Hangup, RingConfig, StartError};
+
+/// Names one connection for the life of the process.
+pub type SessionId = u64;
+
+/// Where an answer goes. One answer fits, so that giving it never waits.
+pub type Reply<T> = SyncSender<T>;
+
+/// Gives an answer; the asker may have gone.
+pub fn answer<T>(reply: &Reply<T>, value: T) {
+    if reply.try_send(value).is_err() {
+        log::debug!("an answer came too late for its asker");
+    }
+}
+
+/// A letter to a reactor.
+pub enum Mail {
+    /// For its target shard.
+    Shard(ShardMail),
+    /// A connection will have rings here.
+    OpenSession(Box<OpenSession>),
+    /// The connection's rings here are all closed: forget it and its memory.
+    CloseSession {
+        /// Whose.
+        session: SessionId,
+        /// Answered when nothing of it is left.
+        reply: Reply<()>,
+    },
+    /// Take over a ring.
+    OpenQueue(Box<OpenQueue>),
+    /// Take no more chains from a ring, finish what was taken, give it back.
+    CloseQueue {
+        /// Whose.
+        session: SessionId,
+        /// Which ring.
+        ring: u16,
+        /// Gets the next available index.
+        reply: Reply<Option<u16>>,
+    },
+    /// Another interrupt for a ring.
+    SetCall {
+        /// Whose.
+        session: SessionId,
+        /// Which ring.
+        ring: u16,
+        /// The eventfd.
+        call: Option<File>,
+    },
+    /// Another error eventfd for a ring.
+    SetErr {
+        /// Whose.
+        session: SessionId,
+        /// Which ring.
+        ring: u16,
+        /// The eventfd.
+        err: Option<File>,
+    },
+    /// A new memory map.
+    SetMemory {
+        /// Whose.
+        session: SessionId,
+        /// The map.
+        map: Arc<MemoryMap>,
+        /// If given: answered when nothing touches memory that the map lacks.
+        reply: Option<Reply<()>>,
+    },
+    /// An initiator port logs in (home reactor only).
+    Login(Box<Login>),
+    /// A nexus ends (home reactor only).
+    Logout {
+        /// The host it is on.
+        host_no: HostNo,
+        /// Which.
+        itn_id: ItnId,
+        /// Answered when it is gone.
+        reply: Reply<()>,
+    },
+    /// A nexus is reset, as a device reset demands (home reactor only).
+    ResetNexus {
+        /// The host it is on.
+        host_no: HostNo,
+        /// Which.
+        itn_id: ItnId,
+        /// Answered when all its tasks are over.
+        reply: Reply<()>,
+    },
+    /// Which of your tasks has the guest's id? (from the reactor of a control queue)
+    FindTask {
+        /// Whose.
+        session: SessionId,
+        /// The id as the guest gave it.
+        id: u64,
+        /// The logical unit it was sent to.
+        lun: Lun,
+        /// Who asks.
+        asker: u8,
+        /// The asker's name for its search.
+        search: u64,
+    },
+    /// The answer to [`Mail::FindTask`].
+    FoundTasks {
+        /// The asker's name for its search.
+        search: u64,
+        /// What was found.
+        tags: Vec<Tag>,
+    },
+    /// End, when nothing is left to do.
+    Stop,
+}
+
+/// A connection's place on a reactor.
+pub struct OpenSession {
+    /// Its name.
+    pub session: SessionId,
+    /// The initiator port's name, for the log.
+    pub initiator: Arc<str>,
+    /// The host it is on.
+    pub host_no: HostNo,
+    /// Its nexus.
+    pub itn_id: ItnId,
+    /// The request limit that its login granted.
+    pub max_cmds: u32,
+    /// Its memory.
+    pub map: Arc<MemoryMap>,
+    /// Ends the connection.
+    pub hangup: Option<Hangup>,
+}
+
+/// A ring to take over.
+pub struct OpenQueue {
+    /// Whose.
+    pub session: SessionId,
+    /// The ring.
+    pub config: RingConfig,
+    /// Answered when it runs.
+    pub reply: Reply<Result<(), StartError>>,
+}
+
+/// A login on its way to the target.
+pub struct Login {
+    /// The information unit.
+    pub request: srp::LoginReq,
+    /// The host it goes to.
+    pub host_no: HostNo,
+    /// The name that the nexus will have.
+    pub itn_id: ItnId,
+    /// How many commands the initiator may have outstanding.
+    pub max_cmds: u32,
+    /// Gets LOGIN_RSP or LOGIN_REJ.
+    pub reply: Reply<srp::LoginAnswer>,
+}

@@ -1,0 +1,61 @@
+//! A connection as one reactor sees it: its memory and its rings here.
+
+use std::sync::Arc;
+
+use super::mail::{OpenSession, Reply, SessionId, answer};
+use crate::mem::SnapshotSet;
+use crate::srp::Credit;
+use crate::sys::rate_limit::RateLimit;
+use crate::tgt::{HostNo, ItnId};
+use crate::vhost_user::Hangup;
+
+/// One connection on one reactor.
+pub struct Session {
+    /// Its name.
+    pub id: SessionId,
+    /// The initiator port's name, for the log.
+    pub initiator: Arc<str>,
+    /// The host it is on.
+    pub host_no: HostNo,
+    /// Its nexus.
+    pub itn_id: ItnId,
+    /// Its memory, and what is still used of earlier maps.
+    pub snapshots: SnapshotSet,
+    /// Numbers of its queues on this reactor.
+    pub queues: Vec<u16>,
+    /// Who waits until nothing touches memory that is gone.
+    pub memory_waiters: Vec<Reply<()>>,
+    /// Ends the connection.
+    pub hangup: Option<Hangup>,
+    /// The request limit that the login granted, for the rings here.
+    pub credit: Credit,
+    /// Budget for log lines that the guest causes.
+    pub limit: RateLimit,
+}
+
+impl Session {
+    /// A connection without rings yet.
+    pub fn new(open: OpenSession) -> Session {
+        Session {
+            id: open.session,
+            initiator: open.initiator,
+            host_no: open.host_no,
+            itn_id: open.itn_id,
+            snapshots: SnapshotSet::new(open.map),
+            queues: Vec::new(),
+            memory_waiters: Vec::new(),
+            hangup: open.hangup,
+            credit: Credit::new(open.max_cmds),
+            limit: RateLimit::per_peer(),
+        }
+    }
+
+    /// Answers those who wait for memory, if it is free.
+    pub fn check_memory_waiters(&mut self) {
+        if !self.memory_waiters.is_empty() && self.snapshots.old_in_use() == 0 {
+            for reply in self.memory_waiters.drain(..) {
+                answer(&reply, ());
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Starting and stopping the reactors; posting letters to them.
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::initiator_port::{InitiatorPort, Losses, PortSetup};
+use super::mail::{Mail, Reply};
+use super::reactor::{Parts, Reactor};
+use crate::backing::IoPort;
+use crate::srp::PortId;
+use crate::sys::mailbox::{Address, Mailbox, Waker, mailbox};
+use crate::sys::pool::Pool;
+use crate::sys::ring::Ring;
+use crate::sys::wait::{EpollWait, UringWait, Wait};
+use crate::target::{Post, Shard, ShardMail, Spawn, Target};
+use crate::tgt::{EventRings, HostNo, KEvent, Tap, UEvent};
+use crate::vhost_user::MakeDevice;
+use crate::virtio_scsi::MAX_RING_SIZE;
+
+/// Entries of a reactor's io_uring: what may be submitted in one go. More is submitted in several.
+const RING_ENTRIES: u32 = 1024;
+
+/// Threads of a reactor for I/O that may wait and that its ring cannot do: one slow disk must not hold up the others.
+const IO_THREADS: usize = 8;
+
+/// Threads for jobs: commands of several steps.
+const JOB_THREADS: usize = 4;
+
+/// How reactors wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitKind {
+    /// With an io_uring, which also does the I/O.
+    IoUring,
+    /// With epoll; I/O is done by threads.
+    Epoll,
+}
+
+/// What an [`Hba`] is made of.
+pub struct HbaSetup {
+    /// Number of reactors.
+    pub reactors: u8,
+    /// How they wait.
+    pub wait: WaitKind,
+    /// The target they are shards of; made for as many.
+    pub target: Arc<Target>,
+    /// The target port's name.
+    pub target_port: String,
+    /// The host that connections are on.
+    pub host_no: HostNo,
+    /// Request queues that one connection may use.
+    pub request_queues: u16,
+    /// How long a nexus waits for its initiator to come back.
+    pub nexus_loss_timeout: Duration,
+    /// Whether every event is logged.
+    pub trace_events: bool,
+}
+
+/// Why reactors could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum HbaError {
+    /// No eventfd, thread or io_uring was to be had.
+    #[error("cannot start reactor {index}: {source}")]
+    Reactor {
+        /// Its number.
+        index: u8,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Everybody's addresses.
+pub struct Letters {
+    addresses: Vec<Address<Mail>>,
+}
+
+impl Letters {
+    /// How many reactors there are.
+    pub fn reactors(&self) -> u8 {
+        self.addresses.len() as u8
+    }
+
+    /// All reactors but one.
+    pub fn others(&self, but: u8) -> Vec<u8> {
+        (0..self.reactors()).filter(|r| *r != but).collect()
+    }
+
+    /// Posts a letter.
+    pub fn send(&self, reactor: u8, mail: Mail) {
+        if let Some(address) = self.addresses.get(usize::from(reactor))
+            && address.post(mail).is_err()
+        {
+            log::debug!("reactor {reactor} has ended; a letter to it is dropped");
+        }
+    }
+
+    /// Posts a letter that is to be answered; the answer is waited for later.
+    pub fn begin<T>(&self, reactor: u8, mail: impl FnOnce(Reply<T>) -> Mail) -> Pending<T> {
+        let (reply, answer): (SyncSender<T>, Receiver<T>) = sync_channel(1);
+        self.send(reactor, mail(reply));
+        Pending { answer }
+    }
+
+    /// Posts a letter and waits for its answer; `None` if the reactor has ended.
+    pub fn ask<T>(&self, reactor: u8, mail: impl FnOnce(Reply<T>) -> Mail) -> Option<T> {
+        self.begin(reactor, mail).wait("a reactor")
+    }
+}
+
+impl Post for Letters {
+    fn post(&self, shard: u8, mail: ShardMail) {
+        self.send(shard, Mail::Shard(mail));
+    }
+}
+
+/// An answer to come.
+pub struct Pending<T> {
+    answer: Receiver<T>,
+}
+
+impl<T> Pending<T> {
+    /// Waits for it, with a word in the log now and then if it takes long; `None` if the reactor has ended.
+    pub fn wait(self, what: &str) -> Option<T> {
+        loop {
+            match self.answer.recv_timeout(Duration::from_secs(10)) {
+                Ok(value) => return Some(value),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => log::warn!("still waiting for {what}"),
+            }
+        }
+    }
+}
+
+struct Jobs(Pool);
+
+impl Spawn for Jobs {
+    fn spawn(&self, work: Box<dyn FnOnce() + Send>) {
+        self.0.spawn(work);
+    }
+}
+
+/// The running reactors.
+pub struct Hba {
+    letters: Arc<Letters>,
+    losses: Arc<Losses>,
+    jobs: Arc<Jobs>,
+    threads: Vec<JoinHandle<()>>,
+    watcher: Option<JoinHandle<()>>,
+    ports: OnceLock<Vec<Arc<InitiatorPort>>>,
+    target_port: PortId,
+    host_no: HostNo,
+    request_queues: u16,
+}
+
+impl Hba {
+    /// Starts the reactors and waits until each can do its work.
+    pub fn start(setup: HbaSetup) -> Result<Hba, HbaError> {
+        let fail = |index| move |source| HbaError::Reactor { index, source };
+        let mut addresses = Vec::new();
+        let mut boxes: Vec<Mailbox<Mail>> = Vec::new();
+        for index in 0..setup.reactors {
+            let (address, mailbox) = mailbox(Arc::new(Waker::new().map_err(fail(index))?));
+            addresses.push(address);
+            boxes.push(mailbox);
+        }
+        let letters = Arc::new(Letters { addresses });
+        let jobs = Arc::new(Jobs(Pool::new(JOB_THREADS, "vstgt-job")));
+        let losses = Losses::new(setup.nexus_loss_timeout);
+        let mut hba = Hba {
+            letters: Arc::clone(&letters),
+            losses: Arc::clone(&losses),
+            jobs: Arc::clone(&jobs),
+            threads: Vec::new(),
+            watcher: None,
+            ports: OnceLock::new(),
+            target_port: PortId::of_target(&setup.target_port),
+            host_no: setup.host_no,
+            request_queues: setup.request_queues,
+        };
+        for (index, mailbox) in (0..).zip(boxes) {
+            let start = Start {
+                index,
+                mailbox,
+                letters: Arc::clone(&letters),
+                jobs: Arc::clone(&jobs),
+                target: Arc::clone(&setup.target),
+                wait: setup.wait,
+                trace_events: setup.trace_events,
+            };
+            let (ready, started) = sync_channel(1);
+            let thread = std::thread::Builder::new()
+                .name(format!("vstgt-reactor{index}"))
+                .spawn(move || start.run(&ready))
+                .map_err(fail(index))?;
+            hba.threads.push(thread);
+            match started.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => return Err(fail(index)(e)),
+                Err(_) => return Err(fail(index)(io::Error::other("the thread ended"))),
+            }
+        }
+        let watch = Arc::clone(&losses);
+        let watcher = std::thread::Builder::new().name("vstgt-losses".into()).spawn(move || watch.run());
+        hba.watcher = Some(watcher.map_err(fail(0))?);
+        Ok(hba)
+    }
+
+    /// Makes the initiator ports, one for each name, dealt out over the reactors.
+    pub fn add_ports(&self, names: &[String]) -> Vec<Arc<InitiatorPort>> {
+        let ports: Vec<_> = (0u16..)
+            .zip(names)
+            .map(|(number, name)| {
+                let setup = PortSetup {
+                    name: name.clone(),
+                    number,
+                    host_no: self.host_no,
+                    target_port: self.target_port,
+                    max_cmds: u32::from(self.request_queues) * u32::from(MAX_RING_SIZE),
+                    home: (number % u16::from(self.letters.reactors())) as u8,
+                };
+                InitiatorPort::new(setup, Arc::clone(&self.letters), Arc::clone(&self.losses))
+            })
+            .collect();
+        self.ports.get_or_init(|| ports).clone()
+    }
+
+    /// What makes the devices behind the connections of `port`.
+    pub fn connect(&self, port: Arc<InitiatorPort>) -> MakeDevice {
+        let (letters, request_queues) = (Arc::clone(&self.letters), self.request_queues);
+        Box::new(move || Box::new(Connection::new(Arc::clone(&port), Arc::clone(&letters), request_queues)))
+    }
+
+    /// Ends all nexuses, then the reactors. To be called when no session is left.
+    pub fn stop(mut self) {
+        self.losses.stop();
+        for port in self.ports.get().into_iter().flatten() {
+            port.shut_down();
+        }
+        for reactor in 0..self.letters.reactors() {
+            self.letters.send(reactor, Mail::Stop);
+        }
+        for thread in self.threads.drain(..).chain(self.watcher.take()) {
+            if thread.join().is_err() {
+                log::error!("a thread ended in a panic");
+            }
+        }
+        self.jobs.0.shutdown();
+    }
+}
+
+/// What a reactor thread begins with.
+struct Start {
+    index: u8,
+    mailbox: Mailbox<Mail>,
+    letters: Arc<Letters>,
+    jobs: Arc<Jobs>,
+    target: Arc<Target>,
+    wait: WaitKind,
+    trace_events: bool,
+}
+
+impl Start {
+    fn run(self, ready: &SyncSender<io::Result<()>>) {
+        let tell = |result| {
+            if ready.send(result).is_err() {
+                log::error!("nobody waits for a reactor to start");
+            }
+        };
+        match self.reactor() {
+            Ok(reactor) => {
+                tell(Ok(()));
+                reactor.run();
+            }
+            Err(e) => tell(Err(e)),
+        }
+    }
+
+    fn reactor(self) -> io::Result<Reactor> {
+        let (ring, wait): (Option<Ring>, Box<dyn Wait>) = match self.wait {
+            WaitKind::IoUring => {
+                let ring = Ring::new(RING_ENTRIES)?;
+                (Some(ring.clone()), Box::new(UringWait::new(ring)?))
+            }
+            WaitKind::Epoll => (None, Box::new(EpollWait::new()?)),
+        };
+        let io = IoPort::new(ring, Arc::clone(self.mailbox.waker()), IO_THREADS);
+        let post: Arc<dyn Post> = Arc::clone(&self.letters) as Arc<dyn Post>;
+        let shard = Shard::new(self.index, self.target, post, self.jobs as Arc<dyn Spawn>);
+        let mut rings = EventRings::new();
+        if self.trace_events {
+            rings.set_tap(Some(Box::new(LogTap { reactor: self.index })));
+        }
+        let (index, mailbox, post) = (self.index, self.mailbox, self.letters);
+        Reactor::new(Parts { index, wait, mailbox, post, io, shard, rings })
+    }
+}
+
+/// Writes every event to the log.
+struct LogTap {
+    reactor: u8,
+}
+
+impl Tap for LogTap {
+    fn tx(&mut self, event: &KEvent) {
+        log::debug!("reactor {}: tx {event:?}", self.reactor);
+    }
+
+    fn rx(&mut self, event: &UEvent) {
+        log::debug!("reactor {}: rx {event:?}", self.reactor);
+    }
+}

@@ -1,0 +1,339 @@
+//! The gate of one I_T_L nexus: everything that can stop a command before it starts, in one atomic word.
+//!
+//! # Contract
+//!
+//! * [`Gate::admit`] is one load and one mask when nothing is in the way.
+//! * A unit attention is taken by compare-and-swap: however many commands arrive at once, on however many threads,
+//!   exactly one of them reports it.
+//! * Whoever changes the word on the cold path does so with [`Gate::establish`], [`Gate::raise`] and [`Gate::lower`], each
+//!   one atomic step; no caller can write a word it read earlier.
+//!
+//! # The word
+//!
+//! | bits | meaning |
+//! |---|---|
+//! | 0–31 | pending unit attentions, [`Attention`]'s discriminants; lowest first |
+//! | 32 | deny reads: a persistent reservation keeps this nexus from reading |
+//! | 33 | deny writes: likewise from writing |
+//! | 34 | deny SPC-2: another nexus holds RESERVE(6) |
+//! | 40 | not ready: stopped by START STOP UNIT |
+//! | 41–47 | further not-ready causes |
+//! | 48–55 | held causes |
+//! | 63 | gone |
+//!
+//! Deny bits hold the *outcome* of a reservation for this nexus: whoever changes a reservation computes them for every nexus.
+//! Admission orders are acquire, changes are release, so a command that passes sees what was done before its
+//! gate was opened.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Attention;
+
+/// A set of gate bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GateBits(u64);
+
+impl GateBits {
+    /// Nothing.
+    pub const NONE: GateBits = GateBits(0);
+    /// All unit attentions.
+    pub const ATTENTION: GateBits = GateBits(0xffff_ffff);
+    /// A reservation keeps this nexus from reading.
+    pub const DENY_READ: GateBits = GateBits(1 << 32);
+    /// A reservation keeps this nexus from writing.
+    pub const DENY_WRITE: GateBits = GateBits(1 << 33);
+    /// RESERVE(6) of another nexus keeps this one from everything that SPC-2 does not exempt.
+    pub const DENY_SPC2: GateBits = GateBits(1 << 34);
+    /// All denials.
+    pub const DENY: GateBits = GateBits(0b111 << 32);
+    /// Stopped by START STOP UNIT.
+    pub const STOPPED: GateBits = GateBits(1 << 40);
+    /// All not-ready causes.
+    pub const NOT_READY: GateBits = GateBits(0xff << 40);
+    /// All held causes.
+    pub const HELD: GateBits = GateBits(0xff << 48);
+    /// The nexus has lost the unit.
+    pub const GONE: GateBits = GateBits(1 << 63);
+
+    /// Both sets.
+    pub const fn and(self, other: GateBits) -> GateBits {
+        GateBits(self.0 | other.0)
+    }
+
+    /// True if the sets have a bit in common.
+    pub const fn intersects(self, other: GateBits) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What the gate says to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Go on.
+    Pass,
+    /// The unit is no longer there for this nexus.
+    Gone,
+    /// Wait until the hold is over, then ask again.
+    Held,
+    /// End with this unit attention: it was taken, and this command alone reports it.
+    Attention(Attention),
+    /// End with RESERVATION CONFLICT.
+    Conflict,
+    /// End with NOT READY: the unit was stopped.
+    Stopped,
+}
+
+/// One I_T_L nexus's gate word.
+#[derive(Debug, Default)]
+pub struct Gate(AtomicU64);
+
+const RESET_ATTENTIONS: u64 = Attention::PowerOn.bit() | Attention::LogicalUnitReset.bit() | Attention::NexusLoss.bit();
+
+impl Gate {
+    /// An open gate.
+    pub const fn new() -> Gate {
+        Gate(AtomicU64::new(0))
+    }
+
+    /// Asks whether a command may go on for which the bits of `mask` matter.
+    ///
+    /// Where several things stand in its way the order is SAM-5 5.3.3's: gone and held come before any
+    /// status; then unit attentions that report a reset; then RESERVATION CONFLICT; then other unit attentions; then the rest.
+    #[inline]
+    pub fn admit(&self, mask: GateBits) -> Admission {
+        let word = self.0.load(Ordering::Acquire);
+        if word & mask.0 == 0 { Admission::Pass } else { self.judge(word, mask) }
+    }
+
+    #[cold]
+    fn judge(&self, mut word: u64, mask: GateBits) -> Admission {
+        loop {
+            let hit = GateBits(word & mask.0);
+            if hit == GateBits::NONE {
+                return Admission::Pass;
+            }
+            if hit.intersects(GateBits::GONE) {
+                return Admission::Gone;
+            }
+            if hit.intersects(GateBits::HELD) {
+                return Admission::Held;
+            }
+            let attention = Attention::first(hit.0);
+            if hit.intersects(GateBits::DENY) && !attention.is_some_and(Attention::is_reset) {
+                return Admission::Conflict;
+            }
+            let Some(attention) = attention else { return Admission::Stopped };
+            // On failure somebody else changed the word, perhaps took this very condition: judge again.
+            match self.0.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Admission::Attention(attention),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Establishes a unit attention condition. One that is pending already stays pending once.
+    ///
+    /// A reset condition voids everything that was pending before it; if a reset condition of higher precedence is pending,
+    /// that one stays and says it all (SAM-5 5.14).
+    pub fn establish(&self, attention: Attention) {
+        let update = |word: u64| {
+            if !attention.is_reset() {
+                return word | attention.bit();
+            }
+            let others = word & !GateBits::ATTENTION.0;
+            // Lowest bit: highest precedence of the reset conditions pending and this one.
+            let resets = (word & RESET_ATTENTIONS) | attention.bit();
+            others | (resets & resets.wrapping_neg())
+        };
+        let mut word = self.0.load(Ordering::Relaxed);
+        while let Err(now) = self.0.compare_exchange_weak(word, update(word), Ordering::AcqRel, Ordering::Relaxed) {
+            word = now;
+        }
+    }
+
+    /// Takes the pending unit attention of highest precedence, as REQUEST SENSE does.
+    pub fn take_attention(&self) -> Option<Attention> {
+        let mut word = self.0.load(Ordering::Acquire);
+        loop {
+            let attention = Attention::first(word & GateBits::ATTENTION.0)?;
+            match self.0.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(attention),
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Clears one unit attention condition without reporting it.
+    pub fn clear_attention(&self, attention: Attention) {
+        // A load first: the usual case is that there is nothing to clear, and then nothing is written.
+        if self.0.load(Ordering::Relaxed) & attention.bit() != 0 {
+            self.0.fetch_and(!attention.bit(), Ordering::AcqRel);
+        }
+    }
+
+    /// Sets bits that are no unit attentions.
+    pub fn raise(&self, bits: GateBits) {
+        debug_assert!(!bits.intersects(GateBits::ATTENTION), "unit attentions are established");
+        self.0.fetch_or(bits.0, Ordering::AcqRel);
+    }
+
+    /// Clears bits that are no unit attentions.
+    pub fn lower(&self, bits: GateBits) {
+        debug_assert!(!bits.intersects(GateBits::ATTENTION), "unit attentions are taken");
+        self.0.fetch_and(!bits.0, Ordering::AcqRel);
+    }
+
+    /// The word as it is now.
+    pub fn bits(&self) -> GateBits {
+        GateBits(self.0.load(Ordering::Acquire))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    const ALL: GateBits = GateBits(u64::MAX);
+
+    fn gate(attentions: &[Attention]) -> Gate {
+        let g = Gate::new();
+        for a in attentions {
+            g.establish(*a);
+        }
+        g
+    }
+
+    #[test]
+    fn open_gate_passes() {
+        assert_eq!(Gate::new().admit(ALL), Admission::Pass);
+        assert_eq!(Gate::new().take_attention(), None);
+    }
+
+    #[test]
+    fn attentions_come_in_precedence_and_once() {
+        let g = gate(&[
+            Attention::ReportedLunsChanged,
+            Attention::ReservationsPreempted,
+            Attention::CapacityChanged,
+            Attention::CapacityChanged,
+        ]);
+        assert_eq!(g.admit(ALL), Admission::Attention(Attention::ReservationsPreempted));
+        assert_eq!(g.admit(ALL), Admission::Attention(Attention::CapacityChanged));
+        assert_eq!(g.take_attention(), Some(Attention::ReportedLunsChanged));
+        assert_eq!(g.admit(ALL), Admission::Pass);
+    }
+
+    #[test]
+    fn a_mask_without_attentions_neither_reports_nor_clears() {
+        let g = gate(&[Attention::PowerOn]);
+        assert_eq!(g.admit(GateBits::GONE.and(GateBits::HELD)), Admission::Pass);
+        assert_eq!(g.take_attention(), Some(Attention::PowerOn));
+    }
+
+    #[test]
+    fn a_reset_voids_what_was_pending() {
+        let g = gate(&[Attention::CapacityChanged, Attention::NexusLoss]);
+        g.raise(GateBits::DENY_WRITE);
+        g.establish(Attention::LogicalUnitReset);
+        assert_eq!(g.bits(), GateBits(Attention::LogicalUnitReset.bit()).and(GateBits::DENY_WRITE));
+        // What comes after the reset is a new condition.
+        g.establish(Attention::ModeParametersChanged);
+        assert_eq!(g.take_attention(), Some(Attention::LogicalUnitReset));
+        assert_eq!(g.take_attention(), Some(Attention::ModeParametersChanged));
+        assert_eq!(g.take_attention(), None);
+    }
+
+    #[test]
+    fn a_lower_reset_hides_behind_a_higher_one() {
+        let g = gate(&[Attention::PowerOn, Attention::CapacityChanged, Attention::NexusLoss]);
+        assert_eq!(g.take_attention(), Some(Attention::PowerOn));
+        assert_eq!(g.take_attention(), None);
+    }
+
+    /// SAM-5 5.3.3: reset attentions, then RESERVATION CONFLICT, then other attentions.
+    #[test]
+    fn status_precedence() {
+        let g = gate(&[Attention::PowerOn, Attention::RegistrationsPreempted]);
+        g.raise(GateBits::DENY_WRITE.and(GateBits::STOPPED));
+        let write = GateBits::ATTENTION.and(GateBits::DENY_WRITE).and(GateBits::NOT_READY);
+        let read = GateBits::ATTENTION.and(GateBits::DENY_READ).and(GateBits::NOT_READY);
+        assert_eq!(g.admit(write), Admission::Attention(Attention::PowerOn));
+        assert_eq!(g.admit(write), Admission::Conflict);
+        assert_eq!(g.admit(write), Admission::Conflict, "a conflict does not use the attention up");
+        assert_eq!(g.admit(read), Admission::Attention(Attention::RegistrationsPreempted));
+        assert_eq!(g.admit(read), Admission::Stopped);
+        g.lower(GateBits::STOPPED);
+        assert_eq!(g.admit(read), Admission::Pass);
+    }
+
+    #[test]
+    fn gone_and_held_come_first() {
+        let g = gate(&[Attention::PowerOn]);
+        g.raise(GateBits(1 << 50));
+        assert_eq!(g.admit(ALL), Admission::Held);
+        g.raise(GateBits::GONE);
+        assert_eq!(g.admit(ALL), Admission::Gone);
+        g.lower(GateBits::GONE.and(GateBits::HELD));
+        assert_eq!(g.admit(ALL), Admission::Attention(Attention::PowerOn), "still there");
+    }
+
+    #[test]
+    fn one_condition_is_cleared_unreported() {
+        let g = gate(&[Attention::ReportedLunsChanged, Attention::CapacityChanged]);
+        g.clear_attention(Attention::ReportedLunsChanged);
+        g.clear_attention(Attention::PowerOn);
+        assert_eq!(g.take_attention(), Some(Attention::CapacityChanged));
+        assert_eq!(g.take_attention(), None);
+    }
+
+    /// Many threads ask while one establishes: every condition is reported exactly as often as it was established anew.
+    #[test]
+    fn each_is_reported_exactly_once_under_concurrency() {
+        const ROUNDS: usize = 20_000;
+        let gate = Arc::new(Gate::new());
+        let reported = Arc::new(AtomicUsize::new(0));
+        let ended = Arc::new(AtomicUsize::new(0));
+        let askers: Vec<_> = (0..3)
+            .map(|i| {
+                let (gate, reported, ended) = (gate.clone(), reported.clone(), ended.clone());
+                std::thread::spawn(move || {
+                    loop {
+                        let last_look = ended.load(Ordering::Acquire) != 0;
+                        let got = match i {
+                            0 => gate.take_attention(),
+                            _ => match gate.admit(GateBits::ATTENTION) {
+                                Admission::Attention(a) => Some(a),
+                                _ => None,
+                            },
+                        };
+                        match got {
+                            Some(a) => {
+                                assert_eq!(a, Attention::CapacityChanged);
+                                reported.fetch_add(1, Ordering::AcqRel);
+                            }
+                            None if last_look => return,
+                            None => std::thread::yield_now(),
+                        }
+                    }
+                })
+            })
+            .collect();
+        for round in 0..ROUNDS {
+            gate.establish(Attention::CapacityChanged);
+            // Unrelated bits change at the same time and must survive.
+            gate.raise(GateBits::DENY_READ);
+            gate.lower(GateBits::DENY_READ);
+            while reported.load(Ordering::Acquire) <= round {
+                std::thread::yield_now();
+            }
+        }
+        ended.store(1, Ordering::Release);
+        for a in askers {
+            a.join().unwrap();
+        }
+        assert_eq!(reported.load(Ordering::Acquire), ROUNDS);
+        assert_eq!(gate.bits(), GateBits::NONE);
+    }
+}

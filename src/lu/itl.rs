@@ -1,0 +1,61 @@
+//! One I_T_L nexus.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Attention, Gate, Lu};
+
+/// A logical unit as one nexus sees it. Lives as long as the nexus has the unit in its LUN map.
+#[derive(Debug)]
+pub struct Itl {
+    lu: Arc<Lu>,
+    gate: Gate,
+    /// PREVENT of PREVENT ALLOW MEDIUM REMOVAL (SPC-4 6.15): this nexus wants the medium to stay.
+    prevent: AtomicBool,
+}
+
+impl Itl {
+    /// Gives a nexus a unit, with the unit attention it starts with: [`Attention::PowerOn`] for a nexus that is new.
+    pub fn new(lu: Arc<Lu>, attention: Option<Attention>) -> Arc<Itl> {
+        let itl = Arc::new(Itl { lu, gate: Gate::new(), prevent: AtomicBool::new(false) });
+        if let Some(attention) = attention {
+            itl.gate.establish(attention);
+        }
+        itl.lu.attach(&itl);
+        itl
+    }
+
+    /// The unit.
+    pub fn lu(&self) -> &Arc<Lu> {
+        &self.lu
+    }
+
+    /// What may stop a command of this nexus.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The nexus was lost, or its initiator reset it (SAM-5 6.3.4): what it alone held is given up and it will be told. Its
+    /// tasks are the target's to end.
+    pub fn lose_nexus(&self) {
+        self.allow_removal();
+        // What rebooted must find its disk running; see `Lu::stop`.
+        self.lu.start();
+        self.gate.establish(Attention::NexusLoss);
+    }
+
+    /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT one.
+    pub fn prevent_removal(&self) {
+        self.prevent.store(true, Ordering::Release);
+    }
+
+    /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT zero.
+    pub fn allow_removal(&self) {
+        self.prevent.store(false, Ordering::Release);
+    }
+
+    /// Whether this nexus prevents removal.
+    pub fn prevents_removal(&self) -> bool {
+        self.prevent.load(Ordering::Acquire)
+    }
+}

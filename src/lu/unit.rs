@@ -1,0 +1,333 @@
+//! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::{Attention, GateBits, Geometry, Identity, IdentityError, Itl};
+use crate::backing::Image;
+use crate::scsi::SenseFormat;
+use crate::scsi::spc::ModeState;
+
+/// What a logical unit is made from.
+#[derive(Clone, Debug)]
+pub struct LuSetup {
+    /// Where its blocks are.
+    pub image: Arc<dyn Image>,
+    /// Logical block length in bytes: 512 or 4096.
+    pub block_size: u32,
+    /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT: 0–7.
+    pub physical_exponent: u8,
+    /// VENDOR IDENTIFICATION, up to 8 characters.
+    pub vendor: String,
+    /// PRODUCT IDENTIFICATION, up to 16.
+    pub product: String,
+    /// PRODUCT REVISION LEVEL, up to 4.
+    pub revision: String,
+    /// PRODUCT SERIAL NUMBER.
+    pub serial: String,
+    /// NAA designator.
+    pub naa: u64,
+    /// Refuse everything that writes. An image that was opened read-only makes its unit read-only too.
+    pub read_only: bool,
+    /// The default of WCE: written data may be lost in a power failure until it is synchronized.
+    pub write_cache: bool,
+    /// MEDIUM ROTATION RATE (SBC-3 6.6.2): 0 not reported, 1 non-rotating, else in revolutions a minute.
+    pub rotation_rate: u16,
+}
+
+impl LuSetup {
+    /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache,
+    /// non-rotating.
+    pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
+        LuSetup {
+            image,
+            block_size: 512,
+            physical_exponent: 0,
+            vendor: super::DEFAULT_VENDOR.to_owned(),
+            product: super::DEFAULT_PRODUCT.to_owned(),
+            revision: super::DEFAULT_REVISION.to_owned(),
+            serial,
+            naa,
+            read_only: false,
+            write_cache: true,
+            rotation_rate: 1,
+        }
+    }
+}
+
+/// Why a logical unit cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// Only two block sizes are known to all guests.
+    #[error("block size {0} is neither 512 nor 4096")]
+    BlockSize(u32),
+    /// The image holds no block.
+    #[error("the image is empty")]
+    Empty,
+    /// The image ends inside a block.
+    #[error("the image's size, {size} bytes, is not a multiple of the block size, {block_size}")]
+    PartialBlock {
+        /// Bytes.
+        size: u64,
+        /// Bytes.
+        block_size: u32,
+    },
+    /// Beyond what physical disks have.
+    #[error("physical block exponent {0} is more than 7")]
+    PhysicalExponent(u8),
+    /// An identifying text is not fit.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+/// Limits on commands, as the Block Limits VPD page (SBC-3 6.6.3) reports and the device server enforces them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// MAXIMUM TRANSFER LENGTH in blocks.
+    pub transfer_blocks: u32,
+    /// MAXIMUM UNMAP LBA COUNT; FFFF_FFFFh: no limit, 0: no UNMAP.
+    pub unmap_blocks: u32,
+    /// MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT; 0: no UNMAP.
+    pub unmap_descriptors: u32,
+    /// OPTIMAL UNMAP GRANULARITY in blocks; 0: not reported.
+    pub unmap_granularity: u32,
+}
+
+/// The most bytes that one command moves. Linux guests ask for at most 32 MiB less a block and take what the page says;
+/// a command of this size keeps an engine busy for some milliseconds, not more.
+const MAX_TRANSFER: u32 = 16 << 20;
+
+/// The most ranges in one UNMAP: bounds the steps of its job.
+const MAX_UNMAP_DESCRIPTORS: u32 = 256;
+
+/// A logical unit.
+#[derive(Debug)]
+pub struct Lu {
+    image: Arc<dyn Image>,
+    identity: Identity,
+    block_size: u32,
+    physical_exponent: u8,
+    rotation_rate: u16,
+    read_only: bool,
+    thin: bool,
+    unmap_granularity: u32,
+    /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
+    blocks: AtomicU64,
+    /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
+    mode: AtomicU8,
+    default_mode: ModeState,
+    cold: Mutex<Cold>,
+}
+
+/// What changes seldom and concerns several nexuses at once.
+#[derive(Debug, Default)]
+struct Cold {
+    nexuses: Vec<Weak<Itl>>,
+}
+
+/// Mode parameters as one byte, so that they are read with one load.
+fn pack(mode: ModeState) -> u8 {
+    u8::from(mode.wce) | u8::from(mode.d_sense) << 1 | u8::from(mode.swp) << 2
+}
+
+fn unpack(bits: u8) -> ModeState {
+    ModeState { wce: bits & 1 != 0, d_sense: bits & 2 != 0, swp: bits & 4 != 0 }
+}
+
+impl Lu {
+    /// Makes a unit.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] names the first thing that does not fit.
+    pub fn new(setup: LuSetup) -> Result<Arc<Lu>, SetupError> {
+        let identity = Identity::new(&setup.vendor, &setup.product, &setup.revision, &setup.serial, setup.naa)?;
+        if setup.block_size != 512 && setup.block_size != 4096 {
+            return Err(SetupError::BlockSize(setup.block_size));
+        }
+        if setup.physical_exponent > 7 {
+            return Err(SetupError::PhysicalExponent(setup.physical_exponent));
+        }
+        let size = setup.image.size();
+        if size == 0 {
+            return Err(SetupError::Empty);
+        }
+        if !size.is_multiple_of(u64::from(setup.block_size)) {
+            return Err(SetupError::PartialBlock { size, block_size: setup.block_size });
+        }
+        let capabilities = setup.image.capabilities();
+        let default_mode = ModeState { wce: setup.write_cache, ..ModeState::default() };
+        Ok(Arc::new(Lu {
+            identity,
+            block_size: setup.block_size,
+            physical_exponent: setup.physical_exponent,
+            rotation_rate: setup.rotation_rate,
+            read_only: setup.read_only || capabilities.read_only,
+            thin: capabilities.unmap,
+            unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
+            blocks: AtomicU64::new(size / u64::from(setup.block_size)),
+            mode: AtomicU8::new(pack(default_mode)),
+            default_mode,
+            cold: Mutex::default(),
+            image: setup.image,
+        }))
+    }
+
+    /// Where its blocks are.
+    pub fn image(&self) -> &Arc<dyn Image> {
+        &self.image
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// How big it is now.
+    pub fn geometry(&self) -> Geometry {
+        Geometry {
+            block_size: self.block_size,
+            blocks: self.blocks.load(Ordering::Acquire),
+            physical_exponent: self.physical_exponent,
+        }
+    }
+
+    /// MEDIUM ROTATION RATE.
+    pub fn rotation_rate(&self) -> u16 {
+        self.rotation_rate
+    }
+
+    /// Set up, or opened, so that nothing is ever written.
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Thin provisioned: its blocks can be deallocated, and then read as zeros.
+    pub fn thin(&self) -> bool {
+        self.thin
+    }
+
+    /// What one command may ask for.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            transfer_blocks: MAX_TRANSFER / self.block_size,
+            unmap_blocks: if self.thin { u32::MAX } else { 0 },
+            unmap_descriptors: if self.thin { MAX_UNMAP_DESCRIPTORS } else { 0 },
+            unmap_granularity: if self.thin { self.unmap_granularity } else { 0 },
+        }
+    }
+
+    /// The current mode parameters.
+    pub fn mode(&self) -> ModeState {
+        unpack(self.mode.load(Ordering::Acquire))
+    }
+
+    /// The mode parameters a reset goes back to.
+    pub fn default_mode(&self) -> ModeState {
+        self.default_mode
+    }
+
+    /// In which format this unit's sense data goes out (D_SENSE).
+    pub fn sense_format(&self) -> SenseFormat {
+        SenseFormat::from_bit(self.mode().d_sense)
+    }
+
+    /// Whether it may be written now: neither set up read-only nor software write protected.
+    pub fn writable(&self) -> bool {
+        !self.read_only && !self.mode().swp
+    }
+
+    /// Changes the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS
+    /// CHANGED), if anything changed. `change` gets the current parameters and makes new ones; it runs under the unit's
+    /// lock, so that no other change comes between. Returns what was before and what is now.
+    ///
+    /// # Errors
+    ///
+    /// What `change` returns; nothing has changed then.
+    pub fn change_mode<E>(
+        &self,
+        by: &Itl,
+        change: impl FnOnce(ModeState) -> Result<ModeState, E>,
+    ) -> Result<(ModeState, ModeState), E> {
+        let cold = self.cold();
+        let before = self.mode();
+        let after = change(before)?;
+        if after != before {
+            self.mode.store(pack(after), Ordering::Release);
+            tell(&cold, Attention::ModeParametersChanged, Some(by));
+        }
+        Ok((before, after))
+    }
+
+    /// Stops the unit for START STOP UNIT; true if it did.
+    ///
+    /// A stopped unit is stopped for all nexuses (SBC-3 4.2x), so a guest that powers its disk down as it shuts down would take
+    /// it from every other guest that shares it. Hence it stops only if the nexus that asks is the only one; and it starts
+    /// again with START, when another nexus appears, and with every reset, so that a guest which reboots finds its boot disk.
+    pub fn stop(&self, by: &Itl) -> bool {
+        let cold = self.cold();
+        let shared = live(&cold).any(|other| !std::ptr::eq(Arc::as_ptr(&other), by));
+        if !shared {
+            by.gate().raise(GateBits::STOPPED);
+        }
+        !shared
+    }
+
+    /// Starts the unit for every nexus.
+    pub fn start(&self) {
+        start(&self.cold());
+    }
+
+    /// LOGICAL UNIT RESET, and what a hard reset does to a unit (SAM-5 6.3.3), apart from ending its tasks: mode parameters
+    /// and removal prevention go back to their defaults, the unit starts, and every nexus gets a unit attention.
+    pub fn reset(&self) {
+        let cold = self.cold();
+        self.mode.store(pack(self.default_mode), Ordering::Release);
+        start(&cold);
+        for itl in live(&cold) {
+            itl.allow_removal();
+            itl.gate().establish(Attention::LogicalUnitReset);
+        }
+    }
+
+    /// Establishes a unit attention for every nexus but, perhaps, one.
+    pub fn establish(&self, attention: Attention, except: Option<&Itl>) {
+        tell(&self.cold(), attention, except);
+    }
+
+    /// How many nexuses see the unit.
+    pub fn nexuses(&self) -> usize {
+        live(&self.cold()).count()
+    }
+
+    /// Takes a nexus in. A new initiator is not to find the unit as another one left it: it starts.
+    pub(super) fn attach(&self, itl: &Arc<Itl>) {
+        let mut cold = self.cold();
+        start(&cold);
+        cold.nexuses.retain(|n| n.strong_count() > 0);
+        cold.nexuses.push(Arc::downgrade(itl));
+    }
+
+    fn cold(&self) -> MutexGuard<'_, Cold> {
+        // Every change under this lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        self.cold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
+    cold.nexuses.iter().filter_map(Weak::upgrade)
+}
+
+fn start(cold: &Cold) {
+    for itl in live(cold) {
+        itl.gate().lower(GateBits::STOPPED);
+    }
+}
+
+fn tell(cold: &Cold, attention: Attention, except: Option<&Itl>) {
+    for itl in live(cold) {
+        if !except.is_some_and(|not| std::ptr::eq(Arc::as_ptr(&itl), not)) {
+            itl.gate().establish(attention);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+use super::*;
+use crate::scsi::{ByteCheck, PageControl, Transfer};
+use proptest::collection;
+use proptest::prelude::*;
+
+/// A CDB with only its operation code and service action, in 32 bytes as transports bring it.
+fn bare(row: &Row) -> [u8; 32] {
+    let mut cdb = [0; 32];
+    cdb[0] = row.opcode;
+    match (row.service_action, row.opcode) {
+        (Some(service_action), crate::scsi::VARIABLE_LENGTH) => {
+            cdb[7] = (row.usage.cdb_length() - 8) as u8;
+            cdb[8..10].copy_from_slice(&service_action.to_be_bytes());
+        }
+        (Some(service_action), _) => cdb[1] = service_action as u8,
+        (None, _) => (),
+    }
+    // The one command that refuses an allocation length of 0.
+    if (row.opcode, row.service_action) == (0xa3, Some(0x0d)) {
+        cdb[9] = 4;
+    }
+    cdb
+}
+
+fn command(cdb: &[u8]) -> Command {
+    decode(cdb).unwrap().1
+}
+
+fn pointer(cdb: &[u8]) -> (u16, Option<u8>) {
+    let sense = decode(cdb).unwrap_err();
+    assert_eq!((sense.key, sense.code), (SenseKey::IllegalRequest, AdditionalSense::INVALID_FIELD_IN_CDB));
+    let field = sense.field.unwrap();
+    assert!(field.in_cdb);
+    (field.byte, field.bit)
+}
+
+#[test]
+fn rows_are_in_order_and_consistent() {
+    for pair in rows().windows(2) {
+        assert!((pair[0].opcode, pair[0].service_action) < (pair[1].opcode, pair[1].service_action));
+        if pair[0].opcode == pair[1].opcode {
+            assert!(pair[0].service_action.is_some() && pair[1].service_action.is_some(), "{}", pair[0].name);
+        }
+    }
+    for row in rows() {
+        let usage = row.usage.bytes();
+        assert_eq!(usage[0], row.opcode, "{}", row.name);
+        assert_eq!(Cdb::new(&bare(row)).unwrap().bytes().len(), usage.len(), "{}", row.name);
+        if let Some(service_action) = row.service_action {
+            assert_eq!(Cdb::new(usage).unwrap().service_action(), service_action, "{}", row.name);
+        }
+        let control = Cdb::new(usage).unwrap().control_byte();
+        assert_eq!(usage[control], 0, "{}: no bit of CONTROL means anything here", row.name);
+    }
+}
+
+#[test]
+fn every_row_is_found_by_its_codes_and_no_other() {
+    let mut found = 0;
+    for opcode in 0..=255 {
+        for service_action in 0..=0x1f {
+            let Some(row) = lookup(opcode, service_action) else { continue };
+            assert_eq!(row.opcode, opcode);
+            assert!(row.service_action.is_none_or(|of_row| of_row == service_action));
+            found += usize::from(row.service_action.is_some() || service_action == 0);
+        }
+    }
+    assert_eq!(found, rows().len());
+}
+
+#[test]
+fn every_row_decodes() {
+    for row in rows() {
+        let cdb = bare(row);
+        let (by_cdb, _) = decode(&cdb).unwrap();
+        assert!(std::ptr::eq(by_cdb, row), "{}", row.name);
+        assert!(decode(&cdb[..row.usage.cdb_length()]).is_ok(), "{}", row.name);
+    }
+}
+
+/// Walks every bit of every CDB: one that the usage data has may only be refused for the value of its field (or of another
+/// that goes with it), one that it has not is refused with a pointer to it.
+#[test]
+fn every_bit_of_every_row() {
+    for row in rows() {
+        for (byte, usage) in row.usage.bytes().iter().enumerate().skip(1) {
+            for bit in 0..8 {
+                let mut cdb = bare(row);
+                if cdb[byte] >> bit & 1 == 1 && row.service_action.is_some() && byte == 1 {
+                    continue;
+                }
+                cdb[byte] |= 1 << bit;
+                let service_action = row.service_action.is_some() && byte == 1 && bit < 5;
+                match decode(&cdb) {
+                    _ if service_action => {
+                        assert!(lookup(row.opcode, u16::from(cdb[1])).is_some() || pointer(&cdb) == (1, Some(4)))
+                    }
+                    _ if usage >> bit & 1 == 0 => assert_eq!(pointer(&cdb), (byte as u16, Some(bit)), "{}", row.name),
+                    Ok((found, _)) => assert!(std::ptr::eq(found, row)),
+                    Err(sense) => {
+                        let field = sense.field.unwrap();
+                        let usage = row.usage.bytes()[usize::from(field.byte)];
+                        assert_eq!(usage >> field.bit.unwrap() & 1, 1, "{} byte {byte} bit {bit}", row.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_stray_bit_is_pointed_at() {
+    let mut cdb = [0; 10];
+    (cdb[0], cdb[1], cdb[6], cdb[9]) = (0x28, 0x27, 0x1f, 0xff);
+    assert_eq!(pointer(&cdb), (1, Some(5)));
+    cdb[1] = 0x18;
+    assert_eq!(pointer(&cdb), (6, Some(4)));
+    cdb[6] = 0;
+    assert_eq!(pointer(&cdb), (9, Some(7)));
+    cdb[9] = 0x04;
+    assert_eq!(pointer(&cdb), (9, Some(2)), "NACA");
+}
+
+#[test]
+fn every_short_cdb_is_refused() {
+    for row in rows() {
+        let cdb = bare(row);
+        for end in 1..row.usage.cdb_length() {
+            let sense = decode(&cdb[..end]).unwrap_err();
+            assert_eq!(sense.code, AdditionalSense::INVALID_FIELD_IN_CDB, "{} {end}", row.name);
+        }
+    }
+    assert_eq!(decode(&[]).unwrap_err(), UNKNOWN_OPCODE);
+}
+
+#[test]
+fn what_follows_the_cdb_is_not_looked_at() {
+    for row in rows() {
+        let mut cdb = bare(row);
+        cdb[row.usage.cdb_length()..].fill(0xff);
+        assert!(decode(&cdb).is_ok(), "{}", row.name);
+    }
+}
+
+#[test]
+fn unknown_codes() {
+    for opcode in (0..=255).filter(|opcode| rows_of(*opcode).is_empty()) {
+        let mut cdb = [0; 32];
+        cdb[0] = opcode;
+        assert_eq!(decode(&cdb).unwrap_err(), UNKNOWN_OPCODE, "{opcode:02x}");
+        assert_eq!(decode(&cdb[..1]).unwrap_err(), UNKNOWN_OPCODE, "{opcode:02x}");
+    }
+    let mut cdb = [0; 16];
+    (cdb[0], cdb[1]) = (0x9e, 0x1f);
+    assert_eq!(pointer(&cdb), (1, Some(4)));
+}
+
+proptest! {
+    /// Any bytes decode or are refused; nothing panics.
+    #[test]
+    fn any_bytes(row in 0..rows().len(), rest in collection::vec(prop_oneof![3 => Just(0), 1 => any::<u8>()], 0..32)) {
+        let cdb = [&[rows()[row].opcode], rest.as_slice()].concat();
+        match decode(&cdb) {
+            Ok((row, _)) => prop_assert!(cdb.len() >= row.usage.cdb_length()),
+            Err(sense) => prop_assert_eq!(sense.code, AdditionalSense::INVALID_FIELD_IN_CDB),
+        }
+    }
+}
+
+#[test]
+fn reads_and_writes() {
+    let at = |lba, blocks| Transfer { lba, blocks, dpo: false, fua: false, lba_field: 2 };
+    let six = Transfer { lba_field: 1, ..at(0x1f_ffff, 256) };
+    assert_eq!(command(&[0x08, 0x1f, 0xff, 0xff, 0x00, 0]), Command::Read(six));
+    assert_eq!(
+        command(&[0x0a, 0x01, 0x02, 0x03, 0x04, 0]),
+        Command::Write(Transfer { lba: 0x01_0203, blocks: 4, ..six })
+    );
+    assert_eq!(command(&[0x28, 0, 1, 2, 3, 4, 0, 5, 6, 0]), Command::Read(at(0x0102_0304, 0x0506)));
+    let flags = Transfer { dpo: true, fua: true, ..at(0xffff_ffff, 0) };
+    assert_eq!(command(&[0x2a, 0x18, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]), Command::Write(flags));
+    let twelve = at(1, 0x0102_0304);
+    assert_eq!(command(&[0xa8, 0, 0, 0, 0, 1, 1, 2, 3, 4, 0, 0]), Command::Read(twelve));
+    let sixteen = Transfer { fua: true, ..at(0x0102_0304_0506_0708, 0x090a_0b0c) };
+    assert_eq!(command(&[0x8a, 0x08, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0]), Command::Write(sixteen));
+}
+
+#[test]
+fn an_lba_out_of_range_points_at_its_field() {
+    let field = |cdb: &[u8]| match command(cdb) {
+        Command::Read(transfer) => transfer.lba_out_of_range().field.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(field(&[0x08, 0, 0, 0, 1, 0]), FieldPointer::cdb(1, 4));
+    assert_eq!(field(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), FieldPointer::cdb(2, 7));
+}
+
+#[test]
+fn verification() {
+    let transfer = Transfer { lba: 1, blocks: 2, dpo: true, fua: false, lba_field: 2 };
+    let ten = |opcode, flags| [opcode, flags, 0, 0, 0, 1, 0, 0, 2, 0];
+    assert_eq!(command(&ten(0x2f, 0x10)), Command::Verify { transfer, check: ByteCheck::None });
+    assert_eq!(command(&ten(0x2f, 0x12)), Command::Verify { transfer, check: ByteCheck::Full });
+    assert_eq!(command(&ten(0x2f, 0x16)), Command::Verify { transfer, check: ByteCheck::OneBlock });
+    assert_eq!(pointer(&ten(0x2f, 0x14)), (1, Some(2)));
+    assert_eq!(command(&ten(0x2e, 0x12)), Command::WriteAndVerify { transfer, check: ByteCheck::Full });
+    assert_eq!(pointer(&ten(0x2e, 0x16)), (1, Some(2)));
+}
+
+#[test]
+fn caches_and_provisioning() {
+    let transfer = Transfer { lba: 1, blocks: 2, dpo: false, fua: false, lba_field: 2 };
+    let ten = |opcode, flags| [opcode, flags, 0, 0, 0, 1, 0, 0, 2, 0];
+    let sixteen = |opcode, flags| [opcode, flags, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0];
+    assert_eq!(command(&ten(0x35, 2)), Command::SynchronizeCache { transfer, immed: true });
+    assert_eq!(command(&sixteen(0x91, 0)), Command::SynchronizeCache { transfer, immed: false });
+    assert_eq!(command(&sixteen(0x90, 2)), Command::PreFetch { transfer, immed: true });
+    let same = |unmap, anchor, ndob| Command::WriteSame { transfer, unmap, anchor, ndob };
+    assert_eq!(command(&ten(0x41, 0x08)), same(true, false, false));
+    assert_eq!(command(&sixteen(0x93, 0x19)), same(true, true, true));
+    assert_eq!(command(&sixteen(0x93, 0x01)), same(false, false, true));
+    assert_eq!(pointer(&ten(0x41, 0x10)), (1, Some(4)), "ANCHOR without UNMAP");
+    assert_eq!(pointer(&ten(0x41, 0x09)), (1, Some(0)), "NDOB is WRITE SAME(16)'s");
+    assert_eq!(
+        command(&[0x42, 1, 0, 0, 0, 0, 0, 0, 24, 0]),
+        Command::Unmap { anchor: true, parameter_list_length: 24 }
+    );
+}
+
+#[test]
+fn inquiries() {
+    let inquiry = |page| Command::Inquiry { page, allocation_length: 0x0124 };
+    assert_eq!(command(&[0x12, 0, 0, 0x01, 0x24, 0]), inquiry(None));
+    assert_eq!(command(&[0x12, 1, 0, 0x01, 0x24, 0]), inquiry(Some(0)));
+    assert_eq!(command(&[0x12, 1, 0x83, 0x01, 0x24, 0]), inquiry(Some(0x83)));
+    assert_eq!(pointer(&[0x12, 0, 0x83, 0x01, 0x24, 0]), (2, Some(7)));
+    assert_eq!(command(&[0x03, 1, 0, 0, 252, 0]), Command::RequestSense { descriptor: true, allocation_length: 252 });
+    let luns = Command::ReportLuns { select_report: 2, allocation_length: 0x0102_0304 };
+    assert_eq!(command(&[0xa0, 0, 2, 0, 0, 0, 1, 2, 3, 4, 0, 0]), luns);
+    assert_eq!(command(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Command::ReadCapacity10);
+    let capacity = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
+    assert_eq!(command(&capacity), Command::ReadCapacity16 { allocation_length: 32 });
+}
+
+#[test]
+fn reports() {
+    let rsoc = Command::ReportSupportedOperationCodes {
+        rctd: true,
+        options: 2,
+        opcode: 0x9e,
+        service_action: 0x0010,
+        allocation_length: 0x0102_0304,
+    };
+    assert_eq!(command(&[0xa3, 0x0c, 0x82, 0x9e, 0x00, 0x10, 1, 2, 3, 4, 0, 0]), rsoc);
+    assert_eq!(pointer(&[0xa3, 0x0c, 0x04, 0, 0, 0, 0, 0, 0, 4, 0, 0]), (2, Some(2)));
+    let functions = Command::ReportSupportedTaskManagementFunctions { repd: true, allocation_length: 16 };
+    assert_eq!(command(&[0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 0, 16, 0, 0]), functions);
+    assert_eq!(pointer(&[0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 0, 3, 0, 0]), (6, Some(7)));
+}
+
+#[test]
+fn modes() {
+    let sense = |ten, llbaa, dbd, control, allocation_length| Command::ModeSense {
+        ten,
+        llbaa,
+        dbd,
+        control,
+        page: 0x0a,
+        subpage: 1,
+        allocation_length,
+    };
+    assert_eq!(command(&[0x1a, 0x08, 0x4a, 1, 255, 0]), sense(false, false, true, PageControl::Changeable, 255));
+    let ten = [0x5a, 0x10, 0xca, 1, 0, 0, 0, 1, 2, 0];
+    assert_eq!(command(&ten), sense(true, true, false, PageControl::Saved, 0x0102));
+    let select =
+        |ten, parameter_list_length| Command::ModeSelect { ten, page_format: true, save: true, parameter_list_length };
+    assert_eq!(command(&[0x15, 0x11, 0, 0, 24, 0]), select(false, 24));
+    assert_eq!(command(&[0x55, 0x11, 0, 0, 0, 0, 0, 1, 0, 0]), select(true, 256));
+}
+
+#[test]
+fn starting_and_allowing_conflict_with_nothing() {
+    let class = |cdb: &[u8]| {
+        let (row, command) = decode(cdb).unwrap();
+        row.reservation(&command)
+    };
+    assert_eq!(class(&[0x1b, 0, 0, 0, 0x01, 0]), Reservation::ALLOWED);
+    assert_eq!(class(&[0x1b, 0, 0, 0, 0x00, 0]), Reservation::WRITES);
+    assert_eq!(class(&[0x1b, 0, 0, 0, 0x11, 0]), Reservation::WRITES);
+    assert_eq!(pointer(&[0x1b, 0, 0, 0, 0x50, 0]), (4, Some(7)));
+    assert_eq!(class(&[0x1e, 0, 0, 0, 0, 0]), Reservation::ALLOWED);
+    assert_eq!(class(&[0x1e, 0, 0, 0, 1, 0]), Reservation::WRITES);
+    assert_eq!(pointer(&[0x1e, 0, 0, 0, 2, 0]), (4, Some(1)));
+    assert_eq!(class(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), Reservation::READS);
+    assert_eq!(class(&[0x35, 0, 0, 0, 0, 0, 0, 0, 1, 0]), Reservation::WRITES);
+}
+
+#[test]
+fn only_three_commands_pass_a_unit_attention() {
+    let exempt: Vec<_> = rows().iter().filter(|row| row.attention == Attention::Exempt).map(|row| row.name).collect();
+    assert_eq!(exempt, ["REQUEST SENSE", "INQUIRY", "REPORT LUNS"]);
+}

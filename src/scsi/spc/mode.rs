@@ -1,0 +1,226 @@
+//! Mode pages and MODE SENSE parameter data (SPC-4 7.5, 6.11; SBC-3 6.5).
+
+use crate::scsi::{AdditionalSense, FieldPointer, PageControl, ParameterData, Sense};
+
+/// The mode parameters that can differ between units or be changed by MODE SELECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModeState {
+    /// D_SENSE: sense data in descriptor format.
+    pub d_sense: bool,
+    /// SWP: the unit is write protected by software.
+    pub swp: bool,
+    /// WCE: the write-back cache is enabled. Without it every write must be durable before it ends.
+    pub wce: bool,
+}
+
+impl Default for ModeState {
+    fn default() -> ModeState {
+        ModeState { d_sense: false, swp: false, wce: true }
+    }
+}
+
+impl ModeState {
+    /// One extreme: every bit that MODE SELECT can change is 0.
+    const ALL_CLEAR: ModeState = ModeState { d_sense: false, swp: false, wce: false };
+    /// The other.
+    const ALL_SET: ModeState = ModeState { d_sense: true, swp: true, wce: true };
+}
+
+/// What MODE SENSE says of a unit besides its pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModeUnit {
+    /// The current parameters.
+    pub current: ModeState,
+    /// What the unit starts with.
+    pub default: ModeState,
+    /// What MODE SELECT with SP saved, if this unit saves parameters at all.
+    pub saved: Option<ModeState>,
+    /// WP: the unit cannot be written, for whatever reason (SWP included).
+    pub write_protected: bool,
+    /// DPOFUA: DPO and FUA are supported.
+    pub dpo_fua: bool,
+    /// Number of logical blocks.
+    pub blocks: u64,
+    /// Bytes in one.
+    pub block_length: u32,
+}
+
+/// The fields of MODE SENSE that choose what it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModeSenseFields {
+    /// MODE SENSE(10) rather than (6).
+    pub ten: bool,
+    /// LLBAA: a long LBA block descriptor may be returned.
+    pub llbaa: bool,
+    /// DBD: no block descriptor.
+    pub dbd: bool,
+    /// PC.
+    pub control: PageControl,
+    /// PAGE CODE.
+    pub page: u8,
+    /// SUBPAGE CODE.
+    pub subpage: u8,
+}
+
+/// PAGE CODE for all pages.
+const ALL_PAGES: u8 = 0x3f;
+/// SUBPAGE CODE for all subpages.
+const ALL_SUBPAGES: u8 = 0xff;
+
+/// One mode page. Its changeable bits are those in which its images for the two extreme states differ.
+pub(super) struct ModePage {
+    /// PAGE CODE.
+    pub(super) page: u8,
+    /// SUBPAGE CODE; 0 is the page_0 format.
+    pub(super) subpage: u8,
+    /// The mode parameters after the page length, for a state.
+    image: fn(ModeState) -> Vec<u8>,
+    /// Takes a state's bits out of mode parameters.
+    pub(super) take: fn(&[u8], &mut ModeState),
+}
+
+/// By ascending page and subpage code.
+const PAGES: [ModePage; 6] = [
+    // Read-Write Error Recovery (SBC-3 6.5.8): AWRE and ARRE, for the host reassigns blocks.
+    ModePage { page: 0x01, subpage: 0x00, image: |_| with_byte(10, 0, 0xc0), take: |_, _| () },
+    // Caching (SBC-3 6.5.6): WCE.
+    ModePage {
+        page: 0x08,
+        subpage: 0x00,
+        image: |state| with_byte(18, 0, u8::from(state.wce) << 2),
+        take: |bytes, state| state.wce = bit(bytes, 0, 2),
+    },
+    // Control (SPC-4 7.5.10).
+    ModePage { page: 0x0a, subpage: 0x00, image: control, take: take_control },
+    // Control Extension (SPC-4 7.5.11).
+    ModePage { page: 0x0a, subpage: 0x01, image: |_| vec![0; 28], take: |_, _| () },
+    // Power Condition (SPC-4 7.5.15): no timers.
+    ModePage { page: 0x1a, subpage: 0x00, image: |_| vec![0; 38], take: |_, _| () },
+    // Informational Exceptions Control (SBC-3 6.5.7): DEXCPT, none are reported.
+    ModePage { page: 0x1c, subpage: 0x00, image: |_| with_byte(10, 0, 0x08), take: |_, _| () },
+];
+
+/// TST 001b (a task set for each I_T nexus), D_SENSE, GLTSD (no log parameters are saved), QUEUE ALGORITHM MODIFIER 1h
+/// (unrestricted reordering), SWP; QERR 00b, UA_INTLCK_CTRL 00b, TAS 0.
+fn control(state: ModeState) -> Vec<u8> {
+    let mut bytes = vec![0; 10];
+    bytes[0] = 0b001 << 5 | u8::from(state.d_sense) << 2 | 0x02;
+    bytes[1] = 0x1 << 4;
+    bytes[2] = u8::from(state.swp) << 3;
+    bytes
+}
+
+fn take_control(bytes: &[u8], state: &mut ModeState) {
+    state.d_sense = bit(bytes, 0, 2);
+    state.swp = bit(bytes, 2, 3);
+}
+
+fn with_byte(length: usize, at: usize, value: u8) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    bytes[at] = value;
+    bytes
+}
+
+fn bit(bytes: &[u8], at: usize, bit: u8) -> bool {
+    bytes.get(at).is_some_and(|byte| byte >> bit & 1 == 1)
+}
+
+impl ModePage {
+    /// The page with these codes.
+    pub(super) fn find(page: u8, subpage: u8) -> Option<&'static ModePage> {
+        PAGES.iter().find(|each| (each.page, each.subpage) == (page, subpage))
+    }
+
+    /// Whether there is any subpage of a page.
+    pub(super) fn any(page: u8) -> bool {
+        PAGES.iter().any(|each| each.page == page)
+    }
+
+    /// The mode parameters after the page length.
+    pub(super) fn image(&self, state: ModeState) -> Vec<u8> {
+        (self.image)(state)
+    }
+
+    /// A one for every bit that MODE SELECT can change.
+    pub(super) fn changeable(&self) -> Vec<u8> {
+        let (clear, set) = (self.image(ModeState::ALL_CLEAR), self.image(ModeState::ALL_SET));
+        clear.iter().zip(set).map(|(clear, set)| clear ^ set).collect()
+    }
+
+    /// The whole page with its header; PS says whether the parameters can be saved.
+    fn write(&self, unit: &ModeUnit, control: PageControl, data: &mut ParameterData) {
+        let parameters = match control {
+            PageControl::Current => self.image(unit.current),
+            PageControl::Changeable => self.changeable(),
+            PageControl::Default => self.image(unit.default),
+            PageControl::Saved => self.image(unit.saved.unwrap_or(unit.default)),
+        };
+        let ps = u8::from(unit.saved.is_some()) << 7;
+        let write = |data: &mut ParameterData| {
+            data.raw(&parameters);
+        };
+        match self.subpage {
+            0 => data.u8(ps | self.page).counted_u8(write),
+            subpage => data.u8(ps | 0x40 | self.page).u8(subpage).counted_u16(write),
+        };
+    }
+}
+
+/// The pages that PAGE CODE and SUBPAGE CODE ask for (SPC-4 table 174).
+fn selected(page: u8, subpage: u8) -> Result<Vec<&'static ModePage>, Sense> {
+    let pages: Vec<_> = PAGES
+        .iter()
+        .filter(|each| page == ALL_PAGES || each.page == page)
+        .filter(|each| subpage == ALL_SUBPAGES || each.subpage == subpage)
+        .collect();
+    match (page, subpage) {
+        (ALL_PAGES, 0x01..=0xfe) => Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(3, 7))),
+        _ if !pages.is_empty() => Ok(pages),
+        _ if ModePage::any(page) => Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(3, 7))),
+        _ => Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 5))),
+    }
+}
+
+/// The parameter data of MODE SENSE(6) and MODE SENSE(10): mode parameter header, block descriptor, pages.
+///
+/// # Errors
+///
+/// SAVING PARAMETERS NOT SUPPORTED for saved values of a unit that saves none; INVALID FIELD IN CDB pointing at a page
+/// or subpage code that is not supported.
+pub fn mode_sense(fields: &ModeSenseFields, unit: &ModeUnit) -> Result<ParameterData, Sense> {
+    let pages = selected(fields.page, fields.subpage)?;
+    if fields.control == PageControl::Saved && unit.saved.is_none() {
+        return Err(Sense::illegal_request(AdditionalSense::SAVING_PARAMETERS_NOT_SUPPORTED));
+    }
+    let device_specific = u8::from(unit.write_protected) << 7 | u8::from(unit.dpo_fua) << 4;
+    let long = fields.ten && fields.llbaa && !fields.dbd;
+    let descriptor = |data: &mut ParameterData| match (fields.dbd, long) {
+        (true, _) => (),
+        (false, false) => {
+            data.u32(u32::try_from(unit.blocks).unwrap_or(u32::MAX)).u8(0).u24(unit.block_length);
+        }
+        (false, true) => {
+            data.u64(unit.blocks).zeros(4).u32(unit.block_length);
+        }
+    };
+    let write_pages = |data: &mut ParameterData| {
+        pages.iter().for_each(|page| page.write(unit, fields.control, data));
+    };
+    let mut data = ParameterData::new();
+    // MODE DATA LENGTH, MEDIUM TYPE 0, DEVICE-SPECIFIC PARAMETER, BLOCK DESCRIPTOR LENGTH.
+    match fields.ten {
+        false => data.counted_u8(|data| {
+            data.u8(0).u8(device_specific).counted_u8(descriptor);
+            write_pages(data);
+        }),
+        true => data.counted_u16(|data| {
+            data.u8(0).u8(device_specific).u8(u8::from(long)).u8(0).counted_u16(descriptor);
+            write_pages(data);
+        }),
+    };
+    Ok(data)
+}
+
+#[cfg(test)]
+#[path = "mode_tests.rs"]
+mod tests;

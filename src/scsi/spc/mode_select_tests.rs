@@ -1,0 +1,144 @@
+use super::*;
+use crate::scsi::SenseKey;
+use proptest::collection;
+use proptest::prelude::*;
+
+const UNIT: ModeUnit = ModeUnit {
+    current: ModeState { d_sense: false, swp: false, wce: true },
+    default: ModeState { d_sense: false, swp: false, wce: true },
+    saved: None,
+    write_protected: false,
+    dpo_fua: true,
+    blocks: 0x0001_0000,
+    block_length: 512,
+};
+
+const SIX: ModeSelectFields = ModeSelectFields { ten: false, page_format: true, save: false };
+const TEN: ModeSelectFields = ModeSelectFields { ten: true, ..SIX };
+
+fn select(list: &[u8]) -> Result<ModeState, Sense> {
+    mode_select(SIX, list, &UNIT)
+}
+
+fn with_page(page: &[u8]) -> Vec<u8> {
+    [&[0, 0, 0, 0], page].concat()
+}
+
+const CONTROL: [u8; 12] = [0x0a, 10, 0x22, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[test]
+fn an_empty_list_and_a_bare_header_change_nothing() {
+    assert_eq!(select(&[]), Ok(UNIT.current));
+    assert_eq!(select(&[0; 4]), Ok(UNIT.current));
+    assert_eq!(mode_select(ModeSelectFields { page_format: false, ..SIX }, &[0; 4], &UNIT), Ok(UNIT.current));
+}
+
+#[test]
+fn changeable_bits_change() {
+    let mut control = CONTROL;
+    control[2] |= 0x04;
+    control[4] |= 0x08;
+    let caching = [[0x08, 18, 0].as_slice(), &[0; 17]].concat();
+    let list = [with_page(&control), caching].concat();
+    assert_eq!(select(&list), Ok(ModeState { d_sense: true, swp: true, wce: false }));
+    let ten = [&[0, 0, 0, 0, 0, 0, 0, 0], control.as_slice()].concat();
+    assert_eq!(mode_select(TEN, &ten, &UNIT), Ok(ModeState { d_sense: true, swp: true, wce: true }));
+}
+
+#[test]
+fn what_mode_sense_returned_can_be_sent_back() {
+    use crate::scsi::PageControl;
+    use crate::scsi::spc::{ModeSenseFields, mode_sense};
+    let unit = ModeUnit { saved: Some(UNIT.default), write_protected: true, ..UNIT };
+    for (ten, llbaa) in [(false, false), (true, false), (true, true)] {
+        let fields =
+            ModeSenseFields { ten, llbaa, dbd: false, control: PageControl::Current, page: 0x3f, subpage: 0xff };
+        let sensed = mode_sense(&fields, &unit).unwrap();
+        assert_eq!(mode_select(ModeSelectFields { ten, ..SIX }, sensed.bytes(), &unit), Ok(UNIT.current));
+    }
+}
+
+#[test]
+fn other_bits_are_refused_with_a_pointer() {
+    for (byte, bit) in [(2_usize, 5), (3, 7), (5, 6), (11, 0)] {
+        let mut page = CONTROL;
+        page[byte] ^= 1 << bit;
+        assert_eq!(select(&with_page(&page)), Err(invalid(4 + byte, bit)), "byte {byte}");
+    }
+}
+
+#[test]
+fn nothing_changes_unless_all_is_right() {
+    let mut control = CONTROL;
+    control[2] |= 0x04;
+    let list = [with_page(&control), vec![0x2f, 0]].concat();
+    assert_eq!(select(&list), Err(invalid(16, 5)));
+}
+
+#[test]
+fn pages_must_be_known_and_have_their_length() {
+    assert_eq!(select(&with_page(&[0x04, 0x16])), Err(invalid(4, 5)));
+    assert_eq!(select(&with_page(&[0x4a, 0x03, 0, 0])), Err(invalid(5, 7)));
+    assert_eq!(select(&with_page(&[0x4a, 0x00, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])), Err(invalid(5, 7)));
+    assert_eq!(select(&with_page(&[0x0a, 11])), Err(invalid(5, 7)));
+    assert_eq!(select(&with_page(&[0x4a, 0x01, 0, 27])), Err(invalid(6, 7)));
+    let page = [[0x4a, 0x01, 0, 28].as_slice(), &[0; 28]].concat();
+    assert_eq!(select(&with_page(&page)), Ok(UNIT.current));
+}
+
+#[test]
+fn a_list_that_ends_early() {
+    let whole = with_page(&CONTROL);
+    for end in (1..4).chain(5..whole.len()) {
+        assert_eq!(select(&whole[..end]), Err(TRUNCATED), "{end}");
+    }
+    assert_eq!(mode_select(TEN, &[0; 7], &UNIT), Err(TRUNCATED));
+    assert_eq!(select(&[0, 0, 0, 8, 0, 0, 0]), Err(TRUNCATED));
+    assert_eq!(select(&with_page(&[0x4a, 0x01, 0])), Err(TRUNCATED));
+}
+
+#[test]
+fn block_descriptors_must_agree_with_the_unit() {
+    let six = |blocks: u32, length: u32| {
+        let [_, l0, l1, l2] = length.to_be_bytes();
+        select(&[[0, 0, 0, 8].as_slice(), &blocks.to_be_bytes(), &[0, l0, l1, l2]].concat())
+    };
+    assert_eq!(six(0x10000, 512), Ok(UNIT.current));
+    assert_eq!(six(0, 512), Ok(UNIT.current));
+    assert_eq!(six(0xffff_ffff, 512), Ok(UNIT.current));
+    assert_eq!(six(0x10001, 512), Err(invalid(4, 7)));
+    assert_eq!(six(0, 4096), Err(invalid(9, 7)));
+    let long = |blocks: u64, length: u32| {
+        let header = [0, 0, 0, 0, 1, 0, 0, 16];
+        let list = [header.as_slice(), &blocks.to_be_bytes(), &[0; 4], &length.to_be_bytes()].concat();
+        mode_select(TEN, &list, &UNIT)
+    };
+    assert_eq!(long(0x10000, 512), Ok(UNIT.current));
+    assert_eq!(long(1, 512), Err(invalid(8, 7)));
+    assert_eq!(long(0, 513), Err(invalid(20, 7)));
+    assert_eq!(select(&[&[0, 0, 0, 16], [0; 16].as_slice()].concat()), Err(invalid(3, 7)));
+    assert_eq!(mode_select(TEN, &[&[0, 0, 0, 0, 1, 0, 0, 8], [0; 8].as_slice()].concat(), &UNIT), Err(invalid(6, 7)));
+}
+
+#[test]
+fn the_cdb_must_allow_it() {
+    let save = ModeSelectFields { save: true, ..SIX };
+    assert_eq!(mode_select(save, &[], &UNIT), Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(1, 0))));
+    assert_eq!(mode_select(save, &[], &ModeUnit { saved: Some(UNIT.default), ..UNIT }), Ok(UNIT.current));
+    let raw = ModeSelectFields { page_format: false, ..SIX };
+    let refused = Sense::invalid_field_in_cdb(FieldPointer::cdb(1, 4));
+    assert_eq!(mode_select(raw, &with_page(&CONTROL), &UNIT), Err(refused));
+    assert_eq!(select(&[0, 1, 0, 0]), Err(invalid(1, 7)));
+    assert_eq!(mode_select(TEN, &[0, 0, 1, 0, 0, 0, 0, 0], &UNIT), Err(invalid(2, 7)));
+}
+
+proptest! {
+    /// Any bytes are taken or refused; nothing panics.
+    #[test]
+    fn any_bytes(list in collection::vec(prop_oneof![Just(0), Just(0x0a), Just(0x08), any::<u8>()], 0..80), ten: bool) {
+        let fields = ModeSelectFields { ten, ..SIX };
+        if let Err(sense) = mode_select(fields, &list, &UNIT) {
+            prop_assert_eq!(sense.key, SenseKey::IllegalRequest);
+        }
+    }
+}

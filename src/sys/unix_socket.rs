@@ -1,0 +1,197 @@
+//! Unix sockets where the standard library does not reach: binding with a mode, probing without blocking, looking at
+//! what comes without taking it.
+#![allow(unsafe_code, reason = "socket calls; each use argues its pointers and descriptors")]
+
+use std::io;
+use std::mem::{offset_of, size_of};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+/// Longest path that fits a socket address, in bytes (its terminating zero not counted).
+pub const MAX_PATH: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
+
+/// What [`probe`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Somebody listens.
+    Live,
+    /// A socket file that nobody listens on any more.
+    Stale,
+    /// No such file.
+    Absent,
+}
+
+fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.len() > MAX_PATH || bytes.contains(&0) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not usable as a socket path"));
+    }
+    // SAFETY: sockaddr_un is plain data; all zeroes is a value of it.
+    let mut addr: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    addr.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in addr.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    let len = offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1;
+    Ok((addr, len as libc::socklen_t))
+}
+
+fn stream_socket(flags: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: socket takes integers only.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Creates a stream socket file at `path` with at most the permissions of `mode` (the umask is applied), not listening
+/// yet: until [`listen`], connecting is refused. The file never exists with wider permissions, not for a moment.
+pub fn bind(path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let (addr, len) = address(path)?;
+    let socket = stream_socket(0)?;
+    // The kernel takes the socket inode's permissions for the file that bind creates.
+    // SAFETY: fchmod takes integers only.
+    if unsafe { libc::fchmod(socket.as_raw_fd(), mode as libc::mode_t) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `addr` is a valid address of `len` bytes for the duration of the call.
+    if unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(socket)
+}
+
+/// Starts listening on a bound socket.
+pub fn listen(socket: OwnedFd, backlog: u16) -> io::Result<UnixListener> {
+    // SAFETY: listen takes integers only.
+    if unsafe { libc::listen(socket.as_raw_fd(), libc::c_int::from(backlog)) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(UnixListener::from(socket))
+}
+
+/// Finds out whether somebody listens on the socket file at `path`, without ever blocking.
+pub fn probe(path: &Path) -> io::Result<Probe> {
+    let (addr, len) = address(path)?;
+    let socket = stream_socket(libc::SOCK_NONBLOCK)?;
+    // SAFETY: `addr` is a valid address of `len` bytes for the duration of the call.
+    if unsafe { libc::connect(socket.as_raw_fd(), (&raw const addr).cast(), len) } == 0 {
+        return Ok(Probe::Live);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // A full backlog, or a socket of another type: somebody is there.
+        Some(libc::EAGAIN | libc::EINPROGRESS | libc::EPROTOTYPE) => Ok(Probe::Live),
+        Some(libc::ECONNREFUSED) => Ok(Probe::Stale),
+        Some(libc::ENOENT) => Ok(Probe::Absent),
+        _ => Err(error),
+    }
+}
+
+fn int_option(socket: &impl AsFd, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `value` and `len` are valid for writing, and `len` says how large `value` is.
+    let rc = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut len) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
+/// Whether the descriptor is a Unix stream socket.
+pub fn is_unix_stream(fd: &impl AsFd) -> io::Result<bool> {
+    match int_option(fd, libc::SO_DOMAIN) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOTSOCK) => Ok(false),
+        Err(e) => Err(e),
+        Ok(domain) => Ok(domain == libc::AF_UNIX && int_option(fd, libc::SO_TYPE)? == libc::SOCK_STREAM),
+    }
+}
+
+/// Whether the socket is listening (`SO_ACCEPTCONN`).
+pub fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
+    Ok(int_option(socket, libc::SO_ACCEPTCONN)? != 0)
+}
+
+/// Copies the bytes that wait at the head of the stream, without taking them or descriptors that came with them. Blocks until
+/// there is at least one byte; 0 at the end of the stream. May return fewer than have been sent.
+pub fn peek(stream: &UnixStream, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: `buf` is valid for writing `buf.len()` bytes.
+        let n = unsafe { libc::recv(stream.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_PEEK) };
+        if n >= 0 {
+            return Ok(n as usize);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_bound_socket_has_its_mode_and_refuses_until_it_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        assert_eq!(probe(&path).unwrap(), Probe::Absent);
+        let socket = bind(&path, 0o600).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(probe(&path).unwrap(), Probe::Stale);
+        assert!(!is_listening(&socket).unwrap());
+        let listener = listen(socket, 1).unwrap();
+        assert!(is_listening(&listener).unwrap());
+        assert_eq!(probe(&path).unwrap(), Probe::Live);
+        drop(listener);
+        assert_eq!(probe(&path).unwrap(), Probe::Stale);
+    }
+
+    #[test]
+    fn a_full_backlog_is_live_and_does_not_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = listen(bind(&path, 0o600).unwrap(), 0).unwrap();
+        for _ in 0..5 {
+            assert_eq!(probe(&path).unwrap(), Probe::Live);
+        }
+        drop(listener);
+    }
+
+    #[test]
+    fn paths_are_bounded() {
+        assert_eq!(MAX_PATH, 107);
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().as_os_str().len() + 1;
+        let fits = dir.path().join("x".repeat(MAX_PATH - base));
+        bind(&fits, 0o600).unwrap();
+        assert!(bind(&dir.path().join("x".repeat(MAX_PATH - base + 1)), 0o600).is_err());
+    }
+
+    #[test]
+    fn peeking_takes_nothing() {
+        let (mut a, mut b) = UnixStream::pair().unwrap();
+        a.write_all(b"abc").unwrap();
+        let mut buf = [0u8; 8];
+        assert_eq!(peek(&b, &mut buf).unwrap(), 3);
+        assert_eq!(peek(&b, &mut buf).unwrap(), 3);
+        b.read_exact(&mut buf[..3]).unwrap();
+        drop(a);
+        assert_eq!(peek(&b, &mut buf).unwrap(), 0);
+    }
+
+    #[test]
+    fn only_unix_streams_are_unix_streams() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        assert!(is_unix_stream(&a).unwrap());
+        assert!(!is_unix_stream(&tempfile::tempfile().unwrap()).unwrap());
+        let (d, _e) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        assert!(!is_unix_stream(&d).unwrap());
+    }
+}

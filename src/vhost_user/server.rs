@@ -1,0 +1,359 @@
+//! All sockets of the process: one thread accepts on all of them, for ever; one thread serves each connection.
+//!
+//! # Contract
+//!
+//! * Connections of one socket may overlap: during a migration within one host the two ends do, and a front-end that comes back
+//!   may do so before its old connection has been noticed to be dead. At most
+//!   [`Options::max_connections`] per socket, then new ones are closed at once.
+//! * [`Server::stop`] closes the listeners (which removes their files), ends all connections and waits, for so long as
+//!   it was told, until every device has been [disconnected](Device::disconnected). A front-end that does not read, or has sent
+//!   half a message, cannot make it wait: its socket is shut down.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::{Device, Hangup, Inherited, Listener, connection};
+use crate::sys::rate_limit::RateLimit;
+
+/// A session thread's stack: it parses small messages.
+const SESSION_STACK: usize = 512 * 1024;
+
+/// How long to leave a listener alone on which accepting failed (for want of descriptors or memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The epoll datum of the event that ends the acceptor or makes it look around; listeners have their index.
+const WAKE: u64 = u64::MAX;
+
+/// Makes the device for a new connection.
+pub type MakeDevice = Box<dyn FnMut() -> Box<dyn Device> + Send>;
+
+/// Where one initiator port's front-ends come from.
+pub struct Endpoint {
+    /// A listener, or one connection.
+    pub source: Inherited,
+    /// Its name in the log and on its threads.
+    pub name: String,
+    /// What is behind each of its connections.
+    pub make_device: MakeDevice,
+}
+
+impl Endpoint {
+    /// An endpoint that listens.
+    pub fn listening(listener: Listener, name: impl Into<String>, make_device: MakeDevice) -> Endpoint {
+        Endpoint { source: Inherited::Listening(listener), name: name.into(), make_device }
+    }
+}
+
+/// What a server may be told.
+pub struct Options {
+    /// Most connections at once of one socket.
+    pub max_connections: usize,
+    /// Called once, by the thread that notices, when no connection is left and none can come: every endpoint was a
+    /// connection and is over.
+    pub on_exhausted: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { max_connections: 8, on_exhausted: None }
+    }
+}
+
+/// Sessions that did not end in time.
+#[derive(Debug, thiserror::Error)]
+#[error("connections did not end in time: {}", .0.join(", "))]
+pub struct StillRunning(pub Vec<String>);
+
+/// A server that runs.
+pub struct Server {
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    wake: EventFd,
+    state: Mutex<State>,
+    /// A session has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stopping: bool,
+    live: HashMap<u64, Live>,
+    /// Threads that are over or about to be, to be joined.
+    finished: Vec<JoinHandle<()>>,
+}
+
+struct Live {
+    endpoint: usize,
+    name: String,
+    hangup: Hangup,
+    /// `None` for a moment, while it is being started.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.wake.write(1) {
+            log::trace!("the acceptor is awake already: {error}");
+        }
+    }
+
+    fn join_finished(&self) {
+        let finished = std::mem::take(&mut self.state().finished);
+        for thread in finished {
+            if thread.join().is_err() {
+                log::error!("a session thread panicked");
+            }
+        }
+    }
+}
+
+/// Takes a session off the list when its thread ends, even by a panic.
+struct Ending {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        let thread = state.live.remove(&self.id).and_then(|live| live.thread);
+        state.finished.extend(thread);
+        drop(state);
+        self.shared.ended.notify_all();
+        self.shared.wake();
+    }
+}
+
+impl Server {
+    /// Starts serving. Fails only for want of system resources.
+    pub fn start(endpoints: Vec<Endpoint>, options: Options) -> io::Result<Server> {
+        let shared = Arc::new(Shared {
+            wake: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+            state: Mutex::new(State::default()),
+            ended: Condvar::new(),
+        });
+        let mut acceptor = Acceptor::new(Arc::clone(&shared), endpoints, options)?;
+        let thread = thread::Builder::new().name("vstgt-accept".into()).spawn(move || acceptor.run())?;
+        Ok(Server { shared, acceptor: Some(thread) })
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.shared.state().live.len()
+    }
+
+    /// Stops accepting, removes the socket files, ends all connections, and waits at most `bound` for them.
+    pub fn stop(mut self, bound: Duration) -> Result<(), StillRunning> {
+        self.stop_accepting();
+        let deadline = Instant::now() + bound;
+        let mut state = self.shared.state();
+        for live in state.live.values() {
+            live.hangup.shut_down();
+        }
+        while !state.live.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StillRunning(state.live.values().map(|live| live.name.clone()).collect()));
+            }
+            state = self.shared.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
+        self.shared.join_finished();
+        Ok(())
+    }
+
+    fn stop_accepting(&mut self) {
+        self.shared.state().stopping = true;
+        self.shared.wake();
+        if let Some(acceptor) = self.acceptor.take()
+            && acceptor.join().is_err()
+        {
+            log::error!("the acceptor thread panicked");
+        }
+    }
+}
+
+impl Drop for Server {
+    /// Stops accepting and ends the connections, without waiting for them.
+    fn drop(&mut self) {
+        self.stop_accepting();
+        for live in self.shared.state().live.values() {
+            live.hangup.shut_down();
+        }
+    }
+}
+
+/// What the acceptor thread owns.
+struct Acceptor {
+    shared: Arc<Shared>,
+    epoll: Epoll,
+    endpoints: Vec<Served>,
+    max_connections: usize,
+    on_exhausted: Option<Box<dyn FnOnce() + Send>>,
+    next_id: u64,
+}
+
+/// An endpoint in service.
+struct Served {
+    name: String,
+    make_device: MakeDevice,
+    listener: Option<Listener>,
+    /// The connection that it is, until it is served.
+    connected: Option<UnixStream>,
+    /// For what its front-ends make us say.
+    limit: Arc<RateLimit>,
+    /// For the lines that say that one came.
+    comings: RateLimit,
+}
+
+impl Acceptor {
+    fn new(shared: Arc<Shared>, endpoints: Vec<Endpoint>, options: Options) -> io::Result<Acceptor> {
+        let epoll = Epoll::new()?;
+        let watch = |fd: &dyn AsRawFd, datum| {
+            epoll.ctl(ControlOperation::Add, fd.as_raw_fd(), EpollEvent::new(EventSet::IN, datum))
+        };
+        watch(&shared.wake, WAKE)?;
+        let mut served = Vec::with_capacity(endpoints.len());
+        for (index, endpoint) in endpoints.into_iter().enumerate() {
+            let (listener, connected) = match endpoint.source {
+                Inherited::Listening(listener) => (Some(listener), None),
+                Inherited::Connected(stream) => (None, Some(stream)),
+            };
+            if let Some(listener) = &listener {
+                listener.set_nonblocking()?;
+                watch(&listener.as_fd(), index as u64)?;
+            }
+            let limit = Arc::new(RateLimit::per_peer());
+            let comings = RateLimit::per_peer();
+            let Endpoint { name, make_device, .. } = endpoint;
+            served.push(Served { name, make_device, listener, connected, limit, comings });
+        }
+        Ok(Acceptor {
+            shared,
+            epoll,
+            endpoints: served,
+            max_connections: options.max_connections,
+            on_exhausted: options.on_exhausted,
+            next_id: 0,
+        })
+    }
+
+    fn run(&mut self) {
+        for index in 0..self.endpoints.len() {
+            if let Some(stream) = self.endpoints[index].connected.take() {
+                self.open(index, stream);
+            }
+        }
+        let mut events = vec![EpollEvent::default(); self.endpoints.len() + 1];
+        loop {
+            self.shared.join_finished();
+            self.notice_exhaustion();
+            let ready = match self.epoll.wait(-1, &mut events) {
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                Err(error) => {
+                    log::error!("waiting for connections failed: {error}");
+                    thread::sleep(ACCEPT_PAUSE);
+                    0
+                }
+            };
+            if let Err(error) = self.shared.wake.read() {
+                log::trace!("not woken: {error}");
+            }
+            if self.shared.state().stopping {
+                return;
+            }
+            for event in events.iter().take(ready).filter(|event| event.data() != WAKE) {
+                self.accept(event.data() as usize);
+            }
+        }
+    }
+
+    /// Takes one connection of a listener that has some.
+    fn accept(&mut self, index: usize) {
+        let Some(served) = self.endpoints.get(index) else { return };
+        let Some(listener) = &served.listener else { return };
+        match listener.accept() {
+            Ok(stream) => self.open(index, stream),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                _ => {
+                    served.limit.warn(format_args!("{}: cannot accept: {error}", served.name));
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            },
+        }
+    }
+
+    /// Starts the thread that serves a connection.
+    fn open(&mut self, index: usize, stream: UnixStream) {
+        let Some(served) = self.endpoints.get_mut(index) else { return };
+        let count = self.shared.state().live.values().filter(|live| live.endpoint == index).count();
+        if count >= self.max_connections {
+            served.limit.warn(format_args!("{}: {count} connections already, another one closed", served.name));
+            return;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let name = served.name.clone();
+        let hangup = Hangup::new(stream);
+        let device = (served.make_device)();
+        let limit = Arc::clone(&served.limit);
+        served.comings.log(log::Level::Info, format_args!("{name}: front-end connected (connection {id})"));
+
+        let live = Live { endpoint: index, name: name.clone(), hangup: hangup.clone(), thread: None };
+        self.shared.state().live.insert(id, live);
+        let ending = Ending { shared: Arc::clone(&self.shared), id };
+        let builder = thread::Builder::new().name(thread_name(&name)).stack_size(SESSION_STACK);
+        let spawned = builder.spawn(move || {
+            let _ending = ending;
+            connection::serve(&name, &hangup, device, &limit);
+        });
+        match spawned {
+            Ok(thread) => {
+                let mut state = self.shared.state();
+                match state.live.get_mut(&id) {
+                    Some(live) => live.thread = Some(thread),
+                    None => state.finished.push(thread),
+                }
+            }
+            // The closure is gone by now, and `ending` with it: the session is off the list.
+            Err(error) => served.limit.warn(format_args!("{}: no thread for a connection: {error}", served.name)),
+        }
+    }
+
+    fn notice_exhaustion(&mut self) {
+        let none_can_come = self.endpoints.iter().all(|served| served.listener.is_none());
+        if none_can_come
+            && self.shared.state().live.is_empty()
+            && let Some(call) = self.on_exhausted.take()
+        {
+            call();
+        }
+    }
+}
+
+/// The kernel keeps 15 bytes of a thread's name: the end of a socket's name tells more than its beginning.
+fn thread_name(name: &str) -> String {
+    let skip = name.chars().count().saturating_sub(13);
+    let tail: String = name.chars().skip(skip).map(|c| if c == '\0' { '?' } else { c }).collect();
+    format!("s:{tail}")
+}
+
+#[cfg(test)]
+mod tests;

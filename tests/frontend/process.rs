@@ -1,0 +1,180 @@
+//! The `vstgt` process under test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code, reason = "test code")]
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{BOUND, eventually};
+
+/// A running `vstgt` with a directory of its own: sockets `a.sock`, `b.sock` …, image `disk.img`. Killed when dropped.
+pub struct Vstgt {
+    pub dir: tempfile::TempDir,
+    child: Child,
+    sockets: Vec<PathBuf>,
+}
+
+/// Size of the image in bytes.
+pub const IMAGE_SIZE: u64 = 64 << 20;
+
+impl Vstgt {
+    /// Serving one image on so many sockets.
+    pub fn start(sockets: usize) -> Vstgt {
+        Vstgt::start_with(sockets, |_| {})
+    }
+
+    pub fn start_with(sockets: usize, more: impl FnOnce(&mut Command)) -> Vstgt {
+        super::watchdog(Duration::from_secs(600));
+        let dir = tempfile::tempdir().unwrap();
+        File::create(dir.path().join("disk.img")).unwrap().set_len(IMAGE_SIZE).unwrap();
+        Vstgt::start_in(dir, sockets, more)
+    }
+
+    /// In a directory that has an image already, and perhaps stale sockets.
+    pub fn start_in(dir: tempfile::TempDir, sockets: usize, more: impl FnOnce(&mut Command)) -> Vstgt {
+        let sockets: Vec<PathBuf> = (0..sockets).map(|i| socket_path(dir.path(), i)).collect();
+        let mut command = command(dir.path());
+        for socket in &sockets {
+            command.arg("--socket-path").arg(socket);
+        }
+        more(&mut command);
+        let child = command.spawn().expect("vstgt starts");
+        let mut vstgt = Vstgt { dir, child, sockets };
+        vstgt.wait_for_sockets();
+        vstgt
+    }
+
+    fn wait_for_sockets(&mut self) {
+        for socket in self.sockets.clone() {
+            eventually("vstgt listens", || {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    panic!("vstgt ended: {status}\n{}", self.log());
+                }
+                UnixStream::connect(&socket).is_ok()
+            });
+        }
+    }
+
+    pub fn socket(&self, index: usize) -> &Path {
+        &self.sockets[index]
+    }
+
+    pub fn image(&self) -> PathBuf {
+        self.dir.path().join("disk.img")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to its standard error.
+    pub fn log(&self) -> String {
+        log_of(self.dir.path())
+    }
+
+    /// Fails the test if it has ended.
+    pub fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("vstgt ended: {status}\n{}", self.log());
+        }
+    }
+
+    fn proc_file(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.pid()))
+    }
+
+    pub fn open_descriptors(&self) -> usize {
+        fs::read_dir(self.proc_file("fd")).unwrap().count()
+    }
+
+    pub fn threads(&self) -> usize {
+        fs::read_dir(self.proc_file("task")).unwrap().count()
+    }
+
+    /// Mapped memory files of guests.
+    pub fn guest_mappings(&self) -> usize {
+        fs::read_to_string(self.proc_file("maps")).unwrap().lines().filter(|l| l.contains("memfd:guest")).count()
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(self.proc_file("status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// CPU time used so far, in clock ticks.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(self.proc_file("stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    pub fn signal(&self, signal: i32) {
+        let status = Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(mut self) -> (std::process::ExitStatus, tempfile::TempDir) {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(start.elapsed() < BOUND, "vstgt does not end\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let dir = std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap());
+        (status, dir)
+    }
+
+    /// SIGTERM; it must end in time with status 0 and remove its sockets.
+    pub fn stop(self) -> tempfile::TempDir {
+        self.signal(15);
+        let sockets = self.sockets.clone();
+        let (status, dir) = self.wait();
+        assert!(status.success(), "{status}\n{}", log_of(dir.path()));
+        assert!(sockets.iter().all(|socket| !socket.exists()), "sockets are removed");
+        dir
+    }
+
+    /// SIGKILL.
+    pub fn kill(self) -> tempfile::TempDir {
+        self.signal(9);
+        self.wait().1
+    }
+}
+
+impl Drop for Vstgt {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of vstgt ---\n{}", self.log());
+        }
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn log_of(dir: &Path) -> String {
+    fs::read_to_string(dir.join("log")).unwrap_or_default()
+}
+
+pub fn socket_path(dir: &Path, index: usize) -> PathBuf {
+    dir.join(format!("{}.sock", char::from(b'a' + index as u8)))
+}
+
+/// `vstgt` with its image and everything but sockets; `VSTGT_TEST_WAIT` chooses how its reactors wait.
+pub fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vstgt"));
+    command.arg("-v").arg("--blk-file").arg(dir.join("disk.img"));
+    if let Ok(wait) = std::env::var("VSTGT_TEST_WAIT") {
+        command.arg("--wait").arg(wait);
+    }
+    let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command
+}
