@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("srp", &["scsi", "mem"]),
     ("tgt", &["scsi", "mem"]),
     ("backing", &["mem", "sys"]),
-    ("lu", &["scsi", "backing"]),
+    ("lu", &["scsi", "backing", "mem"]),
     ("device_server", &["scsi", "lu", "backing", "mem"]),
     ("target", &["scsi", "tgt", "lu", "device_server", "backing", "mem", "sys"]),
     ("virtio_scsi", &["scsi", "srp", "mem"]),

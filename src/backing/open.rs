@@ -133,6 +133,10 @@ pub enum OpenError {
 
 /// Opens an image and finds out what it can do.
 pub fn open(options: &OpenOptions) -> Result<Arc<dyn Image>, OpenError> {
+    Ok(Arc::new(open_raw(options)?))
+}
+
+pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     let path = &options.path;
     if !(512..=65536).contains(&options.block_size) || !options.block_size.is_power_of_two() {
         return Err(OpenError::BlockSize { path: path.clone(), block_size: options.block_size });
@@ -175,7 +179,7 @@ pub fn open(options: &OpenOptions) -> Result<Arc<dyn Image>, OpenError> {
     let raw = RawFile::new(file, path.clone(), size, options.read_only, direct);
     let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous);
     log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
-    Ok(Arc::new(image))
+    Ok(image)
 }
 
 fn check_type(path: &Path, metadata: &Metadata) -> Result<(), OpenError> {
@@ -284,3 +288,6 @@ fn choose_access(options: &OpenOptions, file: &File, found: &Found) -> io::Resul
         _ => Ok(Access::Latched),
     }
 }
+
+#[cfg(test)]
+mod tests;

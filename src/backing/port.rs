@@ -70,8 +70,8 @@ const INLINE_MAX: u64 = 1 << 20;
 /// * else on an I/O thread of the port's own.
 ///
 /// A turn of the reactor: any number of [`submit`](Submit::submit)s, one [`flush`](IoPort::flush), then
-/// [`reap`](IoPort::reap). Before it sleeps, [`has_ended`](IoPort::has_ended) must be false. Operations that end later wake it: through the ring, which
-/// its wait set shares, or through the waker.
+/// [`reap`](IoPort::reap). Before it sleeps, [`has_ended`](IoPort::has_ended) must be false; operations that end later wake it, through the ring (the
+/// wait set shares it) or through the waker.
 #[derive(Debug)]
 pub struct IoPort {
     uring: Option<UringEngine>,
@@ -125,9 +125,10 @@ impl IoPort {
         self.in_flight
     }
 
-    /// Whether `reap` has something to give for which nobody will be woken.
+    /// Whether `reap` has something to give. Called after [`Waker::prepare_sleep`], it is the last look: while it is false, whatever ends later
+    /// wakes the reactor.
     pub fn has_ended(&self) -> bool {
-        !self.ended.is_empty()
+        !self.ended.is_empty() || self.threads.has_ended() || self.uring.as_ref().is_some_and(UringEngine::has_ended)
     }
 
     fn start(&mut self, task: Task) {
@@ -142,8 +143,8 @@ impl IoPort {
         let task = match (&mut self.uring, task.image.raw().map(|raw| raw.check(op))) {
             (Some(_), Some(Err(e))) => return self.ended.push(task.complete(Err(e))),
             (Some(uring), Some(Ok(()))) => match uring.submit(task) {
-                Ok(()) => return,
-                Err(task) => task,
+                None => return,
+                Some(task) => task,
             },
             _ => task,
         };

@@ -166,6 +166,12 @@ impl RawImage {
         RawImage { raw, capabilities, latch: latched.then(Latch::new), asynchronous }
     }
 
+    /// The file, whether or not asynchronous engines may have it.
+    #[cfg(test)]
+    pub(super) fn file(&self) -> &RawFile {
+        &self.raw
+    }
+
     fn read_into(&self, offset: u64, len: u64, memory: impl Memory) -> Result<(), BackingError> {
         let kind = OpKind::Read;
         self.raw.check(Op { kind, offset, len })?;
@@ -308,4 +314,67 @@ impl Image for RawImage {
 /// The buffer must hold the whole transfer.
 fn covers(buf: &IoBuf, at: u64, len: u64) -> Result<(), BackingError> {
     if at.checked_add(len).is_some_and(|end| end <= buf.len()) { Ok(()) } else { Err(BackingError::OutOfRange) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(direct: Option<DirectAlignment>) -> RawFile {
+        RawFile::new(tempfile::tempfile().unwrap(), PathBuf::from("test"), 1 << 20, false, direct)
+    }
+
+    #[test]
+    fn errors_of_the_system_have_a_meaning() {
+        let write = OpKind::Write { fua: false };
+        let zero = OpKind::WriteZeroes { unmap: true };
+        let table = [
+            (OpKind::Read, libc::EIO, BackingError::ReadFailed),
+            (OpKind::Read, libc::ENOSPC, BackingError::ReadFailed),
+            (OpKind::Read, libc::EFAULT, BackingError::ReadFailed),
+            (write, libc::EIO, BackingError::WriteFailed),
+            (write, libc::EFBIG, BackingError::WriteFailed),
+            (write, libc::ENOSPC, BackingError::NoSpace),
+            (write, libc::EDQUOT, BackingError::NoSpace),
+            (zero, libc::ENOSPC, BackingError::NoSpace),
+            (zero, libc::EOPNOTSUPP, BackingError::Unsupported),
+            (zero, libc::EIO, BackingError::WriteFailed),
+            (OpKind::Unmap, libc::EOPNOTSUPP, BackingError::Unsupported),
+            (OpKind::Flush, libc::EIO, BackingError::FlushFailed),
+            (OpKind::Flush, libc::ENOSPC, BackingError::FlushFailed),
+        ];
+        for (kind, errno, expected) in table {
+            assert_eq!(raw(None).failed(kind, &io::Error::from_raw_os_error(errno)), expected, "{kind:?} {errno}");
+        }
+        assert_eq!(raw(None).failed(OpKind::Read, &io::ErrorKind::UnexpectedEof.into()), BackingError::ReadFailed);
+    }
+
+    #[test]
+    fn direct_io_takes_aligned_pieces_only() {
+        let raw = raw(Some(DirectAlignment { memory: 4, offset: 512 }));
+        let piece = |base: usize, len: usize| libc::iovec { iov_base: base as *mut libc::c_void, iov_len: len };
+        assert!(raw.takes(&[piece(0x1004, 512), piece(0x8000, 4096)]));
+        assert!(!raw.takes(&[piece(0x1002, 512)]));
+        assert!(!raw.takes(&[piece(0x1000, 512), piece(0x2000, 511)]));
+        assert!(raw.takes(&vec![piece(0x1000, 512); IOV_MAX]));
+        assert!(!raw.takes(&vec![piece(0x1000, 512); IOV_MAX + 1]));
+        let op = |offset, len| Op { kind: OpKind::Read, offset, len };
+        assert_eq!(raw.check(op(512, 1024)), Ok(()));
+        assert_eq!(raw.check(op(511, 1024)), Err(BackingError::Unsupported));
+        assert_eq!(raw.check(op(512, 1023)), Err(BackingError::Unsupported));
+    }
+
+    #[test]
+    fn a_mode_that_failed_is_not_tried_again() {
+        let raw = raw(None);
+        let (keep, unmap) = (OpKind::WriteZeroes { unmap: false }, OpKind::WriteZeroes { unmap: true });
+        assert_eq!(raw.fallocate_mode(unmap), Some(PUNCH));
+        assert_eq!(raw.fallocate_mode(keep), Some(ZERO));
+        raw.forget_mode(PUNCH);
+        assert_eq!(raw.fallocate_mode(OpKind::Unmap), None);
+        assert_eq!(raw.fallocate_mode(unmap), Some(ZERO));
+        raw.forget_mode(ZERO);
+        assert_eq!(raw.fallocate_mode(unmap), None);
+        assert_eq!(raw.fallocate_mode(keep), None);
+    }
 }

@@ -11,7 +11,7 @@ const NOT_SUPPORTED: Sense = Sense::illegal_request(AdditionalSense::LOGICAL_UNI
 
 /// Answers INQUIRY (nothing is here), REQUEST SENSE (as data) and REPORT LUNS; all else is LOGICAL UNIT NOT SUPPORTED, even
 /// what no unit would know.
-pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned {
+pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> {
     match opcode::decode(request.cdb) {
         Ok((_, Command::Inquiry { page: None, allocation_length })) => {
             let inquiry = StandardInquiry {

@@ -40,11 +40,11 @@ use crate::scsi::{AdditionalSense, Command, Sense, Status};
 
 /// What to do about a command. The only fork in its way.
 #[derive(Debug)]
-pub enum Plan {
+pub enum Plan<'a> {
     /// It is over already.
     Done(Answer),
     /// Exactly one backing operation; then [`BlockIo::finish`].
-    Io(BlockIo),
+    Io(BlockIo<'a>),
     /// Several steps, straight-line, on a thread that may wait.
     Job(Job),
 }
@@ -85,17 +85,17 @@ impl From<Sense> for Answer {
     }
 }
 
-impl From<Answer> for Plan {
-    fn from(answer: Answer) -> Plan {
+impl From<Answer> for Plan<'_> {
+    fn from(answer: Answer) -> Self {
         Plan::Done(answer)
     }
 }
 
 /// A plan of one operation.
 #[derive(Debug)]
-pub struct BlockIo {
-    /// On which image.
-    pub image: Arc<dyn Image>,
+pub struct BlockIo<'a> {
+    /// On which image: the unit's own, borrowed, so that no reference count is touched.
+    pub image: &'a Arc<dyn Image>,
     /// What.
     pub op: Op,
     /// How a result becomes an answer.
@@ -120,7 +120,7 @@ pub struct Job {
 
 impl Job {
     /// A plan to run `run`; what it returns in `Err` is its answer as well.
-    fn plan(run: impl FnOnce(&mut IoBuf, &AbortFlag) -> Result<Answer, Answer> + Send + 'static) -> Plan {
+    fn plan(run: impl FnOnce(&mut IoBuf, &AbortFlag) -> Result<Answer, Answer> + Send + 'static) -> Plan<'static> {
         Plan::Job(Job { run: Box::new(move |buf, abort| run(buf, abort).unwrap_or_else(|answer| answer)) })
     }
 }
@@ -161,21 +161,21 @@ pub struct Request<'a> {
 }
 
 /// A command on a unit that is there, on its way to a plan.
-struct Task<'a> {
+struct Task<'a, 'b> {
     itl: &'a Arc<Itl>,
     luns: &'a [u16],
     row: &'static Row,
-    buf: &'a mut IoBuf,
+    buf: &'b mut IoBuf,
 }
 
 /// A plan, or the answer that ended the command before there was one.
-type Planned = Result<Plan, Answer>;
+type Planned<'a> = Result<Plan<'a>, Answer>;
 
 /// Decides what to do about a command. The check order is here: the unit exists, its CDB is legal, the gate lets
 /// it pass, and only then is it looked at what the command wants.
 ///
 /// Parameter data is written to `buf` right away. Anything else that happens to `buf` or to the image is in the plan.
-pub fn start(request: &Request<'_>, buf: &mut IoBuf) -> Plan {
+pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Plan<'a> {
     if request.well_known {
         return well_known::start(request, buf).unwrap_or_else(Plan::Done);
     }
@@ -221,7 +221,7 @@ fn mask(row: &Row, command: &Command) -> GateBits {
     }
 }
 
-fn run(command: Command, task: Task<'_>) -> Planned {
+fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
     match command {
         Command::TestUnitReady => Ok(Answer::good(0).into()),
         Command::RequestSense { descriptor, allocation_length } => {

@@ -34,9 +34,7 @@ pub(super) fn sense(error: BackingError, lba: u64) -> Sense {
         BackingError::FlushFailed => Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE),
         // Only deallocation and zeroing may be unsupported; told so, an initiator stops asking and writes zeros.
         BackingError::Unsupported => Sense::illegal_request(AdditionalSense::INVALID_COMMAND_OPERATION_CODE),
-        BackingError::Cancelled => {
-            Sense::aborted_command(AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION)
-        }
+        BackingError::Cancelled => Sense::aborted_command(AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION),
         BackingError::Miscompare(at) => {
             Sense::new(SenseKey::Miscompare, AdditionalSense::MISCOMPARE_DURING_VERIFY_OPERATION).with_information(at)
         }

@@ -11,9 +11,7 @@ use crate::scsi::spc::{
     self as data, Designator, ExtendedInquiry, ModeSelectFields, ModeSenseFields, ModeState, ModeUnit, Peripheral,
     StandardInquiry, vpd_page,
 };
-use crate::scsi::{
-    AdditionalSense, FieldPointer, ParameterData, Sense, SenseFormat, SenseKey, TaskManagementFunction,
-};
+use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseFormat, SenseKey, TaskManagementFunction};
 
 /// NO SENSE.
 pub(super) const NO_SENSE: Sense = Sense::new(SenseKey::NoSense, AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION);
@@ -31,7 +29,7 @@ const VPD_PAGES: [u8; 7] = [
 
 /// REQUEST SENSE (SPC-4 6.39): a pending unit attention as data, which clears it; else what keeps the unit from being
 /// ready; else NO SENSE. The sense data of a command that failed went out with its status.
-pub(super) fn request_sense(task: Task<'_>, descriptor: bool, allocation_length: u32) -> Planned {
+pub(super) fn request_sense<'a>(task: Task<'a, '_>, descriptor: bool, allocation_length: u32) -> Planned<'a> {
     // What cannot be told must not be cleared: sense data of a unit attention is this long.
     let length = if descriptor { 8 } else { 18 };
     needs(task.buf, Direction::In, u64::from(allocation_length.min(length)))?;
@@ -46,14 +44,14 @@ pub(super) fn request_sense(task: Task<'_>, descriptor: bool, allocation_length:
 }
 
 /// Ends a command with sense data as its parameter data.
-pub(super) fn sense_data(buf: &mut IoBuf, sense: Sense, descriptor: bool, allocation_length: u32) -> Planned {
+pub(super) fn sense_data(buf: &mut IoBuf, sense: Sense, descriptor: bool, allocation_length: u32) -> Planned<'static> {
     let mut data = ParameterData::new();
     data.raw(&sense.encode(SenseFormat::from_bit(descriptor), usize::MAX));
     parameter_data(buf, data, allocation_length)
 }
 
 /// INQUIRY (SPC-4 6.6) with its VPD pages (SPC-4 7.8, SBC-3 6.6).
-pub(super) fn inquiry(task: Task<'_>, page: Option<u8>, allocation_length: u32) -> Planned {
+pub(super) fn inquiry<'a>(task: Task<'a, '_>, page: Option<u8>, allocation_length: u32) -> Planned<'a> {
     let lu = task.itl.lu();
     let data = match page {
         None => standard_inquiry(lu),
@@ -142,21 +140,21 @@ fn provisioning(lu: &Lu) -> LogicalBlockProvisioning {
 }
 
 /// REPORT LUNS (SPC-4 6.33), which also settles that the inventory changed (SAM-5 5.14).
-pub(super) fn report_luns(task: Task<'_>, select_report: u8, allocation_length: u32) -> Planned {
+pub(super) fn report_luns<'a>(task: Task<'a, '_>, select_report: u8, allocation_length: u32) -> Planned<'a> {
     let plan = parameter_data(task.buf, data::report_luns(select_report, task.luns)?, allocation_length)?;
     task.itl.gate().clear_attention(Attention::ReportedLunsChanged);
     Ok(plan)
 }
 
 /// REPORT SUPPORTED OPERATION CODES (SPC-4 6.35).
-pub(super) fn report_supported_operation_codes(
-    task: Task<'_>,
+pub(super) fn report_supported_operation_codes<'a>(
+    task: Task<'a, '_>,
     rctd: bool,
     options: u8,
     opcode: u8,
     service_action: u16,
     allocation_length: u32,
-) -> Planned {
+) -> Planned<'a> {
     const UNMAP: u8 = 0x42;
     let supported = |row: &Row| row.opcode != UNMAP || task.itl.lu().thin();
     let data = data::report_operation_codes(rctd, options, opcode, service_action, supported)?;
@@ -175,11 +173,11 @@ const TASK_MANAGEMENT: [TaskManagementFunction; 7] = [
 ];
 
 /// REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS (SPC-4 6.36).
-pub(super) fn report_supported_task_management_functions(
-    task: Task<'_>,
+pub(super) fn report_supported_task_management_functions<'a>(
+    task: Task<'a, '_>,
     repd: bool,
     allocation_length: u32,
-) -> Planned {
+) -> Planned<'a> {
     parameter_data(task.buf, data::report_task_management_functions(repd, &TASK_MANAGEMENT), allocation_length)
 }
 
@@ -198,14 +196,16 @@ fn mode_unit(lu: &Lu, current: ModeState) -> ModeUnit {
 }
 
 /// MODE SENSE (SPC-4 6.11, 6.12).
-pub(super) fn mode_sense(task: Task<'_>, fields: ModeSenseFields, allocation_length: u32) -> Planned {
+pub(super) fn mode_sense<'a>(task: Task<'a, '_>, fields: ModeSenseFields, allocation_length: u32) -> Planned<'a> {
     let lu = task.itl.lu();
     let data = data::mode_sense(&fields, &mode_unit(lu, lu.mode()))?;
     parameter_data(task.buf, data, allocation_length)
 }
 
-/// MODE SELECT (SPC-4 6.9, 6.10). Turning WCE off makes everything durable that was written before (SBC-3 6.5.6).
-pub(super) fn mode_select(task: Task<'_>, fields: ModeSelectFields, parameter_list_length: u16) -> Planned {
+/// MODE SELECT (SPC-4 6.9, 6.10). Turning WCE off makes everything durable that was written before (SBC-3 6.5.6): new writes
+/// are durable from the change on, and the flush comes after it, so only a write that was under way then and outlasts the
+/// flush keeps the durability it began with.
+pub(super) fn mode_select<'a>(task: Task<'a, '_>, fields: ModeSelectFields, parameter_list_length: u16) -> Planned<'a> {
     let list = parameter_list(task.buf, parameter_list_length)?;
     let lu = task.itl.lu();
     let (before, after) =

@@ -20,7 +20,7 @@ pub(super) fn needs(buf: &IoBuf, direction: Direction, bytes: u64) -> Result<(),
 }
 
 /// Ends a command with parameter data, cut to its allocation length.
-pub(super) fn parameter_data(buf: &mut IoBuf, data: ParameterData, allocation_length: u32) -> Planned {
+pub(super) fn parameter_data(buf: &mut IoBuf, data: ParameterData, allocation_length: u32) -> Planned<'static> {
     let bytes = data.truncated(allocation_length);
     needs(buf, Direction::In, bytes.len() as u64)?;
     buf.write_at(0, &bytes);

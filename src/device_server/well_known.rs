@@ -11,7 +11,7 @@ use crate::scsi::spc::{
 use crate::scsi::{AdditionalSense, Command, FieldPointer, Sense};
 
 /// Answers what such a unit supports. It has no medium and no state, so no unit attention and no reservation either.
-pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned {
+pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> {
     let (row, command) = opcode::decode(request.cdb)?;
     if !supported(row) {
         return Err(Sense::illegal_request(AdditionalSense::INVALID_COMMAND_OPERATION_CODE).into());
@@ -33,9 +33,7 @@ pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned {
             let pages = supported_vpd_pages(Peripheral::WELL_KNOWN, &[vpd_page::SUPPORTED_PAGES]);
             parameter_data(buf, pages, allocation_length)
         }
-        Command::Inquiry { page: Some(_), .. } => {
-            Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7)).into())
-        }
+        Command::Inquiry { page: Some(_), .. } => Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7)).into()),
         Command::RequestSense { descriptor, allocation_length } => {
             spc::sense_data(buf, spc::NO_SENSE, descriptor, allocation_length)
         }

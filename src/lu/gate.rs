@@ -102,11 +102,11 @@ impl Gate {
     #[inline]
     pub fn admit(&self, mask: GateBits) -> Admission {
         let word = self.0.load(Ordering::Acquire);
-        if word & mask.0 == 0 { Admission::Pass } else { self.stopped(word, mask) }
+        if word & mask.0 == 0 { Admission::Pass } else { self.judge(word, mask) }
     }
 
     #[cold]
-    fn stopped(&self, mut word: u64, mask: GateBits) -> Admission {
+    fn judge(&self, mut word: u64, mask: GateBits) -> Admission {
         loop {
             let hit = GateBits(word & mask.0);
             if hit == GateBits::NONE {

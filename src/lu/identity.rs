@@ -70,13 +70,7 @@ pub enum IdentityError {
 
 impl Identity {
     /// Checks the texts.
-    pub fn new(
-        vendor: &str,
-        product: &str,
-        revision: &str,
-        serial: &str,
-        naa: u64,
-    ) -> Result<Identity, IdentityError> {
+    pub fn new(vendor: &str, product: &str, revision: &str, serial: &str, naa: u64) -> Result<Identity, IdentityError> {
         let serial = checked("serial number", serial, MAX_SERIAL)?;
         // Initiators strip blanks: a serial number of nothing else is none.
         if serial.trim().is_empty() {

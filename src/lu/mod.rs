@@ -6,7 +6,7 @@
 //! * [`Itl`] is one I_T_L nexus: the unit as one nexus sees it. Its [`Gate`] is one atomic word: admission of a command is one
 //!   load and one mask. Unit attentions are bits of it in the order of their precedence; taking one is a
 //!   compare-and-swap, so each is reported exactly once.
-//! * [`derive`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
+//! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
 //!   processes that serve one image agree.
 //! * A unit knows nothing of targets.
 
@@ -15,8 +15,6 @@ mod gate;
 mod geometry;
 mod identity;
 mod itl;
-#[cfg(test)]
-mod tests;
 mod unit;
 
 pub use attention::*;

@@ -1,4 +1,4 @@
-//! The logical unit itself.
+//! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

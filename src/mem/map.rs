@@ -5,9 +5,9 @@ use std::fs::File;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::copy;
 use super::range::GuestRange;
-use super::region::{Region, RegionError, RegionSpec};
+use super::region::{MAX_GUEST_MEMORY, Region, RegionError, RegionSpec};
+use super::{copy, sigbus};
 
 /// An access that is not wholly inside guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,13 +45,19 @@ impl MemoryMap {
     ///
     /// # Errors
     ///
-    /// [`RegionError::Overlap`] if two of them share a guest physical address.
+    /// [`RegionError::Overlap`] if two of them share a guest physical address, [`RegionError::TooLarge`] if they are more
+    /// than [`MAX_GUEST_MEMORY`] together.
     pub fn new(mut regions: Vec<Arc<Region>>) -> Result<MemoryMap, RegionError> {
         regions.sort_by_key(|r| r.guest_addr());
         for pair in regions.windows(2) {
             if pair[0].guest_end() > pair[1].guest_addr() {
                 return Err(RegionError::Overlap(pair[0].guest_addr(), pair[1].guest_addr()));
             }
+        }
+        // Sizes are bounded, and so is the number of regions that fit in an address space: no overflow.
+        let total = regions.iter().map(|r| r.size()).sum::<u64>();
+        if let Some(last) = regions.last().filter(|_| total > MAX_GUEST_MEMORY) {
+            return Err(RegionError::TooLarge(last.guest_addr()));
         }
         let spans =
             regions.iter().map(|r| Span { start: r.guest_addr(), end: r.guest_end(), host: r.host() }).collect();
@@ -62,7 +68,7 @@ impl MemoryMap {
     ///
     /// # Errors
     ///
-    /// [`RegionError::Overlap`] if it overlaps one that is there.
+    /// As [`MemoryMap::new`].
     pub fn with_region(&self, region: Arc<Region>) -> Result<MemoryMap, RegionError> {
         let mut regions = self.regions.clone();
         regions.push(region);
@@ -95,9 +101,9 @@ impl MemoryMap {
         &self.regions
     }
 
-    /// Whether a region has lost its memory, see [`Region::poisoned`].
+    /// Whether a region has lost its memory, see [`Region::poisoned`]. One load where no region of this process ever has.
     pub fn poisoned(&self) -> bool {
-        self.regions.iter().any(|r| r.poisoned())
+        sigbus::any_poisoned() && self.regions.iter().any(|r| r.poisoned())
     }
 
     /// Whether `newer` lacks memory that this map has. The same bytes of the same file at the same guest address are

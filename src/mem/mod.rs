@@ -32,6 +32,6 @@ pub(crate) mod testing;
 pub use io_buf::{Direction, IoBuf};
 pub use map::{MemoryMap, OutsideMemory};
 pub use range::{GuestRange, PinnedRange};
-pub use region::{Region, RegionError, RegionSpec};
+pub use region::{MAX_GUEST_MEMORY, Region, RegionError, RegionSpec};
 pub use sigbus::install_sigbus_handler;
 pub use snapshot::{SnapshotId, SnapshotSet};

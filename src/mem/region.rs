@@ -26,6 +26,10 @@ pub struct RegionSpec {
     pub mmap_offset: u64,
 }
 
+/// Most guest memory that one front-end may have mapped, in bytes: 16 TiB. A front-end can make a sparse file of any size;
+/// without a bound one of them could use up this process's address space, which all share.
+pub const MAX_GUEST_MEMORY: u64 = 16 << 40;
+
 /// Why a region, or a table of them, was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RegionError {
@@ -35,6 +39,9 @@ pub enum RegionError {
     /// An end that does not fit in 64 bits.
     #[error("memory region at {0:#x}: an address or the offset overflows")]
     Overflow(u64),
+    /// More than [`MAX_GUEST_MEMORY`].
+    #[error("memory region at {0:#x}: more guest memory than is served")]
+    TooLarge(u64),
     /// Not a regular file (memfd, tmpfs, hugetlbfs and ordinary files are).
     #[error("memory region at {guest_addr:#x}: its file descriptor is {what}, not a regular file")]
     NotAFile {
@@ -118,6 +125,9 @@ impl Region {
         if spec.size == 0 {
             return Err(RegionError::Empty(guest_addr));
         }
+        if spec.size > MAX_GUEST_MEMORY {
+            return Err(RegionError::TooLarge(guest_addr));
+        }
         let overflow = || RegionError::Overflow(guest_addr);
         guest_addr.checked_add(spec.size).ok_or_else(overflow)?;
         spec.user_addr.checked_add(spec.size).ok_or_else(overflow)?;
@@ -141,6 +151,7 @@ impl Region {
             .with_hugetlbfs(found.hugetlbfs)
             .build()
             .map_err(|source| RegionError::Map { guest_addr, size, source })?;
+        keep_out_of_core_dumps(&mapping);
         let watch = sigbus::watch(mapping.as_ptr() as usize, size).ok_or(RegionError::TooMany(guest_addr))?;
         let backing =
             Backing { device: found.device, inode: found.inode, origin: spec.mmap_offset.wrapping_sub(guest_addr) };
@@ -195,6 +206,15 @@ impl Region {
     pub(super) fn host(&self) -> NonNull<u8> {
         // SAFETY: `lead` is less than the mapping's size, so this is inside the mapping and hence not null.
         unsafe { NonNull::new_unchecked(self.mapping.as_ptr().add(self.lead)) }
+    }
+}
+
+/// A crash of ours is not to write every guest's memory to disk, as it would for memfds by default.
+fn keep_out_of_core_dumps(mapping: &MmapRegion<()>) {
+    // SAFETY: the range is exactly one mapping of ours; the advice does not change its contents.
+    let result = unsafe { libc::madvise(mapping.as_ptr().cast(), mapping.size(), libc::MADV_DONTDUMP) };
+    if result != 0 {
+        log::debug!("guest memory stays in core dumps: {}", io::Error::last_os_error());
     }
 }
 

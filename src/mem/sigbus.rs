@@ -27,6 +27,9 @@ static TABLE: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
 /// Slots at and past this index were never used.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether any mapping was ever poisoned: the one load that asking costs when all is well.
+static ANY_POISONED: AtomicBool = AtomicBool::new(false);
+
 /// What was installed before us. Written once, before our handler is.
 static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
 
@@ -107,10 +110,15 @@ pub(super) fn watch(start: usize, len: usize) -> Option<Watch> {
     Some(Watch(index))
 }
 
+/// Whether any mapping of this process was ever found to have lost its memory.
+pub(super) fn any_poisoned() -> bool {
+    ANY_POISONED.load(Ordering::Acquire)
+}
+
 impl Watch {
     /// Whether an access faulted, so that the mapping is zeros now.
     pub(super) fn poisoned(&self) -> bool {
-        TABLE[self.0].poisoned.load(Ordering::Acquire)
+        any_poisoned() && TABLE[self.0].poisoned.load(Ordering::Relaxed)
     }
 }
 
@@ -176,7 +184,8 @@ fn replace_mapping_at(address: usize) -> bool {
         if address.wrapping_sub(start) >= len {
             continue;
         }
-        slot.poisoned.store(true, Ordering::Release);
+        slot.poisoned.store(true, Ordering::Relaxed);
+        ANY_POISONED.store(true, Ordering::Release);
         // SAFETY: the faulting thread is accessing guest memory at `address` through a region that it keeps alive, and a
         // region is watched for no longer than it is mapped; so start..start+len is that region's mapping, which only
         // raw pointers with atomic accesses point into. Replacing its pages changes values, as the guest itself might.

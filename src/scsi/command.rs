@@ -1,5 +1,7 @@
 //! What a legal CDB means: the result of decoding, before any logical unit is looked at.
 
+use super::{FieldPointer, Sense};
+
 /// A block range and the flags that go with reading or writing it (SBC-3 5.x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transfer {
@@ -13,6 +15,15 @@ pub struct Transfer {
     pub fua: bool,
     /// Byte offset of the LBA field in the CDB, for a field pointer.
     pub lba_field: u16,
+}
+
+impl Transfer {
+    /// LOGICAL BLOCK ADDRESS OUT OF RANGE, pointing at the CDB's LBA field.
+    pub const fn lba_out_of_range(&self) -> Sense {
+        // READ(6)'s and WRITE(6)'s field begins in the middle of byte 1.
+        let bit = if self.lba_field == 1 { 4 } else { 7 };
+        Sense::lba_out_of_range(FieldPointer::cdb(self.lba_field, bit))
+    }
 }
 
 /// PAGE CONTROL of MODE SENSE (SPC-4 table 172).

@@ -143,11 +143,10 @@ pub fn file_system(file: &File) -> io::Result<u64> {
 pub fn direct_alignment(file: &File) -> io::Result<Option<DirectAlignment>> {
     // SAFETY: all zeros is a value of this plain struct; the kernel fills it.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    let fd = file.as_raw_fd();
     // SAFETY: the path is an empty C string, `stat` lives through the call.
-    retry(|| {
-        unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat) }
-            .into()
-    })?;
+    let mut ask = || unsafe { libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat) };
+    retry(|| ask().into())?;
     let told = stat.stx_mask & libc::STATX_DIOALIGN != 0;
     let (memory, offset) = (stat.stx_dio_mem_align, stat.stx_dio_offset_align);
     Ok((told && memory.is_power_of_two() && offset.is_power_of_two()).then_some(DirectAlignment { memory, offset }))

@@ -2,7 +2,7 @@
 //!
 //! # Contract
 //!
-//! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring), [`wait`] and [`file`] (system calls),
+//! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring), [`wait`] and [`mod@file`] (system calls),
 //! each with its argument.
 
 pub mod fd;

@@ -271,6 +271,12 @@ impl Channel {
         u64::from(self.id) << KEY_BITS | (key & KEY_MAX)
     }
 
+    /// Whether [`next`](Self::next) has an event to give.
+    pub fn has_events(&self) -> bool {
+        let inner = self.ring.0.borrow();
+        inner.events.get(usize::from(self.id)).and_then(Option::as_ref).is_some_and(|queue| !queue.is_empty())
+    }
+
     /// Takes the next event of this channel from what the enters have collected.
     pub fn next(&self) -> Option<Event> {
         let mut inner = self.ring.0.borrow_mut();
@@ -298,5 +304,107 @@ pub fn probe_io_uring() -> bool {
             log::debug!("io_uring is not available: {e}");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+    use std::time::Instant;
+
+    fn ring(entries: u32) -> Option<Ring> {
+        probe_io_uring().then(|| Ring::new(entries).unwrap())
+    }
+
+    fn nop(channel: &Channel, key: u64) {
+        // SAFETY: it names no memory and no file.
+        unsafe { channel.push(key, opcode::Nop::new().build()) };
+    }
+
+    fn take(channel: &Channel) -> Vec<u64> {
+        std::iter::from_fn(|| channel.next()).map(|event| event.key).collect()
+    }
+
+    #[test]
+    fn nothing_is_lost_when_the_queues_overflow() {
+        let Some(ring) = ring(4) else { return };
+        let channel = ring.channel().unwrap();
+        for key in 0..1000 {
+            nop(&channel, key);
+        }
+        let mut keys = Vec::new();
+        while keys.len() < 1000 {
+            ring.enter_and_wait(Some(Duration::from_secs(10))).unwrap();
+            let more = take(&channel);
+            assert!(!more.is_empty(), "lost after {}", keys.len());
+            keys.extend(more);
+        }
+        keys.sort();
+        assert_eq!(keys, (0..1000).collect::<Vec<_>>());
+        ring.enter().unwrap();
+        assert_eq!(channel.next(), None);
+    }
+
+    #[test]
+    fn completions_overflow_while_nobody_looks() {
+        let Some(ring) = ring(4) else { return };
+        let channel = ring.channel().unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        for key in 0..200 {
+            let poll = opcode::PollAdd::new(io_uring::types::Fd(ours.as_raw_fd()), libc::POLLIN as u32).build();
+            // SAFETY: the socket outlives the ring's use of it: all polls end below.
+            unsafe { channel.push(key, poll) };
+            ring.enter().unwrap();
+        }
+        assert!(!channel.has_events());
+        // All 200 fire at once; the completion queue holds 16.
+        drop(theirs);
+        let mut keys = Vec::new();
+        while keys.len() < 200 {
+            ring.enter_and_wait(Some(Duration::from_secs(10))).unwrap();
+            let more = take(&channel);
+            assert!(!more.is_empty(), "lost after {}", keys.len());
+            keys.extend(more);
+        }
+        keys.sort();
+        assert_eq!(keys, (0..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn events_come_back_through_their_channel() {
+        let Some(ring) = ring(8) else { return };
+        let (a, b) = (ring.channel().unwrap(), ring.channel().unwrap());
+        nop(&a, KEY_MAX);
+        nop(&b, 0);
+        nop(&a, 5);
+        assert!(!a.has_events());
+        ring.enter().unwrap();
+        assert!(a.has_events() && b.has_events());
+        assert_eq!(take(&a), [KEY_MAX, 5]);
+        assert_eq!(take(&b), [0]);
+        nop(&a, 1);
+        nop(&b, 2);
+        drop(a);
+        ring.enter().unwrap();
+        assert_eq!(take(&b), [2]);
+        // What came for the closed channel does not keep anybody awake.
+        let start = Instant::now();
+        ring.enter_and_wait(Some(Duration::from_millis(20))).unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn a_wait_does_not_sleep_on_events_that_were_not_taken() {
+        let Some(ring) = ring(8) else { return };
+        let channel = ring.channel().unwrap();
+        nop(&channel, 1);
+        ring.enter().unwrap();
+        ring.enter_and_wait(None).unwrap();
+        channel.enter_and_wait().unwrap();
+        assert_eq!(take(&channel), [1]);
+        nop(&channel, 2);
+        channel.enter_and_wait().unwrap();
+        assert_eq!(take(&channel), [2]);
     }
 }

@@ -1,27 +1,42 @@
 //! What shards tell each other, and what they need from their reactor for it.
 
+use std::sync::Arc;
+
+use super::job::JobDone;
+use super::order::Order;
+
 /// Carries mail to the shards of one target; the hba does it with its reactors' mailboxes.
 pub trait Post: Send + Sync {
     /// Puts `mail` into the box of `shard` and wakes its reactor. Letters of one sender arrive in their order. A shard
-    /// may post to itself.
+    /// may post to itself. A letter must not be lost while the shard lives: it may hold a command's buffer.
     fn post(&self, shard: u8, mail: ShardMail);
 }
 
 /// Runs work on threads that may wait.
 pub trait Spawn: Send + Sync {
-    /// Takes `work`; every work taken is run once, or dropped at shutdown.
+    /// Takes `work`, to be run once. Work that is dropped instead (at shutdown) ends its command with an error.
     fn spawn(&self, work: Box<dyn FnOnce() + Send>);
 }
 
-/// A letter from a shard (or from a job of its own) to a shard.
+/// A letter from a shard, or from a job of its own, to a shard.
 #[derive(Debug)]
-pub enum ShardMail {}
+pub enum ShardMail {
+    /// Something for all shards to do.
+    Order(Arc<Order>),
+    /// All shards are through with an order of this one.
+    OrderDone(Arc<Order>),
+    /// A job of this shard has ended.
+    JobDone(JobDone),
+}
 
 impl ShardMail {
     /// True if the reactor must first pop all that its virtqueues show and deliver the `CMD_REQ`s, and only then hand
     /// this letter to [`Shard::on_mail`](super::Shard::on_mail): a command that a guest posted before a task
     /// management function must be seen by it.
     pub fn needs_pop(&self) -> bool {
-        match *self {}
+        match self {
+            ShardMail::Order(order) => order.needs_pop(),
+            ShardMail::OrderDone(_) | ShardMail::JobDone(_) => false,
+        }
     }
 }

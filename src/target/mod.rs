@@ -9,10 +9,21 @@
 //!   is over in that sense, on every shard.
 //! * Nothing here knows of virtio or SRP.
 
+mod barrier;
+mod job;
 mod mail;
+mod nexus;
+mod order;
+mod requests;
 mod shard;
 mod state;
+mod task;
 
 pub use mail::{Post, ShardMail, Spawn};
 pub use shard::Shard;
 pub use state::{Target, TargetError, TargetSetup, UnitMapping};
+
+#[cfg(test)]
+mod testkit;
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,12 @@
 //! What all shards share: the setup and the nexus table.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::lu::Lu;
-use crate::tgt::{HostNo, ItnId};
+use super::nexus::{LuIndex, Nexus};
+use crate::lu::{Attention, Lu};
+use crate::scsi::MAX_LUN;
+use crate::tgt::{HostNo, HostTable, ItNexusReq, ItnId};
 
 /// Where a logical unit appears.
 #[derive(Clone, Debug)]
@@ -12,7 +15,7 @@ pub struct UnitMapping {
     pub target: u8,
     /// Logical unit number, 0–16383.
     pub lun: u16,
-    /// The unit.
+    /// The unit. It may be mapped at several addresses.
     pub lu: Arc<Lu>,
     /// The initiator ports that see it; `None`: every one.
     pub initiators: Option<Vec<[u8; 16]>>,
@@ -25,7 +28,7 @@ pub struct TargetSetup {
     pub shards: u8,
     /// The hosts it is bound to.
     pub hosts: Vec<HostNo>,
-    /// Its logical units.
+    /// Its logical units. Two may share an address if no initiator sees both.
     pub units: Vec<UnitMapping>,
     /// Names of initiator ports, for the log.
     pub names: Vec<([u8; 16], String)>,
@@ -53,18 +56,253 @@ pub enum TargetError {
     DuplicateHost(HostNo),
 }
 
+/// The nexus's slot in tables: the low 16 bits of its name.
+pub(super) fn slot_of(itn_id: ItnId) -> usize {
+    usize::from(itn_id as u16)
+}
+
+const SLOT_BITS: u32 = 16;
+/// How many nexuses there can be at one time.
+const MAX_NEXUSES: usize = 1 << SLOT_BITS;
+
 /// The part of the target that all shards share.
 #[derive(Debug)]
-pub struct Target {}
+pub struct Target {
+    shards: u8,
+    hosts: HostTable,
+    units: Vec<UnitMapping>,
+    /// For each mapping, which unit it is.
+    indexes: Vec<LuIndex>,
+    names: Vec<([u8; 16], String)>,
+    table: Mutex<Table>,
+}
+
+/// The nexus table. Cold: touched when a nexus comes or goes.
+#[derive(Debug, Default)]
+struct Table {
+    slots: Vec<Slot>,
+    /// No slot below this one is free.
+    lowest: usize,
+    serial: u64,
+    /// Initiator ports that had a nexus and lost it, by host.
+    lost: HashSet<(HostNo, [u8; 16])>,
+}
+
+#[derive(Debug, Default)]
+enum Slot {
+    #[default]
+    Free,
+    /// Given out as a name.
+    Named(ItnId),
+    /// Not all shards know the nexus yet.
+    Creating(Arc<Nexus>),
+    /// There is a nexus.
+    Live(Arc<Nexus>),
+    /// The nexus is being destroyed.
+    Ending(Arc<Nexus>),
+}
 
 impl Target {
     /// Makes a target.
-    pub fn new(_setup: TargetSetup) -> Result<Arc<Target>, TargetError> {
-        Ok(Arc::new(Target {}))
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError`] names the first thing in `setup` that does not fit.
+    pub fn new(setup: TargetSetup) -> Result<Arc<Target>, TargetError> {
+        if setup.shards == 0 {
+            return Err(TargetError::NoShards);
+        }
+        let mut hosts = HostTable::new();
+        for &host_no in &setup.hosts {
+            hosts.bind(host_no, 0).map_err(|taken| TargetError::DuplicateHost(taken.0))?;
+        }
+        check_addresses(&setup.units)?;
+        Ok(Arc::new(Target {
+            shards: setup.shards,
+            hosts,
+            indexes: index_units(&setup.units),
+            units: setup.units,
+            names: setup.names,
+            table: Mutex::default(),
+        }))
     }
 
-    /// A fresh name for a nexus. Its low 16 bits are the nexus's slot in the shards' tables.
+    /// A fresh name for a nexus, never given out before. Its low 16 bits are the nexus's slot in the shards' tables, which is
+    /// kept for it until its `IT_NEXUS_REQ` is refused or the nexus is destroyed. `None` if there are 65536 already.
     pub fn next_itn_id(&self) -> Option<ItnId> {
-        None
+        let mut table = self.table();
+        let slot = table.free_slot()?;
+        table.serial += 1;
+        let itn_id = table.serial << SLOT_BITS | slot as u64;
+        table.put(slot, Slot::Named(itn_id));
+        Some(itn_id)
     }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> u8 {
+        self.shards
+    }
+
+    /// The nexuses that exist: name and initiator port.
+    pub fn nexuses(&self) -> Vec<(ItnId, [u8; 16])> {
+        let table = self.table();
+        let live = table.slots.iter().filter_map(|slot| match slot {
+            Slot::Live(nexus) | Slot::Ending(nexus) => Some((nexus.itn_id, nexus.initiator)),
+            Slot::Free | Slot::Named(_) | Slot::Creating(_) => None,
+        });
+        live.collect()
+    }
+
+    /// Makes the nexus that an `IT_NEXUS_REQ` asks for; `Err` is its answer, a negative errno:
+    ///
+    /// * -ENODEV: the host is not bound to this target;
+    /// * -EINVAL: no command could ever be sent, or the name is in use;
+    /// * -EEXIST: this initiator port has a nexus on this host (alive, or not destroyed to its end).
+    pub(super) fn create(&self, req: &ItNexusReq) -> Result<Arc<Nexus>, i32> {
+        let mut table = self.table();
+        let made = self.try_create(&table, req);
+        match &made {
+            Ok(nexus) => table.put(slot_of(req.itn_id), Slot::Creating(Arc::clone(nexus))),
+            Err(_) => table.give_up(req.itn_id),
+        }
+        made
+    }
+
+    fn try_create(&self, table: &Table, req: &ItNexusReq) -> Result<Arc<Nexus>, i32> {
+        if self.hosts.target_of(req.host_no).is_none() {
+            return Err(-libc::ENODEV);
+        }
+        let free = match table.slots.get(slot_of(req.itn_id)) {
+            None | Some(Slot::Free) => true,
+            Some(Slot::Named(id)) => *id == req.itn_id,
+            Some(Slot::Creating(_) | Slot::Live(_) | Slot::Ending(_)) => false,
+        };
+        if req.max_cmds == 0 || !free {
+            return Err(-libc::EINVAL);
+        }
+        let port = (req.host_no, req.initiator_id);
+        let taken = table.slots.iter().any(|slot| match slot {
+            Slot::Creating(n) | Slot::Live(n) | Slot::Ending(n) => (n.host_no, n.initiator) == port,
+            Slot::Free | Slot::Named(_) => false,
+        });
+        if taken {
+            return Err(-libc::EEXIST);
+        }
+        let first = if table.lost.contains(&port) { Attention::NexusLoss } else { Attention::PowerOn };
+        Ok(Arc::new(Nexus::new(
+            req.itn_id,
+            req.host_no,
+            req.initiator_id,
+            self.name_of(&req.initiator_id),
+            req.max_cmds,
+            self.units_of(&req.initiator_id),
+            first,
+        )))
+    }
+
+    /// All shards know the nexus: it exists.
+    pub(super) fn finish_create(&self, nexus: &Arc<Nexus>) {
+        self.table().put(slot_of(nexus.itn_id), Slot::Live(Arc::clone(nexus)));
+    }
+
+    /// Begins to destroy a nexus; `Err` is the answer: -ENOENT, there is none (its `IT_NEXUS_REQ` was not answered yet), or it
+    /// is being destroyed.
+    pub(super) fn begin_destroy(&self, req: &ItNexusReq) -> Result<Arc<Nexus>, i32> {
+        let mut table = self.table();
+        let slot = table.slots.get_mut(slot_of(req.itn_id)).ok_or(-libc::ENOENT)?;
+        match slot {
+            Slot::Live(nexus) if nexus.itn_id == req.itn_id && nexus.host_no == req.host_no => {
+                let nexus = Arc::clone(nexus);
+                *slot = Slot::Ending(Arc::clone(&nexus));
+                Ok(nexus)
+            }
+            _ => Err(-libc::ENOENT),
+        }
+    }
+
+    /// All shards have forgotten the nexus: its slot and its port are free again.
+    pub(super) fn finish_destroy(&self, nexus: &Nexus) {
+        nexus.end();
+        let mut table = self.table();
+        table.lost.insert((nexus.host_no, nexus.initiator));
+        table.put(slot_of(nexus.itn_id), Slot::Free);
+    }
+
+    fn units_of(&self, initiator: &[u8; 16]) -> Vec<(u8, u16, &Arc<Lu>, LuIndex)> {
+        let seen = self.units.iter().zip(&self.indexes).filter(|(unit, _)| match &unit.initiators {
+            None => true,
+            Some(list) => list.contains(initiator),
+        });
+        seen.map(|(unit, &index)| (unit.target, unit.lun, &unit.lu, index)).collect()
+    }
+
+    fn name_of(&self, initiator: &[u8; 16]) -> String {
+        match self.names.iter().find(|(id, _)| id == initiator) {
+            Some((_, name)) => name.clone(),
+            None => initiator.iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Every change under this lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// The lowest free slot; `None` if there is none.
+    fn free_slot(&mut self) -> Option<usize> {
+        let busy = self.slots.iter().skip(self.lowest).take_while(|slot| !matches!(slot, Slot::Free)).count();
+        self.lowest += busy;
+        (self.lowest < MAX_NEXUSES).then_some(self.lowest)
+    }
+
+    fn put(&mut self, at: usize, content: Slot) {
+        if self.slots.len() <= at {
+            self.slots.resize_with(at + 1, Slot::default);
+        }
+        if matches!(content, Slot::Free) {
+            self.lowest = self.lowest.min(at);
+        }
+        if let Some(slot) = self.slots.get_mut(at) {
+            *slot = content;
+        }
+    }
+
+    /// A name that was given out comes to nothing.
+    fn give_up(&mut self, itn_id: ItnId) {
+        if matches!(self.slots.get(slot_of(itn_id)), Some(Slot::Named(id)) if *id == itn_id) {
+            self.put(slot_of(itn_id), Slot::Free);
+        }
+    }
+}
+
+fn check_addresses(units: &[UnitMapping]) -> Result<(), TargetError> {
+    for (i, unit) in units.iter().enumerate() {
+        if unit.lun > MAX_LUN {
+            return Err(TargetError::LunOutOfRange(unit.lun));
+        }
+        let clash = units.iter().take(i).any(|other| {
+            (other.target, other.lun) == (unit.target, unit.lun) && overlap(&other.initiators, &unit.initiators)
+        });
+        if clash {
+            return Err(TargetError::DuplicateLun { target: unit.target, lun: unit.lun });
+        }
+    }
+    Ok(())
+}
+
+/// Whether some initiator is in both sets.
+fn overlap(a: &Option<Vec<[u8; 16]>>, b: &Option<Vec<[u8; 16]>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.iter().any(|id| b.contains(id)),
+        (Some(some), None) | (None, Some(some)) => !some.is_empty(),
+        (None, None) => true,
+    }
+}
+
+/// An index for each mapping's unit, the same for the same unit.
+fn index_units(units: &[UnitMapping]) -> Vec<LuIndex> {
+    let first = |lu: &Arc<Lu>| units.iter().position(|other| Arc::ptr_eq(&other.lu, lu)).unwrap_or(0);
+    units.iter().map(|unit| first(&unit.lu) as LuIndex).collect()
 }

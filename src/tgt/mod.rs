@@ -17,8 +17,10 @@ mod event;
 mod host;
 mod layout;
 mod ring;
+mod trace;
 
 pub use event::*;
 pub use host::*;
 pub use layout::*;
 pub use ring::*;
+pub use trace::*;

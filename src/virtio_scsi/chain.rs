@@ -80,7 +80,7 @@ pub enum ChainDefect {
     /// 2.7.5.3.1: an indirect descriptor in an indirect table.
     #[error("an indirect table refers to another")]
     NestedIndirect,
-    /// A table whose length is 0 or no multiple of 16.
+    /// A table whose length is 0 or no multiple of 16, or that is longer than a `next` could reach.
     #[error("an indirect table has a length of {0} bytes")]
     IndirectLength(u32),
     /// A table that is not in guest memory.

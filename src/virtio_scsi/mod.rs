@@ -21,6 +21,8 @@ mod convert;
 mod event;
 mod ring;
 mod slot;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod wire;
 
 pub use chain::{Chain, ChainDefect, ChainError, ChainFault, Descriptor};

@@ -394,14 +394,16 @@ impl Walk<'_> {
         if d.flags & DESC_F_NEXT != 0 {
             return Err(ChainDefect::IndirectWithNext);
         }
-        if d.len == 0 || !(d.len as usize).is_multiple_of(DESC_SIZE) {
+        let entries = d.len / DESC_SIZE as u32;
+        if entries == 0 || entries > u32::from(u16::MAX) || !(d.len as usize).is_multiple_of(DESC_SIZE) {
             return Err(ChainDefect::IndirectLength(d.len));
         }
-        let entries = d.len / DESC_SIZE as u32;
         // In one piece in all but odd cases; then an entry is a copy, else a look-up and a copy.
         let whole = map.range(d.addr, u64::from(d.len));
         let mut index = 0;
-        while self.chain.descriptors.len() < MAX_INDIRECT {
+        // A chain that visits more entries than there are loops.
+        let room = MAX_INDIRECT.saturating_sub(self.chain.descriptors.len());
+        for _ in 0..room.min(entries as usize) {
             if u32::from(index) >= entries {
                 return Err(ChainDefect::NextOutOfRange(index));
             }

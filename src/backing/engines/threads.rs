@@ -76,6 +76,11 @@ impl ThreadEngine {
         }
     }
 
+    /// Whether `reap` has something to give.
+    pub(in crate::backing) fn has_ended(&self) -> bool {
+        self.in_flight > 0 && !lock(&self.shared.done).is_empty()
+    }
+
     /// Appends what has ended.
     pub(in crate::backing) fn reap(&mut self, out: &mut Vec<Completion>) {
         if self.in_flight == 0 {

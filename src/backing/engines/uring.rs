@@ -84,28 +84,27 @@ impl UringEngine {
         self.in_flight
     }
 
-    /// Takes a task that passed [`RawFile::check`]; gives it back if the ring cannot do it.
-    pub(in crate::backing) fn submit(&mut self, task: Task) -> Result<(), Task> {
+    /// Whether `reap` may have something to give.
+    pub(in crate::backing) fn has_ended(&self) -> bool {
+        self.channel.has_events()
+    }
+
+    /// Takes a task that passed [`RawFile::check`]; gives it back only if the ring cannot do it.
+    pub(in crate::backing) fn submit(&mut self, task: Task) -> Option<Task> {
         let index = match self.free.pop() {
             Some(index) => index,
-            None if self.slots.len() >> INDEX_BITS != 0 => return Err(task),
+            None if self.slots.len() >> INDEX_BITS != 0 => return Some(task),
             None => {
                 self.slots.push(Slot::default());
                 self.slots.len() - 1
             }
         };
-        let Some(slot) = self.slots.get_mut(index) else { return Err(task) };
+        let Some(slot) = self.slots.get_mut(index) else { return Some(task) };
         slot.task = Some(task);
         slot.cancelled = false;
         slot.unsynced = false;
         self.in_flight += 1;
-        if self.start(index) {
-            return Ok(());
-        }
-        match self.retire(index) {
-            Some(task) => Err(task),
-            None => Ok(()),
-        }
+        if self.start(index) { None } else { self.retire(index) }
     }
 
     /// Asks the kernel to cancel what has this name.

@@ -15,7 +15,7 @@ const MAX_PRE_FETCH: u64 = 16 << 20;
 ///
 /// The whole image is flushed whatever the range. IMMED is not heeded: status comes when the data is durable, which
 /// an initiator that did not want to wait can tell from one that did only by the clock, and no error is lost.
-pub(in crate::device_server) fn synchronize_cache(task: Task<'_>, transfer: Transfer) -> Planned {
+pub(in crate::device_server) fn synchronize_cache<'a>(task: Task<'a, '_>, transfer: Transfer) -> Planned<'a> {
     let lu = task.itl.lu();
     extent_to_end(lu, &transfer)?;
     if lu.read_only() {
@@ -29,7 +29,7 @@ pub(in crate::device_server) fn synchronize_cache(task: Task<'_>, transfer: Tran
 ///
 /// The cache is the host's page cache, which promises nothing, so the status is GOOD and never CONDITION MET. An image that is
 /// opened O_DIRECT has no cache to fetch into; with IMMED there is nobody to wait for the reading.
-pub(in crate::device_server) fn pre_fetch(task: Task<'_>, transfer: Transfer, immed: bool) -> Planned {
+pub(in crate::device_server) fn pre_fetch<'a>(task: Task<'a, '_>, transfer: Transfer, immed: bool) -> Planned<'a> {
     let lu = task.itl.lu();
     let extent = extent_to_end(lu, &transfer)?;
     if immed || lu.image().capabilities().direct {

@@ -18,11 +18,11 @@ fn capacity(lu: &Lu) -> Capacity {
 }
 
 /// READ CAPACITY(10) (SBC-3 5.15): eight bytes, no allocation length.
-pub(in crate::device_server) fn read_capacity10(task: Task<'_>) -> Planned {
+pub(in crate::device_server) fn read_capacity10<'a>(task: Task<'a, '_>) -> Planned<'a> {
     parameter_data(task.buf, capacity(task.itl.lu()).data10(), u32::MAX)
 }
 
 /// READ CAPACITY(16) (SBC-3 5.16).
-pub(in crate::device_server) fn read_capacity16(task: Task<'_>, allocation_length: u32) -> Planned {
+pub(in crate::device_server) fn read_capacity16<'a>(task: Task<'a, '_>, allocation_length: u32) -> Planned<'a> {
     parameter_data(task.buf, capacity(task.itl.lu()).data16(), allocation_length)
 }

@@ -85,12 +85,12 @@ fn length_field(row: &Row) -> u16 {
 }
 
 /// A plan of one operation over `extent`, of a command that begins at `lba`.
-fn io(task: &Task<'_>, kind: OpKind, extent: Extent, finish: Finish) -> Plan {
+fn io<'a>(task: &Task<'a, '_>, kind: OpKind, extent: Extent, finish: Finish) -> Plan<'a> {
     let op = Op { kind, offset: extent.offset, len: extent.len };
-    Plan::Io(BlockIo { image: task.itl.lu().image().clone(), op, finish })
+    Plan::Io(BlockIo { image: task.itl.lu().image(), op, finish })
 }
 
 /// Nothing to do.
-fn nothing() -> Plan {
+fn nothing() -> Plan<'static> {
     Answer::good(0).into()
 }

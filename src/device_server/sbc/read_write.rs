@@ -14,7 +14,7 @@ use crate::scsi::Transfer;
 /// medium first. The page cache is coherent, so a plain read would return the right bytes, but a power failure
 /// could still take back what was read. So FUA with WCE one flushes before it reads. Nobody's file system reads that
 /// way, so its cost does not matter. With WCE zero nothing volatile is ever newer than the medium.
-pub(in crate::device_server) fn read(task: Task<'_>, transfer: Transfer) -> Planned {
+pub(in crate::device_server) fn read<'a>(task: Task<'a, '_>, transfer: Transfer) -> Planned<'a> {
     let lu = task.itl.lu();
     let extent = extent(lu, &transfer)?;
     within_limit(lu, task.row, &transfer)?;
@@ -34,7 +34,7 @@ pub(in crate::device_server) fn read(task: Task<'_>, transfer: Transfer) -> Plan
 }
 
 /// WRITE (SBC-3 5.39–5.43).
-pub(in crate::device_server) fn write(task: Task<'_>, transfer: Transfer) -> Planned {
+pub(in crate::device_server) fn write<'a>(task: Task<'a, '_>, transfer: Transfer) -> Planned<'a> {
     let lu = task.itl.lu();
     let extent = extent(lu, &transfer)?;
     within_limit(lu, task.row, &transfer)?;

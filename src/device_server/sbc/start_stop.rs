@@ -10,13 +10,13 @@ use crate::scsi::{FieldPointer, Sense};
 /// Stopping flushes (unless NO_FLUSH) and then stops the unit if no other nexus shares it; if one does, GOOD means flushed and
 /// nothing more, because one guest that shuts down must not take the disk from the others. See [`Lu::stop`](crate::lu::Lu::stop).
 /// IMMED is not heeded: the status comes when it is done. There are no power conditions and there is no tray.
-pub(in crate::device_server) fn start_stop_unit(
-    task: Task<'_>,
+pub(in crate::device_server) fn start_stop_unit<'a>(
+    task: Task<'a, '_>,
     power_condition: u8,
     no_flush: bool,
     loej: bool,
     start: bool,
-) -> Planned {
+) -> Planned<'a> {
     if power_condition != 0 {
         return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(4, 7)).into());
     }
@@ -40,7 +40,7 @@ pub(in crate::device_server) fn start_stop_unit(
 }
 
 /// PREVENT ALLOW MEDIUM REMOVAL (SPC-4 6.15): kept for each nexus, and never in anybody's way.
-pub(in crate::device_server) fn prevent_allow_medium_removal(task: Task<'_>, prevent: u8) -> Planned {
+pub(in crate::device_server) fn prevent_allow_medium_removal<'a>(task: Task<'a, '_>, prevent: u8) -> Planned<'a> {
     if prevent & 1 != 0 {
         task.itl.prevent_removal();
     } else {

@@ -11,7 +11,7 @@ use crate::scsi::{AdditionalSense, FieldPointer, Sense};
 
 /// UNMAP (SBC-3 5.35). All ranges are checked before the first is deallocated. The image sees to the granularity: what
 /// it cannot deallocate of a range it zeroes, so every block asked for reads as zeros afterwards (LBPRZ).
-pub(in crate::device_server) fn unmap(task: Task<'_>, anchor: bool, parameter_list_length: u16) -> Planned {
+pub(in crate::device_server) fn unmap<'a>(task: Task<'a, '_>, anchor: bool, parameter_list_length: u16) -> Planned<'a> {
     let lu = task.itl.lu();
     if !lu.thin() {
         // LBPU is zero: there is no such command.

@@ -16,7 +16,7 @@ use crate::scsi::{ByteCheck, Transfer};
 ///
 /// Without a comparison the blocks are read: what is verified is that they can be. INFORMATION of a miscompare is the byte offset
 /// of the first difference from the beginning of the range.
-pub(in crate::device_server) fn verify(task: Task<'_>, transfer: Transfer, check: ByteCheck) -> Planned {
+pub(in crate::device_server) fn verify<'a>(task: Task<'a, '_>, transfer: Transfer, check: ByteCheck) -> Planned<'a> {
     let lu = task.itl.lu();
     let extent = extent(lu, &transfer)?;
     let expected = match check {
@@ -39,7 +39,7 @@ pub(in crate::device_server) fn verify(task: Task<'_>, transfer: Transfer, check
 }
 
 /// WRITE AND VERIFY (SBC-3 5.44–5.46): the blocks are on the medium when they are verified, so it is flushed in between.
-pub(in crate::device_server) fn write_and_verify(task: Task<'_>, transfer: Transfer, check: ByteCheck) -> Planned {
+pub(in crate::device_server) fn write_and_verify<'a>(task: Task<'a, '_>, transfer: Transfer, check: ByteCheck) -> Planned<'a> {
     let lu = task.itl.lu();
     let extent = extent(lu, &transfer)?;
     within_limit(lu, task.row, &transfer)?;
@@ -50,10 +50,8 @@ pub(in crate::device_server) fn write_and_verify(task: Task<'_>, transfer: Trans
     }
     let lu = lu.clone();
     Ok(Job::plan(move |buf, abort| {
-        each(extent, abort, |part| {
-            lu.image().write(part.offset, part.len, buf, part.offset - extent.offset, false)
-        })
-        .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)))?;
+        each(extent, abort, |part| lu.image().write(part.offset, part.len, buf, part.offset - extent.offset, false))
+            .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)))?;
         lu.image().flush().map_err(|e| sense(e, transfer.lba))?;
         compare(&lu, extent, check, buf, abort)?;
         Ok(Answer::good(extent.len))
@@ -61,13 +59,7 @@ pub(in crate::device_server) fn write_and_verify(task: Task<'_>, transfer: Trans
 }
 
 /// Reads `extent` and compares it with the Data-Out buffer as `check` says.
-fn compare(
-    lu: &Arc<Lu>,
-    extent: Extent,
-    check: ByteCheck,
-    buf: &IoBuf,
-    abort: &AbortFlag,
-) -> Result<(), Answer> {
+fn compare(lu: &Arc<Lu>, extent: Extent, check: ByteCheck, buf: &IoBuf, abort: &AbortFlag) -> Result<(), Answer> {
     let mut medium = step_buffer(extent);
     let mut data = match check {
         ByteCheck::None => Vec::new(),
@@ -85,18 +77,23 @@ fn compare(
             ByteCheck::None => Ok(()),
             ByteCheck::Full => {
                 buf.read_at(at, &mut data);
-                same(at, medium, data.iter())
+                same(at, medium, &data)
             }
-            ByteCheck::OneBlock => same(at, medium, data.iter().cycle()),
+            ByteCheck::OneBlock => same(at, medium, &data),
         }
     })
     .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)).into())
 }
 
-/// Miscompare at the first byte in which they differ, counted from `at`.
-fn same<'a>(at: u64, medium: &[u8], data: impl Iterator<Item = &'a u8>) -> Result<(), BackingError> {
-    match medium.iter().zip(data).position(|(medium, data)| medium != data) {
-        None => Ok(()),
-        Some(first) => Err(BackingError::Miscompare(at + first as u64)),
+/// Miscompare at the first byte in which `medium` differs from `data`, repeated as often as it takes, counted from `at`.
+fn same(at: u64, medium: &[u8], data: &[u8]) -> Result<(), BackingError> {
+    for (i, part) in medium.chunks(data.len()).enumerate() {
+        // Whole slices first: that is a memcmp.
+        if data.get(..part.len()) == Some(part) {
+            continue;
+        }
+        let differs = part.iter().zip(data).position(|(medium, data)| medium != data).unwrap_or(0);
+        return Err(BackingError::Miscompare(at + (i * data.len() + differs) as u64));
     }
+    Ok(())
 }

@@ -17,13 +17,13 @@ use crate::scsi::{FieldPointer, Sense, Transfer};
 /// Zeros, be it for NDOB or because the block says so, are one operation of the image; UNMAP lets it deallocate, since
 /// deallocated blocks read as zeros (LBPRZ). Any other block is written in steps, UNMAP or not: deallocated blocks would not read as
 /// that.
-pub(in crate::device_server) fn write_same(
-    task: Task<'_>,
+pub(in crate::device_server) fn write_same<'a>(
+    task: Task<'a, '_>,
     transfer: Transfer,
     unmap: bool,
     anchor: bool,
     ndob: bool,
-) -> Planned {
+) -> Planned<'a> {
     let lu = task.itl.lu();
     if anchor {
         // ANC_SUP is zero.
@@ -67,8 +67,6 @@ pub(in crate::device_server) fn write_same(
 fn repeat(lu: &Arc<Lu>, extent: Extent, block: &[u8], abort: &AbortFlag) -> Result<(), Answer> {
     let blocks_in_step = STEP.min(extent.len) as usize / block.len();
     let step = block.repeat(blocks_in_step);
-    each(extent, abort, |part| {
-        lu.image().write_bytes(part.offset, step.get(..part.len as usize).unwrap_or_default())
-    })
-    .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)).into())
+    each(extent, abort, |part| lu.image().write_bytes(part.offset, step.get(..part.len as usize).unwrap_or_default()))
+        .map_err(|(e, at)| sense(e, lu.geometry().lba_of(at)).into())
 }

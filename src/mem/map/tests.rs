@@ -54,7 +54,8 @@ fn what_a_front_end_may_not_map_is_refused() {
     assert!(wrap(0, u64::MAX - PAGE, 0));
     assert!(wrap(0, 0, u64::MAX - PAGE));
     // A size that no address space holds, and a file that claims to.
-    assert!(Region::map(&spec(0, u64::MAX / 2, 0), memfd(i64::MAX as u64)).is_err());
+    let error = Region::map(&spec(0, u64::MAX / 2, 0), memfd(i64::MAX as u64)).unwrap_err();
+    assert!(matches!(error, RegionError::TooLarge(0)));
 
     let not_a_file = |file: File| match Region::map(&spec(0, PAGE, 0), file).unwrap_err() {
         RegionError::NotAFile { what, .. } => what,
@@ -86,6 +87,15 @@ fn huge_sparse_memory_costs_nothing() {
     map.read(last, &mut got).unwrap();
     assert_eq!(got, 7u64.to_le_bytes());
     assert!(map.write(last + 1, &[0; 8]).is_err());
+}
+
+#[test]
+fn one_front_end_cannot_have_the_whole_address_space() {
+    let half = MAX_GUEST_MEMORY / 2;
+    let region = |addr| Region::map(&spec(addr, half, 0), memfd(half)).unwrap();
+    let map = MemoryMap::new(vec![region(0), region(half)]).unwrap();
+    let error = map.with_region(crate::mem::testing::region(2 * half, PAGE)).unwrap_err();
+    assert!(matches!(error, RegionError::TooLarge(_)), "{error}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub enum Attention {
     Exempt,
 }
 
-/// Whether a command needs a logical unit that is ready (started, not becoming ready, with its medium).
+/// Whether a command needs a logical unit that is ready: TEST UNIT READY and what accesses the medium (SBC-3 4.20).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// It ends with NOT READY otherwise.
@@ -101,7 +101,7 @@ pub enum Spc2 {
 pub enum Persistent {
     /// Allowed under every type.
     Allowed,
-    /// Reads the medium: conflicts with the Exclusive Access types.
+    /// Reads the medium or the unit's settings: conflicts with the Exclusive Access types.
     Reads,
     /// Writes the medium or changes the unit: conflicts with the Exclusive Access and Write Exclusive types.
     Writes,
@@ -112,7 +112,7 @@ impl Reservation {
     pub const ALLOWED: Reservation = Reservation { spc2: Spc2::Allowed, persistent: Persistent::Allowed };
     /// Conflicts with RESERVE only.
     pub const SPC2_ONLY: Reservation = Reservation { spc2: Spc2::Conflicts, persistent: Persistent::Allowed };
-    /// Reads the medium.
+    /// Reads the medium or the unit's settings.
     pub const READS: Reservation = Reservation { spc2: Spc2::Conflicts, persistent: Persistent::Reads };
     /// Writes the medium or changes the unit.
     pub const WRITES: Reservation = Reservation { spc2: Spc2::Conflicts, persistent: Persistent::Writes };

@@ -1,5 +1,7 @@
 use super::*;
 use crate::scsi::{ByteCheck, PageControl, Transfer};
+use proptest::collection;
+use proptest::prelude::*;
 
 /// A CDB with only its operation code and service action, in 32 bytes as transports bring it.
 fn bare(row: &Row) -> [u8; 32] {
@@ -153,22 +155,14 @@ fn unknown_codes() {
     assert_eq!(pointer(&cdb), (1, Some(4)));
 }
 
-/// Any 32 bytes decode or are refused; nothing panics.
-#[test]
-fn any_bytes() {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    for round in 0..200_000_u32 {
-        let mut cdb = [0; 32];
-        for chunk in cdb.chunks_mut(8) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            chunk.copy_from_slice(&state.to_be_bytes());
-        }
-        cdb[0] = round as u8;
-        let end = (state >> 40) as usize % 33;
-        if let Ok((row, _)) = decode(&cdb[..end]) {
-            assert!(end >= row.usage.cdb_length());
+proptest! {
+    /// Any bytes decode or are refused; nothing panics.
+    #[test]
+    fn any_bytes(row in 0..rows().len(), rest in collection::vec(prop_oneof![3 => Just(0), 1 => any::<u8>()], 0..32)) {
+        let cdb = [&[rows()[row].opcode], rest.as_slice()].concat();
+        match decode(&cdb) {
+            Ok((row, _)) => prop_assert!(cdb.len() >= row.usage.cdb_length()),
+            Err(sense) => prop_assert_eq!(sense.code, AdditionalSense::INVALID_FIELD_IN_CDB),
         }
     }
 }
@@ -189,6 +183,16 @@ fn reads_and_writes() {
     assert_eq!(command(&[0xa8, 0, 0, 0, 0, 1, 1, 2, 3, 4, 0, 0]), Command::Read(twelve));
     let sixteen = Transfer { fua: true, ..at(0x0102_0304_0506_0708, 0x090a_0b0c) };
     assert_eq!(command(&[0x8a, 0x08, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0]), Command::Write(sixteen));
+}
+
+#[test]
+fn an_lba_out_of_range_points_at_its_field() {
+    let field = |cdb: &[u8]| match command(cdb) {
+        Command::Read(transfer) => transfer.lba_out_of_range().field.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(field(&[0x08, 0, 0, 0, 1, 0]), FieldPointer::cdb(1, 4));
+    assert_eq!(field(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]), FieldPointer::cdb(2, 7));
 }
 
 #[test]

@@ -86,6 +86,8 @@ fn field(list: &[u8], at: usize) -> Result<usize, Sense> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection;
+    use proptest::prelude::*;
 
     const LIMITS: UnmapLimits = UnmapLimits { blocks: 100, descriptors: 3, capacity: 1000 };
 
@@ -157,5 +159,21 @@ mod tests {
         assert_eq!(unmap_extents(&list(&[(999, 2)]), LIMITS), out(8));
         assert_eq!(unmap_extents(&list(&[(u64::MAX, 2)]), LIMITS), out(8));
         assert_eq!(unmap_extents(&list(&[(1001, 0)]), LIMITS), out(8));
+    }
+
+    proptest! {
+        /// Any bytes are taken or refused; nothing panics, and every extent is within the unit.
+        #[test]
+        fn any_bytes(
+            header in (0..80_u16, 0..80_u16),
+            rest in collection::vec(prop_oneof![Just(0), Just(0xff), any::<u8>()], 4..80),
+            capacity: u64,
+        ) {
+            let list = [&header.0.to_be_bytes(), &header.1.to_be_bytes(), rest.as_slice()].concat();
+            let limits = UnmapLimits { capacity, blocks: u32::MAX, ..LIMITS };
+            for extent in unmap_extents(&list, limits).into_iter().flatten() {
+                prop_assert!(extent.blocks > 0 && extent.lba + extent.blocks <= capacity);
+            }
+        }
     }
 }

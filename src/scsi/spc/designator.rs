@@ -121,8 +121,8 @@ impl Designator {
             }
             Designator::ScsiName(_, name) => {
                 // Ended by at least one NUL, padded with NULs to a multiple of four (SPC-4 7.8.6.11).
-                let kept = name.floor_char_boundary(247);
-                data.raw(&name.as_bytes()[..kept]).zeros(4 - kept % 4);
+                let kept = (0..=247).rev().find_map(|end| name.get(..end.min(name.len()))).unwrap_or_default();
+                data.raw(kept.as_bytes()).zeros(4 - kept.len() % 4);
             }
         }
     }

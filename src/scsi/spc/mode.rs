@@ -174,7 +174,7 @@ fn selected(page: u8, subpage: u8) -> Result<Vec<&'static ModePage>, Sense> {
         .filter(|each| subpage == ALL_SUBPAGES || each.subpage == subpage)
         .collect();
     match (page, subpage) {
-        (ALL_PAGES, 0x01..ALL_SUBPAGES) => Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(3, 7))),
+        (ALL_PAGES, 0x01..=0xfe) => Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(3, 7))),
         _ if !pages.is_empty() => Ok(pages),
         _ if ModePage::any(page) => Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(3, 7))),
         _ => Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 5))),

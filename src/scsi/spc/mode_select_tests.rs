@@ -1,4 +1,7 @@
 use super::*;
+use crate::scsi::SenseKey;
+use proptest::collection;
+use proptest::prelude::*;
 
 const UNIT: ModeUnit = ModeUnit {
     current: ModeState { d_sense: false, swp: false, wce: true },
@@ -127,4 +130,15 @@ fn the_cdb_must_allow_it() {
     assert_eq!(mode_select(raw, &with_page(&CONTROL), &UNIT), Err(refused));
     assert_eq!(select(&[0, 1, 0, 0]), Err(invalid(1, 7)));
     assert_eq!(mode_select(TEN, &[0, 0, 1, 0, 0, 0, 0, 0], &UNIT), Err(invalid(2, 7)));
+}
+
+proptest! {
+    /// Any bytes are taken or refused; nothing panics.
+    #[test]
+    fn any_bytes(list in collection::vec(prop_oneof![Just(0), Just(0x0a), Just(0x08), any::<u8>()], 0..80), ten: bool) {
+        let fields = ModeSelectFields { ten, ..SIX };
+        if let Err(sense) = mode_select(fields, &list, &UNIT) {
+            prop_assert_eq!(sense.key, SenseKey::IllegalRequest);
+        }
+    }
 }

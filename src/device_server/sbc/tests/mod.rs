@@ -11,15 +11,20 @@ use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};
 
 /// LOGICAL BLOCK ADDRESS OUT OF RANGE; first block that is not there, byte and bit of the LBA field.
 fn out_of_range(lba: u64, byte: u16, bit: u8) -> Sense {
-    Sense::new(SenseKey::IllegalRequest, AdditionalSense(0x2100))
-        .with_information(lba)
-        .with_field(FieldPointer { in_cdb: true, byte, bit: Some(bit) })
+    Sense::new(SenseKey::IllegalRequest, AdditionalSense(0x2100)).with_information(lba).with_field(FieldPointer {
+        in_cdb: true,
+        byte,
+        bit: Some(bit),
+    })
 }
 
 /// INVALID FIELD IN CDB.
 fn invalid_field(byte: u16, bit: u8) -> Sense {
-    Sense::new(SenseKey::IllegalRequest, AdditionalSense(0x2400))
-        .with_field(FieldPointer { in_cdb: true, byte, bit: Some(bit) })
+    Sense::new(SenseKey::IllegalRequest, AdditionalSense(0x2400)).with_field(FieldPointer {
+        in_cdb: true,
+        byte,
+        bit: Some(bit),
+    })
 }
 
 /// Sense data without fields.

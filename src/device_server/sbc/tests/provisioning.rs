@@ -50,7 +50,8 @@ fn range_error(byte: u16) -> crate::device_server::Answer {
 fn one_range_is_one_operation() {
     let b = bench();
     let list = list(&[(8, 16)]);
-    let Plan::Io(io) = b.plan(&unmap(24), &mut out_buf(&list)) else { panic!("one operation") };
+    let cdb = unmap(24);
+    let Plan::Io(io) = b.plan(&cdb, &mut out_buf(&list)) else { panic!("one operation") };
     assert_eq!((io.op.kind, io.op.offset, io.op.len), (OpKind::Unmap, 4096, 8192));
     assert_eq!(io.finish, Finish { lba: 8, transferred: 24 });
     assert_eq!(run_unmap(&b, &[(8, 16)]), good(24));
@@ -137,7 +138,8 @@ fn unmap_errors() {
 fn unmap_ends_when_its_task_is_aborted() {
     let b = bench();
     let abort = AbortFlag::default();
-    b.image.abort_after(2, abort.clone());
+    let flag = abort.clone();
+    b.image.at_call(2, move || flag.raise());
     let list = list(&[(0, 1); 10]);
     let ran = b.run_with(&unmap(list.len()), out_buf(&list), &abort);
     assert_eq!(ran.answer, check(plain(SenseKey::AbortedCommand, 0)));
@@ -216,7 +218,8 @@ fn write_same_errors() {
     assert_eq!(b.data_out(&cdb16(0x93, 0, 0, 0), &[1; 512]), failed(4096), "where the step began");
     assert_eq!(b.data_out(&cdb16(0x93, 0, 5, 0), &[0; 512]), failed(5));
     let abort = AbortFlag::default();
-    b.image.abort_after(3, abort.clone());
+    let flag = abort.clone();
+    b.image.at_call(3, move || flag.raise());
     b.image.calls();
     let ran = b.run_with(&cdb16(0x93, 0, 0, 4096), out_buf(&[1; 512]), &abort);
     assert_eq!(ran.answer.status, crate::scsi::Status::Good, "aborted after its last step: done");
@@ -237,11 +240,7 @@ fn write_same_refused_forms() {
     let b = Bench::new(MemImage::new(51_200).read_only());
     assert_eq!(b.data_out(&cdb10(0x41, 0, 0, 1), &[0; 512]), check(plain(SenseKey::DataProtect, 0x2700)));
     let b = Bench::new(MemImage::patterned(51_200).without_unmap());
-    assert_eq!(
-        b.data_out(&cdb10(0x41, WRITE_SAME_UNMAP, 0, 1), &[0; 512]),
-        check(invalid_field(1, 3)),
-        "LBPWS10 is 0"
-    );
+    assert_eq!(b.data_out(&cdb10(0x41, WRITE_SAME_UNMAP, 0, 1), &[0; 512]), check(invalid_field(1, 3)), "LBPWS10 is 0");
     // Zeros are written where they cannot be made otherwise.
     assert_eq!(b.data_out(&cdb10(0x41, 0, 0, 2), &[0; 512]), good(512));
     assert_eq!(b.image.calls(), [Call::Write(0, 1024, false)]);

@@ -36,7 +36,8 @@ fn read_of_every_length() {
 fn a_read_is_exactly_one_operation() {
     let b = bench();
     let mut buf = IoBuf::owned(50 * 512, Direction::In);
-    let Plan::Io(io) = b.plan(&cdb10(0x28, 0, 10, 50), &mut buf) else { panic!("one operation") };
+    let cdb = cdb10(0x28, 0, 10, 50);
+    let Plan::Io(io) = b.plan(&cdb, &mut buf) else { panic!("one operation") };
     assert_eq!((io.op.kind, io.op.offset, io.op.len), (OpKind::Read, 5120, 25_600));
     assert_eq!(io.finish, Finish { lba: 10, transferred: 25_600 });
     assert_eq!(b.image.calls(), []);
@@ -142,7 +143,7 @@ fn a_buffer_too_short_or_backwards_does_nothing() {
 /// MAXIMUM TRANSFER LENGTH is 16 MiB; more is INVALID FIELD IN CDB at the TRANSFER LENGTH field.
 #[test]
 fn no_more_than_the_maximum_transfer_length() {
-    let b = Bench::new(MemImage::new(512).claiming(1 << 40));
+    let b = Bench::new(MemImage::new(512).claiming(1 << 42));
     let max = 32_768;
     let ok = |cdb: &[u8]| b.none(cdb);
     assert_eq!(ok(&cdb10(0x28, 0, 0, max as u16)), good(16 << 20), "only the buffer is missing");

@@ -42,7 +42,8 @@ fn long_verification_goes_in_steps_and_says_where_it_failed() {
 fn verification_ends_when_its_task_is_aborted() {
     let b = Bench::new(MemImage::new(8 << 20));
     let abort = AbortFlag::default();
-    b.image.abort_after(3, abort.clone());
+    let flag = abort.clone();
+    b.image.at_call(3, move || flag.raise());
     let ran = b.run_with(&cdb16(0x8f, 0, 0, 16_384), IoBuf::empty(), &abort);
     assert_eq!(ran.answer, check(plain(SenseKey::AbortedCommand, 0)));
     assert_eq!(b.image.calls().len(), 3);
@@ -99,7 +100,7 @@ fn buffers_and_limits() {
     assert_eq!(b.image.calls(), []);
     // 10b is reserved.
     assert_eq!(b.none(&cdb10(0x2f, 0b10 << 1, 0, 1)), check(invalid_field(1, 2)));
-    let big = Bench::new(MemImage::new(512).claiming(1 << 40));
+    let big = Bench::new(MemImage::new(512).claiming(1 << 42));
     assert_eq!(big.none(&cdb16(0x8f, BYTCHK_FULL, 0, 32_769)), check(invalid_field(10, 7)));
 }
 

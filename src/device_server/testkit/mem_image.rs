@@ -1,18 +1,13 @@
-//! For tests: an image in memory that fails on demand, and an executor that runs a plan to its end.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+//! An image in memory that remembers what it was asked and fails on demand.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
-use super::{AbortFlag, Answer, Plan, Request, io_done, start};
-use crate::backing::{BackingError, Capabilities, Image, Op, OpKind, RawFile};
-use crate::lu::{Itl, Lu, LuSetup};
-use crate::mem::{Direction, IoBuf};
-use crate::scsi::{Sense, Status};
+use crate::backing::{BackingError, Capabilities, Image, RawFile};
+use crate::mem::IoBuf;
 
 /// What a [`MemImage`] was asked to do, in order; offsets and lengths in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named after the methods of Image")]
 pub enum Call {
     Read(u64, u64),
     Write(u64, u64, bool),
@@ -26,9 +21,20 @@ pub enum Call {
 pub struct MemImage {
     state: Mutex<State>,
     capabilities: Capabilities,
-    /// Aborts this flag's job after so many more calls.
-    abort: Mutex<Option<(AbortFlag, u64)>>,
+    hook: Mutex<Option<Hook>>,
     reported: AtomicU64,
+}
+
+/// Something to do during a later call.
+struct Hook {
+    calls_left: u64,
+    action: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hook in {} calls", self.calls_left)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -54,15 +60,20 @@ impl MemImage {
                 never_waits: true,
                 direct: false,
             },
-            abort: Mutex::default(),
+            hook: Mutex::default(),
             reported: AtomicU64::new(len as u64),
         }
     }
 
     /// Filled with a pattern in which every 16-bit word tells where it is.
     pub fn patterned(len: usize) -> MemImage {
-        let image = MemImage::new(len);
-        image.state.lock().unwrap().bytes = pattern(0, len);
+        MemImage::holding(pattern(0, len))
+    }
+
+    /// Filled with these bytes.
+    pub fn holding(bytes: Vec<u8>) -> MemImage {
+        let image = MemImage::new(bytes.len());
+        image.state.lock().unwrap().bytes = bytes;
         image
     }
 
@@ -105,9 +116,9 @@ impl MemImage {
         self.state.lock().unwrap().unmap_error = Some(error);
     }
 
-    /// Raises `flag` during the `n`th call from now.
-    pub fn abort_after(&self, n: u64, flag: AbortFlag) {
-        *self.abort.lock().unwrap() = Some((flag, n));
+    /// Runs `action` during the `n`th call from now.
+    pub fn at_call(&self, n: u64, action: impl FnOnce() + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Hook { calls_left: n, action: Box::new(action) });
     }
 
     /// What is in it.
@@ -121,12 +132,12 @@ impl MemImage {
     }
 
     fn enter(&self, call: Call) -> std::sync::MutexGuard<'_, State> {
-        let mut abort = self.abort.lock().unwrap();
-        if let Some((flag, left)) = abort.as_mut() {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                flag.raise();
-            }
+        let mut hook = self.hook.lock().unwrap();
+        if let Some(due) = hook.as_mut() {
+            due.calls_left -= 1;
+        }
+        if let Some(due) = hook.take_if(|due| due.calls_left == 0) {
+            (due.action)();
         }
         let mut state = self.state.lock().unwrap();
         state.calls.push(call);
@@ -226,122 +237,4 @@ impl Image for MemImage {
     fn raw(&self) -> Option<&RawFile> {
         None
     }
-}
-
-/// One nexus on one unit on one [`MemImage`].
-pub struct Bench {
-    /// The image.
-    pub image: Arc<MemImage>,
-    /// The nexus's unit.
-    pub itl: Arc<Itl>,
-    /// What REPORT LUNS is to show.
-    pub luns: Vec<u16>,
-}
-
-/// What became of a command.
-#[derive(Debug)]
-pub struct Ran {
-    /// Its answer.
-    pub answer: Answer,
-    /// Its data buffer afterwards, whole.
-    pub data: Vec<u8>,
-}
-
-impl Bench {
-    /// A unit as [`LuSetup::new`] makes it, no unit attention pending.
-    pub fn new(image: MemImage) -> Bench {
-        Bench::with(image, |_| ())
-    }
-
-    /// The same after a change to its set-up.
-    pub fn with(image: MemImage, change: impl FnOnce(&mut LuSetup)) -> Bench {
-        let image = Arc::new(image);
-        let mut setup = LuSetup::new(image.clone(), 0x3123_4567_89ab_cdef, "SERIAL01".into());
-        change(&mut setup);
-        let itl = Itl::new(Lu::new(setup).unwrap(), None);
-        Bench { image, itl, luns: vec![0] }
-    }
-
-    /// Runs a command without data.
-    pub fn none(&self, cdb: &[u8]) -> Answer {
-        self.run(cdb, IoBuf::empty()).answer
-    }
-
-    /// Runs a command with a Data-In buffer of `len` bytes, filled with EEh.
-    pub fn data_in(&self, cdb: &[u8], len: usize) -> Ran {
-        let mut buf = IoBuf::owned(len, Direction::In);
-        buf.write_at(0, &vec![0xee; len]);
-        self.run(cdb, buf)
-    }
-
-    /// Runs a command with a Data-Out buffer.
-    pub fn data_out(&self, cdb: &[u8], data: &[u8]) -> Answer {
-        self.run(cdb, out_buf(data)).answer
-    }
-
-    /// Plans a command and runs the plan to its end.
-    pub fn run(&self, cdb: &[u8], buf: IoBuf) -> Ran {
-        self.run_with(cdb, buf, &AbortFlag::default())
-    }
-
-    /// The same with an abort flag that somebody else holds.
-    pub fn run_with(&self, cdb: &[u8], mut buf: IoBuf, abort: &AbortFlag) -> Ran {
-        let plan = self.plan(cdb, &mut buf);
-        let answer = execute(plan, &mut buf, abort);
-        Ran { answer, data: contents(&buf) }
-    }
-
-    /// Plans a command.
-    pub fn plan(&self, cdb: &[u8], buf: &mut IoBuf) -> Plan {
-        start(&Request { cdb, itl: Some(&self.itl), luns: &self.luns, well_known: false }, buf)
-    }
-}
-
-/// Runs a plan to its end, as a target with a simple engine would.
-pub fn execute(plan: Plan, buf: &mut IoBuf, abort: &AbortFlag) -> Answer {
-    match plan {
-        Plan::Done(answer) => answer,
-        Plan::Io(io) => {
-            let Op { kind, offset, len } = io.op;
-            let result = match kind {
-                OpKind::Read => {
-                    assert_eq!(buf.direction(), Direction::In);
-                    io.image.read(offset, len, buf, 0)
-                }
-                OpKind::Write { fua } => {
-                    assert_eq!(buf.direction(), Direction::Out);
-                    io.image.write(offset, len, buf, 0, fua)
-                }
-                OpKind::Flush => io.image.flush(),
-                OpKind::Unmap => io.image.unmap(offset, len),
-                OpKind::WriteZeroes { unmap } => io.image.write_zeroes(offset, len, unmap),
-            };
-            io_done(io.finish, result)
-        }
-        Plan::Job(job) => (job.run)(buf, abort),
-    }
-}
-
-/// A Data-Out buffer that holds `data`.
-pub fn out_buf(data: &[u8]) -> IoBuf {
-    let mut buf = IoBuf::owned(data.len(), Direction::Out);
-    buf.write_at(0, data);
-    buf
-}
-
-/// The bytes of a buffer.
-pub fn contents(buf: &IoBuf) -> Vec<u8> {
-    let mut data = vec![0; buf.len() as usize];
-    buf.read_at(0, &mut data);
-    data
-}
-
-/// GOOD, having moved `transferred` bytes.
-pub fn good(transferred: u64) -> Answer {
-    Answer { status: Status::Good, sense: None, transferred }
-}
-
-/// CHECK CONDITION with `sense`, having moved nothing.
-pub fn check(sense: Sense) -> Answer {
-    Answer { status: Status::CheckCondition, sense: Some(sense), transferred: 0 }
 }

@@ -1,7 +1,10 @@
+//! A logical unit and its nexuses by themselves. They are tested here and not in their own room because it takes an image, and
+//! an image takes guest memory, of which a unit knows nothing.
+
 use std::sync::Arc;
 
-use super::*;
 use crate::device_server::testkit::MemImage;
+use crate::lu::*;
 use crate::scsi::SenseFormat;
 use crate::scsi::spc::ModeState;
 

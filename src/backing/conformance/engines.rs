@@ -1,0 +1,291 @@
+//! Many operations at a time: each ends once, cancelled ones and those of a port that goes away, too.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+
+use super::guest::{Guest, Scatter};
+use super::*;
+use crate::backing::{Capabilities, HeldEngine, RawFile};
+
+const BLOCK: u64 = 4096;
+
+#[test]
+fn many_in_flight_end_once_each() {
+    const COUNT: u64 = 600;
+    each_case(|case| {
+        let mut rig = case.rig(COUNT * BLOCK);
+        let mut guest = Guest::new();
+        let mut random = Random(3);
+        for cookie in 0..COUNT {
+            let mut buf = guest.buffer(&mut random, Scatter::Sectors, BLOCK, 3);
+            buf.write_at(0, &[cookie as u8; BLOCK as usize]);
+            let op = Op { kind: OpKind::Write { fua: false }, offset: cookie * BLOCK, len: BLOCK };
+            rig.door.port.submit(&rig.image, op, buf, cookie);
+        }
+        assert_eq!(rig.door.port.in_flight(), COUNT as usize);
+        let ended = by_cookie(rig.door.reap(COUNT as usize));
+        assert_eq!(rig.door.port.in_flight(), 0);
+        for (cookie, (result, buf)) in ended {
+            assert!(cookie < COUNT);
+            assert_eq!(result, Ok(()));
+            guest.release(buf);
+        }
+        let file = rig.file(0, (COUNT * BLOCK) as usize);
+        for (index, block) in file.chunks(BLOCK as usize).enumerate() {
+            assert!(block.iter().all(|byte| *byte == index as u8), "{case:?}: block {index}");
+        }
+    });
+}
+
+#[test]
+fn cancelled_operations_end_once_and_change_nothing() {
+    const COUNT: u64 = 200;
+    each_case(|case| {
+        let mut rig = case.rig(COUNT * BLOCK);
+        let mut cancelled = 0;
+        for round in 1..20u8 {
+            let before = rig.file(0, (COUNT * BLOCK) as usize);
+            for cookie in 0..COUNT {
+                let op = Op { kind: OpKind::Write { fua: false }, offset: cookie * BLOCK, len: BLOCK };
+                rig.door.port.submit(&rig.image, op, filled(&[round; BLOCK as usize]), cookie);
+            }
+            rig.door.port.flush().unwrap();
+            for cookie in (0..COUNT).rev() {
+                rig.door.port.cancel(cookie);
+                // Of something that is not there.
+                rig.door.port.cancel(COUNT + cookie);
+            }
+            let ended = by_cookie(rig.door.reap(COUNT as usize));
+            let after = rig.file(0, (COUNT * BLOCK) as usize);
+            for (cookie, (result, _)) in ended {
+                let range = (cookie * BLOCK) as usize..((cookie + 1) * BLOCK) as usize;
+                match result {
+                    Ok(()) => assert!(after[range].iter().all(|byte| *byte == round)),
+                    Err(BackingError::Cancelled) => {
+                        assert!(after[range.clone()] == before[range]);
+                        cancelled += 1;
+                    }
+                    Err(e) => panic!("{case:?}: {e}"),
+                }
+            }
+            assert_eq!(rig.door.port.in_flight(), 0);
+        }
+        println!("{case:?}: {cancelled} cancelled");
+        assert!(case.engine != Engine::Inline || cancelled == 0);
+    });
+}
+
+#[test]
+fn dropping_a_port_waits_for_what_is_in_flight() {
+    const COUNT: u64 = 300;
+    each_case(|case| {
+        for flushed in [false, true] {
+            let mut rig = case.rig(COUNT * BLOCK);
+            let mut door = case.port();
+            for cookie in 0..COUNT {
+                let op = Op { kind: OpKind::Write { fua: false }, offset: cookie * BLOCK, len: BLOCK };
+                door.port.submit(&rig.image, op, filled(&[0xab; BLOCK as usize]), cookie);
+            }
+            if flushed {
+                door.port.flush().unwrap();
+            }
+            drop(door);
+            assert!(rig.file(0, (COUNT * BLOCK) as usize).iter().all(|byte| *byte == 0xab), "{case:?}");
+            // Nobody else holds the image any more.
+            assert!(Arc::get_mut(&mut rig.image).is_some());
+        }
+    });
+}
+
+#[test]
+fn images_of_all_kinds_through_one_port() {
+    let cases: Mutex<Vec<Case>> = Mutex::default();
+    each_case(|case| cases.lock().unwrap().push(case));
+    let cases = cases.into_inner().unwrap();
+    for uring in [false, probe_io_uring()] {
+        let rigs: Vec<Rig> = cases.iter().map(|case| case.rig(MIB)).collect();
+        let mut door = Door::new(uring);
+        for round in 0..16u64 {
+            for (index, rig) in rigs.iter().enumerate() {
+                let cookie = round << 8 | index as u64;
+                let op = Op { kind: OpKind::Write { fua: false }, offset: round * BLOCK, len: BLOCK };
+                door.port.submit(&rig.image, op, filled(&[cookie as u8 + 1; BLOCK as usize]), cookie);
+            }
+        }
+        let ended = by_cookie(door.reap(16 * rigs.len()));
+        assert!(ended.values().all(|(result, _)| *result == Ok(())));
+        for (index, rig) in rigs.iter().enumerate() {
+            let expected = vec![index as u8 + 1; 16 * BLOCK as usize];
+            assert!(rig.file(0, 16 * BLOCK as usize) == expected, "{:?}", cases[index]);
+        }
+    }
+}
+
+/// An image whose reads do not return until it is opened up.
+#[derive(Debug, Default)]
+struct Stuck {
+    opened: Mutex<bool>,
+    change: Condvar,
+    reading: AtomicUsize,
+}
+
+impl Stuck {
+    fn open_up(&self) {
+        *self.opened.lock().unwrap() = true;
+        self.change.notify_all();
+    }
+}
+
+impl Image for Stuck {
+    fn size(&self) -> u64 {
+        MIB
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            read_only: false,
+            unmap: false,
+            write_zeroes: false,
+            unmap_granularity: 4096,
+            never_waits: false,
+            direct: false,
+        }
+    }
+
+    fn read(&self, _: u64, _: u64, _: &mut IoBuf, _: u64) -> Result<(), BackingError> {
+        self.reading.fetch_add(1, Ordering::SeqCst);
+        let mut opened = self.opened.lock().unwrap();
+        while !*opened {
+            opened = self.change.wait(opened).unwrap();
+        }
+        Ok(())
+    }
+
+    fn write(&self, _: u64, _: u64, _: &IoBuf, _: u64, _: bool) -> Result<(), BackingError> {
+        Err(BackingError::WriteFailed)
+    }
+
+    fn read_bytes(&self, _: u64, _: &mut [u8]) -> Result<(), BackingError> {
+        Err(BackingError::ReadFailed)
+    }
+
+    fn write_bytes(&self, _: u64, _: &[u8]) -> Result<(), BackingError> {
+        Err(BackingError::WriteFailed)
+    }
+
+    fn flush(&self) -> Result<(), BackingError> {
+        Ok(())
+    }
+
+    fn unmap(&self, _: u64, _: u64) -> Result<(), BackingError> {
+        Err(BackingError::Unsupported)
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> Result<(), BackingError> {
+        Err(BackingError::Unsupported)
+    }
+
+    fn raw(&self) -> Option<&RawFile> {
+        None
+    }
+}
+
+const READ: Op = Op { kind: OpKind::Read, offset: 0, len: 4096 };
+
+/// A port of three I/O threads with `count` operations on a stuck image.
+fn stuck(count: u64) -> (Door, Arc<Stuck>) {
+    let stuck = Arc::new(Stuck::default());
+    let image: Arc<dyn Image> = stuck.clone();
+    let mut door = Door::new(false);
+    for cookie in 0..count {
+        door.port.submit(&image, READ, filled(&[0; 4096]), cookie);
+    }
+    while stuck.reading.load(Ordering::SeqCst) < count.min(3) as usize {
+        std::thread::yield_now();
+    }
+    (door, stuck)
+}
+
+#[test]
+fn a_slow_image_does_not_hold_up_another() {
+    let (mut door, stuck) = stuck(2);
+    let case = Case { place: Place::Disk, shared: false, engine: Engine::Threads };
+    let rig = case.rig(MIB);
+    for cookie in 10..30 {
+        door.port.submit(&rig.image, READ, filled(&[1; 4096]), cookie);
+    }
+    let ended = by_cookie(door.reap(20));
+    assert!(
+        ended.iter().all(|(cookie, (result, buf))| *cookie >= 10 && *result == Ok(()) && contents(buf) == [0; 4096])
+    );
+    stuck.open_up();
+    assert_eq!(by_cookie(door.reap(2)).len(), 2);
+}
+
+#[test]
+fn a_cancel_takes_what_waits_for_a_thread_and_not_what_runs() {
+    let (mut door, stuck) = stuck(10);
+    for cookie in 0..10 {
+        door.port.cancel(cookie);
+    }
+    let ended = by_cookie(door.reap(7));
+    assert!(ended.values().all(|(result, buf)| *result == Err(BackingError::Cancelled) && buf.len() == 4096));
+    assert_eq!(door.port.in_flight(), 3);
+    stuck.open_up();
+    let ended = by_cookie(door.reap(3));
+    assert!(ended.values().all(|(result, _)| *result == Ok(())));
+}
+
+#[test]
+fn dropping_a_port_waits_for_its_threads() {
+    let (door, stuck) = stuck(5);
+    let (dropped, has_dropped) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        // The port is not `Send` (it may hold a ring), so the opener goes away instead.
+        let stuck = &stuck;
+        scope.spawn(move || {
+            let early = has_dropped.recv_timeout(Duration::from_millis(50));
+            stuck.open_up();
+            assert!(early.is_err(), "dropped with operations in flight");
+            has_dropped.recv_timeout(Duration::from_secs(20)).unwrap();
+        });
+        drop(door);
+        dropped.send(()).unwrap();
+    });
+    assert_eq!(stuck.reading.load(Ordering::SeqCst), 5);
+    assert_eq!(Arc::strong_count(&stuck), 1);
+}
+
+#[test]
+fn the_held_engine_holds() {
+    let case = Case { place: Place::Memory, shared: false, engine: Engine::Threads };
+    let rig = case.rig(MIB);
+    let mut engine = HeldEngine::new();
+    for cookie in 0..4 {
+        engine.submit(&rig.image, READ, filled(&[1; 4096]), cookie);
+    }
+    let mut ended = Vec::new();
+    engine.reap(&mut ended);
+    assert!(ended.is_empty());
+    assert_eq!(engine.held().map(|(cookie, _)| cookie).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    engine.cancel(1);
+    assert!(engine.release(2));
+    assert!(!engine.release(2));
+    assert!(engine.fail(0, BackingError::NoSpace));
+    engine.release_all();
+    assert_eq!(engine.in_flight(), 4);
+    engine.reap(&mut ended);
+    assert_eq!(engine.in_flight(), 0);
+    assert_eq!(engine.cancels(), [1]);
+    let results: Vec<_> = ended.iter().map(|c| (c.cookie, c.result)).collect();
+    let expected = [(1, Err(BackingError::Cancelled)), (2, Ok(())), (0, Err(BackingError::NoSpace)), (3, Ok(()))];
+    assert_eq!(results, expected);
+
+    let mut begun = HeldEngine::begun();
+    begun.submit(&rig.image, READ, filled(&[1; 4096]), 9);
+    begun.cancel(9);
+    assert_eq!(begun.held().count(), 1);
+    assert!(begun.release(9));
+    begun.reap(&mut ended);
+    assert_eq!(ended.pop().map(|c| c.result), Some(Ok(())));
+}

@@ -1,0 +1,120 @@
+use super::*;
+use crate::device_server::testkit::{check, good, out_buf};
+use crate::lu::{Attention, DEFAULT_VENDOR};
+
+/// INQUIRY 12h: byte 1 EVPD, byte 2 page, bytes 3–4 allocation length.
+fn inquiry(evpd: u8, page: u8, length: u16) -> Vec<u8> {
+    let [hi, lo] = length.to_be_bytes();
+    vec![0x12, evpd, page, hi, lo, 0]
+}
+
+fn vpd(b: &Bench, page: u8) -> Vec<u8> {
+    at_all_allocation_lengths(b, |length| inquiry(1, page, length))
+}
+
+#[test]
+fn standard_data() {
+    let data = at_all_allocation_lengths(&bench(), |length| inquiry(0, 0, length));
+    assert_eq!(data.len(), 96);
+    assert_eq!(data[0], 0x00, "connected, direct access");
+    assert_eq!(data[1], 0x00, "not removable");
+    assert_eq!(data[2], 0x06, "SPC-4");
+    assert_eq!(data[3] & 0x0f, 2, "response data format");
+    assert_eq!(data[4], 91);
+    assert_eq!(data[7] & 0x02, 0x02, "CMDQUE");
+    assert_eq!(&data[8..36], b"IBM     VDASD blkdev    0001");
+}
+
+#[test]
+fn names_can_be_set() {
+    let b = Bench::with(MemImage::new(512), |s| {
+        s.vendor = "ACME".into();
+        s.product = "Disk of sorts".into();
+        s.revision = "9".into();
+    });
+    let data = b.data_in(&inquiry(0, 0, 36), 36).data;
+    assert_eq!(&data[8..36], b"ACME    Disk of sorts   9   ");
+    assert_eq!(DEFAULT_VENDOR, "IBM");
+}
+
+#[test]
+fn supported_pages_are_all_there() {
+    let b = bench();
+    assert_eq!(vpd(&b, 0x00), [0, 0x00, 0, 7, 0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2]);
+    for page in 0..=0xff {
+        let answer = b.data_in(&inquiry(1, page, 255), 255).answer;
+        if [0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2].contains(&page) {
+            assert!(answer.sense.is_none(), "{page:02x}");
+        } else {
+            assert_eq!(answer, check(invalid_field(2, 7)), "{page:02x}");
+        }
+    }
+}
+
+#[test]
+fn serial_and_identification() {
+    let b = bench();
+    assert_eq!(vpd(&b, 0x80), *b"\x00\x80\x00\x08SERIAL01");
+    let mut expected = vec![0x00, 0x83, 0x00, 48];
+    // Binary, LU, NAA, 8 bytes.
+    expected.extend([0x01, 0x03, 0x00, 0x08, 0x31, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
+    // ASCII, LU, T10 vendor ID, 32 bytes.
+    expected.extend(*b"\x02\x01\x00\x20IBM     VDASD blkdev    SERIAL01");
+    assert_eq!(vpd(&b, 0x83), expected);
+    // The longest serial number still fits its designator.
+    let b = Bench::with(MemImage::new(512), |s| s.serial = "x".repeat(crate::lu::MAX_SERIAL));
+    let data = b.data_in(&inquiry(1, 0x83, 0xffff), 1000);
+    assert_eq!(data.answer, good(4 + 12 + 4 + 252));
+    assert_eq!(data.data[19], 252);
+    assert_eq!(data.data[20 + 251], b'x');
+}
+
+#[test]
+fn block_limits_are_those_that_are_enforced() {
+    let data = vpd(&bench(), 0xb0);
+    assert_eq!(data.len(), 64);
+    assert_eq!(data[..4], [0x00, 0xb0, 0x00, 0x3c]);
+    assert_eq!(data[4], 0, "WSNZ 0: WRITE SAME to the end");
+    assert_eq!(data[8..12], 32_768u32.to_be_bytes(), "MAXIMUM TRANSFER LENGTH");
+    assert_eq!(data[20..24], [0xff; 4], "MAXIMUM UNMAP LBA COUNT");
+    assert_eq!(data[24..28], 256u32.to_be_bytes(), "MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT");
+    assert_eq!(data[28..32], 8u32.to_be_bytes(), "OPTIMAL UNMAP GRANULARITY: 4096 bytes");
+    assert_eq!(data[32..36], [0x80, 0, 0, 0], "UGAVALID");
+    assert_eq!(data[36..44], [0; 8], "MAXIMUM WRITE SAME LENGTH: none");
+    let b = Bench::with(MemImage::new(8192).without_unmap(), |s| {
+        s.block_size = 4096;
+        s.physical_exponent = 1;
+    });
+    let data = b.data_in(&inquiry(1, 0xb0, 64), 64).data;
+    assert_eq!(data[6..8], [0, 2], "OPTIMAL TRANSFER LENGTH GRANULARITY");
+    assert_eq!(data[8..12], 4096u32.to_be_bytes());
+    assert_eq!(data[20..36], [0; 16], "no UNMAP");
+}
+
+#[test]
+fn characteristics_and_provisioning() {
+    let b = bench();
+    assert_eq!(vpd(&b, 0xb1)[..8], [0, 0xb1, 0, 0x3c, 0, 1, 0, 0], "not rotating");
+    assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0xe4, 2, 0], "LBPU LBPWS LBPWS10 LBPRZ, thin");
+    let b = Bench::with(MemImage::new(512).without_unmap(), |s| s.rotation_rate = 7200);
+    assert_eq!(vpd(&b, 0xb1)[4..6], 7200u16.to_be_bytes());
+    assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0, 0, 0]);
+    assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x05, 0x01, 0]);
+}
+
+#[test]
+fn refused_forms() {
+    let b = bench();
+    assert_eq!(b.data_in(&inquiry(0, 0x80, 96), 96).answer, check(invalid_field(2, 7)), "page without EVPD");
+    assert_eq!(b.data_in(&[0x12, 0x02, 0, 0, 96, 0], 96).answer, check(invalid_field(1, 1)), "CMDDT is obsolete");
+    // Backwards buffer.
+    assert!(b.run(&inquiry(0, 0, 96), out_buf(&[0; 200])).answer.transferred > 200);
+}
+
+#[test]
+fn unit_attentions_stay() {
+    let b = bench();
+    b.itl.gate().establish(Attention::PowerOn);
+    assert_eq!(b.data_in(&inquiry(0, 0, 96), 96).answer, good(96));
+    assert_eq!(b.none(&[0; 6]), check(plain(SenseKey::UnitAttention, 0x2900)));
+}

@@ -1,0 +1,157 @@
+//! A shard's tasks: a table per virtqueue, indexed by descriptor head.
+
+use super::nexus::{LuIndex, NO_UNIT};
+use crate::device_server::{AbortFlag, Finish};
+use crate::scsi::HostByte;
+use crate::tgt::{HostNo, ItnId, Tag};
+
+/// Where a task is.
+#[derive(Debug, Default)]
+pub(super) enum State {
+    /// There is none.
+    #[default]
+    Free,
+    /// At the backing; this turns the result into an answer.
+    Io(Finish),
+    /// A job of its own has it.
+    Job(AbortFlag),
+    /// `CMD_RSP` was posted, `CMD_DONE` has not come.
+    Answered,
+}
+
+/// A command between `CMD_REQ` and `CMD_DONE`.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) state: State,
+    /// What to answer instead of its own result; set by the first that ends it.
+    pub(super) ended: Option<HostByte>,
+    pub(super) tag: Tag,
+    pub(super) itn_id: ItnId,
+    pub(super) host_no: HostNo,
+    pub(super) lu: LuIndex,
+    pub(super) target: u8,
+    pub(super) lun: u16,
+    /// Its place in the order in which this shard took commands.
+    pub(super) serial: u64,
+}
+
+impl Task {
+    const FREE: Task = Task {
+        state: State::Free,
+        ended: None,
+        tag: Tag::NONE,
+        itn_id: 0,
+        host_no: 0,
+        lu: NO_UNIT,
+        target: 0,
+        lun: 0,
+        serial: 0,
+    };
+
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self.state, State::Free)
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        matches!(self.state, State::Answered)
+    }
+}
+
+/// The tasks of one virtqueue.
+#[derive(Debug)]
+struct Queue {
+    tasks: Box<[Task]>,
+    in_flight: usize,
+    /// To be freed when its last task is over.
+    closing: bool,
+}
+
+/// The tasks of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    queues: Vec<Option<Queue>>,
+    in_flight: usize,
+}
+
+impl Tasks {
+    /// Makes room for the tasks of a virtqueue with `size` descriptors. A queue that still has tasks keeps them and its
+    /// size.
+    pub(super) fn open(&mut self, queue: u16, size: u16) {
+        let at = usize::from(queue);
+        if self.queues.len() <= at {
+            self.queues.resize_with(at + 1, || None);
+        }
+        let Some(slot) = self.queues.get_mut(at) else { return };
+        match slot {
+            Some(busy) if busy.in_flight > 0 => {
+                log::error!("queue {queue} opened while {} of its tasks are in flight", busy.in_flight);
+                busy.closing = false;
+            }
+            _ => {
+                let tasks = (0..size).map(|_| Task::FREE).collect();
+                *slot = Some(Queue { tasks, in_flight: 0, closing: false });
+            }
+        }
+    }
+
+    /// Frees a virtqueue's table, now or when its last task is over.
+    pub(super) fn close(&mut self, queue: u16) {
+        let Some(slot) = self.queues.get_mut(usize::from(queue)) else { return };
+        match slot {
+            Some(busy) if busy.in_flight > 0 => busy.closing = true,
+            _ => *slot = None,
+        }
+    }
+
+    /// A free place for a new task; `None` if there is no such queue or head, or it has a task.
+    pub(super) fn claim(&mut self, tag: Tag) -> Option<&mut Task> {
+        let queue = self.queues.get_mut(usize::from(tag.queue()))?.as_mut()?;
+        let task = queue.tasks.get_mut(usize::from(tag.head()))?;
+        if queue.closing || !task.is_free() {
+            return None;
+        }
+        queue.in_flight += 1;
+        self.in_flight += 1;
+        Some(task)
+    }
+
+    /// The task of this very name.
+    pub(super) fn get(&mut self, tag: Tag) -> Option<&mut Task> {
+        let queue = self.queues.get_mut(usize::from(tag.queue()))?.as_mut()?;
+        queue.tasks.get_mut(usize::from(tag.head())).filter(|task| task.tag == tag && !task.is_free())
+    }
+
+    /// Frees a task that was answered, and gives back what it was. `None`: there is no such task, or it was not answered.
+    pub(super) fn free(&mut self, tag: Tag) -> Option<Task> {
+        let slot = self.queues.get_mut(usize::from(tag.queue()))?;
+        let queue = slot.as_mut()?;
+        let task = queue.tasks.get_mut(usize::from(tag.head()))?;
+        if task.tag != tag || !task.is_answered() {
+            return None;
+        }
+        let task = std::mem::replace(task, Task::FREE);
+        queue.in_flight -= 1;
+        self.in_flight -= 1;
+        if queue.closing && queue.in_flight == 0 {
+            *slot = None;
+        }
+        Some(task)
+    }
+
+    /// How many there are.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// All that there are.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Task> {
+        let busy = self.queues.iter_mut().flatten().filter(|queue| queue.in_flight > 0);
+        busy.flat_map(|queue| &mut queue.tasks).filter(|task| !task.is_free())
+    }
+
+    /// All that one virtqueue has.
+    pub(super) fn of_queue(&mut self, queue: u16) -> impl Iterator<Item = &mut Task> {
+        let queue = self.queues.get_mut(usize::from(queue)).and_then(Option::as_mut);
+        queue.into_iter().flat_map(|queue| &mut queue.tasks).filter(|task| !task.is_free())
+    }
+}

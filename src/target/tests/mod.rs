@@ -1,0 +1,7 @@
+//! The target at the level of events, with everything that could take time held.
+
+mod commands;
+mod interleavings;
+mod nexuses;
+mod setup;
+mod task_management;

@@ -1,0 +1,41 @@
+//! What a target is made of.
+
+use crate::target::testkit::{HOST, mapped, port, unit};
+use crate::target::{Target, TargetError, TargetSetup, UnitMapping};
+
+fn refused(units: Vec<UnitMapping>) -> Option<TargetError> {
+    Target::new(TargetSetup { shards: 1, hosts: vec![HOST], units, names: vec![] }).err()
+}
+
+#[test]
+fn addresses_must_not_clash() {
+    let (a, b) = (unit(), unit());
+    assert_eq!(refused(vec![mapped(0, 0, &a), mapped(0, 1, &b), mapped(1, 0, &a)]), None);
+    assert_eq!(
+        refused(vec![mapped(0, 0, &a), mapped(0, 0, &b)]),
+        Some(TargetError::DuplicateLun { target: 0, lun: 0 })
+    );
+    assert_eq!(refused(vec![mapped(0, 16384, &a)]), Some(TargetError::LunOutOfRange(16384)));
+    let only = |list: &[u8]| Some(list.iter().map(|&n| port(n)).collect());
+    let of = |list: &[u8]| UnitMapping { initiators: only(list), ..mapped(0, 0, &a) };
+    assert_eq!(refused(vec![of(&[1]), of(&[2, 3])]), None, "each has its own LUN 0");
+    let clash = Some(TargetError::DuplicateLun { target: 0, lun: 0 });
+    assert_eq!(refused(vec![of(&[1, 3]), of(&[2, 3])]), clash);
+    assert_eq!(refused(vec![of(&[1]), mapped(0, 0, &b)]), clash);
+}
+
+#[test]
+fn hosts_and_shards() {
+    let setup = |shards, hosts: &[i32]| TargetSetup { shards, hosts: hosts.to_vec(), ..TargetSetup::default() };
+    assert_eq!(Target::new(setup(0, &[1])).err(), Some(TargetError::NoShards));
+    assert_eq!(Target::new(setup(1, &[1, 2, 1])).err(), Some(TargetError::DuplicateHost(1)));
+    assert_eq!(Target::new(setup(3, &[1, 2])).unwrap().shards(), 3);
+}
+
+#[test]
+fn names_of_nexuses_are_never_given_twice() {
+    let target = Target::new(TargetSetup { shards: 1, ..TargetSetup::default() }).unwrap();
+    let names: std::collections::HashSet<_> = (0..65536).map(|_| target.next_itn_id().unwrap()).collect();
+    assert_eq!(names.len(), 65536);
+    assert_eq!(target.next_itn_id(), None);
+}

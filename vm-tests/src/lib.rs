@@ -1,0 +1,42 @@
+//! Real guests under QEMU against vstgt: the harness its guest tests are written with, and what `cargo xtask` runs.
+//!
+//! ```text
+//! provision ─► cache ─► kernel ─► initramfs ─┐
+//!                  └──► rootdisk ────────────┤
+//!                                            ├─► qemu ─► guest     (one virtual machine, one shell in it)
+//! workdir ─────────────► vstgt ──────────────┘
+//! ```
+//!
+//! * [`provision`] makes the host able to run guests: packages, nothing else.
+//! * [`cache`] keeps what is expensive to make (kernels, file systems) outside the repository, keyed by recipe.
+//! * [`kernel`], [`initramfs`] and [`rootdisk`] make what a guest boots.
+//! * [`vstgt`] runs the program under test; [`qemu`] a virtual machine, [`guest`] a shell inside it.
+//! * [`process`], [`tools`] and [`workdir`] own what a test leaves behind: processes, and files.
+//!
+//! Three promises hold everywhere: every wait is bounded; every process started ends with the value that owns it;
+//! and an error carries the end of the logs that explain it.
+
+pub mod accel;
+pub mod cache;
+mod cpio;
+pub mod demo;
+pub mod error;
+pub mod guest;
+pub mod guestroot;
+pub mod host;
+pub mod initramfs;
+pub mod json;
+pub mod kernel;
+pub mod paths;
+pub mod port;
+pub mod process;
+pub mod provision;
+pub mod qemu;
+pub mod qmp;
+pub mod rootdisk;
+mod sys;
+pub mod tools;
+pub mod vstgt;
+pub mod workdir;
+
+pub use error::{Context, Error, Result};

@@ -1,0 +1,81 @@
+//! The stages of `cargo xtask test` and `cargo xtask soak`, in order, each with the time it began.
+
+use std::env;
+use std::process::Command;
+use std::time::Instant;
+use vm_tests::{Context, Result, paths, provision, tools};
+
+/// Environment variable by which tests know that they may take their time.
+const VSTGT_SOAK: &str = "VSTGT_SOAK";
+
+/// Environment variable naming the reactor's way of waiting in vstgt's own tests.
+const VSTGT_TEST_WAIT: &str = "VSTGT_TEST_WAIT";
+
+/// Everything that shall hold before a change is taken; with `quick`, only what needs no guest.
+pub fn test(quick: bool) -> Result<()> {
+    let stages = Stages::new();
+    stages.run("format", cargo(&["fmt", "--all", "--check"]))?;
+    let mut lints = cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]);
+    lints.args(["--", "-D", "warnings"]);
+    stages.run("lints", lints)?;
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    stages.run("documentation", doc)?;
+    for wait in ["io_uring", "epoll"] {
+        let mut tests = cargo(&["test", "-p", "vstgt"]);
+        tests.env(VSTGT_TEST_WAIT, wait);
+        stages.run(&format!("vstgt's tests, waiting by {wait}"), tests)?;
+    }
+    if quick {
+        let words = ["test", "-p", "vm-tests", "--lib", "--bins"];
+        return stages.run("harness tests", cargo(&words));
+    }
+    stages.step("install what guests need", provision::ensure)?;
+    stages.run("release build", release())?;
+    stages.run("harness and guest tests", guest_tests(&[]))
+}
+
+/// The guest tests again, with as much work as finds what a short run does not.
+pub fn soak() -> Result<()> {
+    let stages = Stages::new();
+    stages.step("install what guests need", provision::ensure)?;
+    stages.run("release build", release())?;
+    stages.run("guest tests, long", guest_tests(&[(VSTGT_SOAK, "1")]))
+}
+
+fn release() -> Command {
+    cargo(&["build", "--release", "--quiet", "-p", "vstgt"])
+}
+
+/// Guests share two cores badly: one test at a time.
+fn guest_tests(environment: &[(&str, &str)]) -> Command {
+    let mut tests = cargo(&["test", "-p", "vm-tests", "--tests", "--", "--test-threads=1"]);
+    tests.envs(environment.iter().copied());
+    tests
+}
+
+fn cargo(words: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(paths::repository()).args(words);
+    command
+}
+
+/// Says what runs and when it began. Nothing is printed after the last stage: the output ends as its tests end.
+struct Stages {
+    start: Instant,
+}
+
+impl Stages {
+    fn new() -> Stages {
+        Stages { start: Instant::now() }
+    }
+
+    fn run(&self, name: &str, command: Command) -> Result<()> {
+        self.step(name, || tools::run_visible(command))
+    }
+
+    fn step(&self, name: &str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        println!("=== {:6.1} s: {name}", self.start.elapsed().as_secs_f64());
+        step().context(|| format!("stage \"{name}\""))
+    }
+}
