@@ -96,11 +96,13 @@ impl IoPort {
     /// Hands to the kernel what was submitted since the last time: one system call, none if there is nothing. A wait on the same ring
     /// does the same as it begins.
     ///
-    /// An error means that the ring is unusable; it does not happen to a ring that worked before.
-    pub fn flush(&mut self) -> std::io::Result<()> {
-        match &self.uring {
-            Some(uring) if uring.in_flight() > 0 => uring.ring().enter(),
-            _ => Ok(()),
+    /// An error, which does not happen to a ring that worked before, is logged; the wait on the ring reports it, too.
+    pub fn flush(&mut self) {
+        if let Some(uring) = &self.uring
+            && uring.in_flight() > 0
+            && let Err(e) = uring.ring().enter()
+        {
+            log::error!("io_uring failed with {} operations in flight: {e}", uring.in_flight());
         }
     }
 
@@ -136,8 +138,9 @@ impl IoPort {
         if let Err(e) = acceptable(&task) {
             return self.ended.push(task.complete(Err(e)));
         }
-        let moves_nothing = op.len == 0 && op.kind != OpKind::Flush;
-        if moves_nothing || task.image.capabilities().never_waits && op.len <= INLINE_MAX {
+        let capabilities = task.image.capabilities();
+        let idle = if op.kind == OpKind::Flush { capabilities.read_only } else { op.len == 0 };
+        if idle || capabilities.never_waits && op.len <= INLINE_MAX {
             return self.ended.push(task.run());
         }
         let task = match (&mut self.uring, task.image.raw().map(|raw| raw.check(op))) {

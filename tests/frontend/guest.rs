@@ -282,10 +282,13 @@ impl Guest {
     }
 
     pub fn try_command_on(&mut self, ring: u16, cdb: &[u8], out: &[Buffer], input: &[Buffer]) -> Option<Response> {
+        let mark = self.ram.mark();
         let (head, response) = self.submit(ring, cdb, out, input);
         let (used_head, len) = self.queue(ring).wait_used(BOUND)?;
         assert_eq!(used_head, head);
-        Some(self.parse_response(response, len))
+        let answer = self.parse_response(response, len);
+        self.ram.release(mark);
+        Some(answer)
     }
 
     pub fn command(&mut self, cdb: &[u8], out: &[Buffer], input: &[Buffer]) -> Response {
@@ -312,17 +315,21 @@ impl Guest {
     }
 
     pub fn write_blocks(&mut self, lba: u32, data: &[u8]) {
+        let mark = self.ram.mark();
         let at = self.ram.alloc(data.len() as u64);
         self.ram.write(at, data);
         let answer = self.command(&rw10(0x2a, lba, data.len()), &[Buffer::out(at, data.len() as u32)], &[]);
         assert!(answer.good(), "{answer:?}");
+        self.ram.release(mark);
     }
 
     pub fn read_blocks(&mut self, lba: u32, len: usize) -> Vec<u8> {
+        let mark = self.ram.mark();
         let at = self.ram.alloc(len as u64);
         let answer = self.command(&rw10(0x28, lba, len), &[], &[Buffer::input(at, len as u32)]);
         assert!(answer.good(), "{answer:?}");
         assert_eq!(answer.residual, 0);
+        self.ram.release(mark);
         self.ram.read(at, len)
     }
 

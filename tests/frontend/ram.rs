@@ -91,6 +91,16 @@ impl Ram {
         self.regions[region].guest + at
     }
 
+    /// Where region 0's allocator stands, for [`release`](Self::release).
+    pub fn mark(&self) -> u64 {
+        self.next[0].load(Ordering::Relaxed)
+    }
+
+    /// Frees everything allocated in region 0 since the mark.
+    pub fn release(&self, mark: u64) {
+        self.next[0].store(mark, Ordering::Relaxed);
+    }
+
     /// The address in this process of a guest address.
     pub fn user(&self, guest: u64) -> u64 {
         self.memory.get_host_address(GuestAddress(guest)).unwrap() as u64
