@@ -13,7 +13,7 @@ use vm_tests::kernel::Line;
 use vm_tests::qemu::Machine;
 use vm_tests::vstgt::{Config, Vstgt};
 use vm_tests::workdir::WorkDir;
-use vm_tests::{Result, host, provision};
+use vm_tests::{Result, effort, host, provision};
 
 const MIB: u64 = 1 << 20;
 
@@ -46,7 +46,10 @@ fn real_disks(line: Line) -> Result<()> {
     raw_io_and_pauses(&mut setup.guest)?;
     let digests = file_system(&mut setup)?;
     setup.guest.poweroff()?;
-    setup.vstgt.terminate()?;
+    let log = setup.vstgt.terminate()?;
+    // Firmware, kernel and pauses were one nexus.
+    assert_eq!(log.matches("I_T nexus created").count(), 1, "{log}");
+    assert_eq!(log.matches("I_T nexus destroyed").count(), 1, "{log}");
 
     assert_eq!(host::sha256(&setup.main)?, digests.device, "the image is not what the guest read");
     assert_eq!(host::sha256_in_ext4(&setup.main, "/kept")?, digests.file, "a file in the image is not the guest's");
@@ -226,7 +229,7 @@ fn large_blocks(guest: &mut Guest) -> Result<()> {
     // Less than a block is no request: the kernel refuses it.
     let odd = guest.run(&format!("dd if={disk} of=/dev/null bs=512 count=1 iflag=direct"), FIO)?;
     assert_ne!(odd.status, 0, "{}", odd.text());
-    let outcome = guest.run(&fio(&disk, "4k/55:16k/30:64k/13:1M/2", 8 * MIB), FIO)?;
+    let outcome = guest.run(&fio(&disk, "4k/55:16k/30:64k/13:1M/2", 8 * MIB), FIO * effort())?;
     assert_eq!(outcome.status, 0, "{}", outcome.text());
     Ok(())
 }
@@ -236,7 +239,8 @@ fn fio(disk: &str, sizes: &str, each: u64) -> String {
     format!(
         "fio --name=v --filename={disk} --thread --numjobs=2 --cpus_allowed=0,1 --cpus_allowed_policy=split \
          --ioengine=libaio --iodepth=32 --direct=1 --rw=randwrite --bssplit={sizes} --verify=crc32c \
-         --verify_fatal=1 --size={each} --offset_increment={each} --group_reporting 2>&1"
+         --verify_fatal=1 --size={each} --offset_increment={each} --loops={loops} --group_reporting 2>&1",
+        loops = effort()
     )
 }
 
@@ -252,7 +256,7 @@ fn raw_io_and_pauses(guest: &mut Guest) -> Result<()> {
     );
     let mut running = guest.start(&script)?;
     running.wait_for("writing", FIO)?;
-    for _ in 0..5 {
+    for _ in 0..5 * effort() {
         thread::sleep(Duration::from_millis(300));
         let qmp = running.vm().qmp();
         qmp.stop()?;
@@ -261,9 +265,13 @@ fn raw_io_and_pauses(guest: &mut Guest) -> Result<()> {
         qmp.cont()?;
         assert_eq!(qmp.status()?, "running");
     }
-    let outcome = running.finish(FIO)?;
+    let outcome = running.finish(FIO * effort())?;
     assert_eq!(outcome.status, 0, "{}", outcome.text());
     assert_says(&outcome.text(), &["err= 0"]);
+    // Each disk's unit attention at its discovery, and nothing since.
+    let attentions = guest.sh("dmesg | grep -c 'Power-on or device reset occurred'")?;
+    assert_eq!(attentions, "3");
+    assert_eq!(guest.sh("dmesg | grep -iE 'i/o error|abort|timed out|hung' || true")?, "");
     Ok(())
 }
 
