@@ -75,8 +75,10 @@ fn places() -> Vec<Place> {
 struct LoopDevice(PathBuf);
 
 impl LoopDevice {
-    fn attach(file: &Path) -> LoopDevice {
-        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+    fn attach(file: &Path, sector: u32) -> LoopDevice {
+        let sector = sector.to_string();
+        let args = ["--find", "--show", "--sector-size", &sector];
+        let output = Command::new("losetup").args(args).arg(file).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         LoopDevice(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()))
     }
@@ -160,7 +162,10 @@ impl Case {
     fn rig_in(&self, dir: tempfile::TempDir, size: u64) -> Rig {
         let store = dir.path().join("image");
         File::create(&store).unwrap().set_len(size).unwrap();
-        let device = (self.place == Place::Device).then(|| LoopDevice::attach(&store));
+        let device = (self.place == Place::Device).then(|| {
+            // Blocks of 512 on sectors of 4096, and the other way round.
+            LoopDevice::attach(&store, if self.shared { 512 } else { 4096 })
+        });
         let path = device.as_ref().map_or(store.clone(), |device| device.0.clone());
         let image = open(&self.options(&path)).unwrap();
         let capabilities = image.capabilities();

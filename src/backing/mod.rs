@@ -25,6 +25,7 @@ mod latch;
 mod open;
 mod port;
 mod raw;
+mod raw_file;
 mod transfer;
 
 pub use error::*;
@@ -32,7 +33,7 @@ pub use held::HeldEngine;
 pub use image::*;
 pub use open::{EngineChoice, OpenError, OpenOptions, open};
 pub use port::*;
-pub use raw::RawFile;
+pub use raw_file::RawFile;
 
 #[cfg(test)]
 mod conformance;

@@ -176,7 +176,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
         Access::Buffered | Access::Latched => None,
     };
     let asynchronous = access != Access::Latched && options.engine != EngineChoice::Threads;
-    let raw = RawFile::new(file, path.clone(), size, options.read_only, direct);
+    let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, found.sector);
     let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous);
     log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
     Ok(image)
@@ -222,6 +222,8 @@ struct Found {
     unmap: bool,
     zero_range: bool,
     unmap_granularity: u32,
+    /// Granularity of `fallocate`.
+    sector: u32,
 }
 
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
@@ -241,7 +243,7 @@ impl Found {
         // tmpfs takes O_DIRECT and copies through the page cache all the same.
         let direct = if in_memory { None } else { file::direct_alignment(file)? };
         // Behind the end there is nothing to lose, and whether the file system can do it is answered all the same.
-        let unmap = file::fallocate(file, super::raw::PUNCH, size, 4096).is_ok();
+        let unmap = file::fallocate(file, super::raw_file::PUNCH, size, 4096).is_ok();
         let granularity = u32::try_from(metadata.blksize()).ok().filter(|size| size.is_power_of_two());
         Ok(Found {
             in_memory,
@@ -250,6 +252,7 @@ impl Found {
             // Cannot be asked without doing it; where this guess is wrong, zeros are written.
             zero_range: matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | F2FS_MAGIC),
             unmap_granularity: granularity.unwrap_or(4096),
+            sector: 1,
         })
     }
 
@@ -265,6 +268,7 @@ impl Found {
             unmap: zeroes,
             zero_range: zeroes,
             unmap_granularity: granularity.filter(|g| g.is_power_of_two()).unwrap_or(sector).max(sector),
+            sector,
         })
     }
 }

@@ -136,8 +136,9 @@ impl IoPort {
         if let Err(e) = acceptable(&task) {
             return self.ended.push(task.complete(Err(e)));
         }
-        let moves_nothing = op.len == 0 && op.kind != OpKind::Flush;
-        if moves_nothing || task.image.capabilities().never_waits && op.len <= INLINE_MAX {
+        let capabilities = task.image.capabilities();
+        let idle = if op.kind == OpKind::Flush { capabilities.read_only } else { op.len == 0 };
+        if idle || capabilities.never_waits && op.len <= INLINE_MAX {
             return self.ended.push(task.run());
         }
         let task = match (&mut self.uring, task.image.raw().map(|raw| raw.check(op))) {

@@ -5,9 +5,11 @@ use std::io;
 use std::marker::PhantomData;
 
 use super::RawFile;
-use super::raw::PIECE;
 use crate::mem::IoBuf;
 use crate::sys::file::{AlignedBuf, IOV_MAX};
+
+/// The most that is bounced, or written as zeros, at a time; a multiple of every block size.
+pub(super) const PIECE: u64 = 256 << 10;
 
 /// The memory of one transfer.
 ///
@@ -147,25 +149,26 @@ fn part(bytes: &[u8], from: u64, len: u64) -> libc::iovec {
     libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len().min(len as usize) }
 }
 
-/// Moves `len` bytes with as many calls as it takes, through aligned memory where direct I/O does not take the pieces themselves. `call`
-/// gets pieces and how many bytes were done before; it returns how many it did.
+/// Moves the bytes of `memory` between `from` and `to` with as many calls as it takes, through aligned memory where direct I/O does not take the pieces
+/// themselves. `call` gets pieces and where in `memory` they are; it returns how many bytes it did.
 pub(super) fn transfer<M: Memory>(
     raw: &RawFile,
-    len: u64,
-    mut memory: M,
+    from: u64,
+    to: u64,
+    memory: &mut M,
     mut call: impl FnMut(&[libc::iovec], u64) -> io::Result<u64>,
 ) -> io::Result<()> {
     let mut iov = Vec::new();
     let mut bounce: Option<AlignedBuf> = None;
-    let mut done = 0;
-    while done < len {
+    let mut done = from;
+    while done < to {
         iov.clear();
-        memory.pieces(done, len - done, &mut iov);
+        memory.pieces(done, to - done, &mut iov);
         let moved = if raw.takes(&iov) {
             iov.truncate(IOV_MAX);
             call(&iov, done)?
         } else {
-            let want = (len - done).min(PIECE) as usize;
+            let want = (to - done).min(PIECE) as usize;
             let buf = bounce.get_or_insert_with(|| AlignedBuf::new(want));
             if !M::INTO
                 && let Some(bytes) = buf.get_mut(..want)

@@ -192,9 +192,10 @@ impl IoBuf {
 
     /// Back to what [`IoBuf::empty`] gives, but for the allocation of the list.
     pub(super) fn clear(&mut self) {
-        let mut iov = std::mem::take(&mut self.iov);
+        let IoBuf { iov, len, direction, snapshot, regions, storage } = self;
         iov.clear();
-        *self = IoBuf { iov, ..IoBuf::default() };
+        (*len, *direction, *snapshot, *regions) = (0, Direction::None, None, 0);
+        *storage = None;
     }
 
     fn for_range(&self, offset: u64, len: u64, mut f: impl FnMut(*mut u8, usize)) {

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::{MemoryMap, copy};
+use super::MemoryMap;
 
 /// A contiguous piece of guest memory, borrowed from the map that keeps it mapped.
 ///
@@ -93,16 +93,6 @@ impl<'a> GuestRange<'a> {
     accessors!(load_u16, store_u16, u16, AtomicU16);
     accessors!(load_u32, store_u32, u32, AtomicU32);
     accessors!(load_u64, store_u64, u64, AtomicU64);
-
-    /// Copies bytes from `offset` on, at any alignment; `false` and nothing read if they pass the end.
-    pub fn read(&self, offset: usize, dst: &mut [u8]) -> bool {
-        if offset > self.len || dst.len() > self.len - offset {
-            return false;
-        }
-        // SAFETY: offset + dst.len() <= len, all mapped; the memory has no references.
-        unsafe { copy::from_guest(self.base.as_ptr().add(offset), dst) };
-        true
-    }
 
     #[inline]
     fn at(&self, offset: usize, size: usize) -> Option<NonNull<u8>> {

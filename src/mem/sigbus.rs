@@ -8,7 +8,7 @@
 //! looks at the mark. A fault anywhere else goes to the handler that was there before (Rust's own, which ends in the
 //! default action).
 //!
-//! Only accesses by this process's own instructions raise SIGBUS; system calls on such memory fail with EFAULT.
+//! No thread may block SIGBUS: a fault while it is blocked ends the process. Only accesses by this process's own instructions raise SIGBUS; system calls on such memory fail with EFAULT.
 //!
 //! The handler takes no lock and allocates nothing: it does atomic loads and stores and one `mmap`.
 #![allow(unsafe_code, reason = "installs a signal handler and remaps memory from it; each step argues itself")]

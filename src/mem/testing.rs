@@ -62,6 +62,15 @@ impl MappingOf {
         MappingOf(map.regions()[0].file_offset().unwrap().file().metadata().unwrap().ino())
     }
 
+    /// The kernel's flags of the mapping (`VmFlags` of smaps).
+    pub(crate) fn flags(&self) -> Vec<String> {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let inode = self.0.to_string();
+        let mut lines = smaps.lines().skip_while(|l| l.split_ascii_whitespace().nth(4) != Some(inode.as_str()));
+        let flags = lines.find_map(|l| l.strip_prefix("VmFlags:")).unwrap();
+        flags.split_ascii_whitespace().map(str::to_owned).collect()
+    }
+
     /// Whether this process has it mapped.
     pub(crate) fn exists(&self) -> bool {
         // "start-end perms offset device inode path"

@@ -18,7 +18,7 @@ pub(super) enum Call {
     Features(u64),
     Start { index: u16, size: u16, desc: u64, avail: u64, used: u64, next_avail: u16, next_used: u16, kick: bool },
     Stop(u16),
-    SetCall(u16, bool),
+    NewInterrupt(u16, bool),
     SetErr(u16, bool),
     Memory { regions: usize, gone: bool },
     Reset,
@@ -107,7 +107,7 @@ impl Device for Mock {
     }
 
     fn set_call(&mut self, index: u16, call: Option<File>) {
-        self.note(Call::SetCall(index, call.is_some()));
+        self.note(Call::NewInterrupt(index, call.is_some()));
     }
 
     fn set_err(&mut self, index: u16, err: Option<File>) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::chain::{Chain, ChainDefect, Descriptor};
-use crate::mem::{MemoryMap, OutsideMemory, PinnedRange};
+use crate::mem::{GuestRange, MemoryMap, OutsideMemory, PinnedRange};
 
 /// Where a ring is and where it goes on. Addresses are guest physical.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -398,8 +398,7 @@ impl Walk<'_> {
         if entries == 0 || entries > u32::from(u16::MAX) || !(d.len as usize).is_multiple_of(DESC_SIZE) {
             return Err(ChainDefect::IndirectLength(d.len));
         }
-        // In one piece in all but odd cases; then an entry is a copy, else a look-up and a copy.
-        let whole = map.range(d.addr, u64::from(d.len));
+        let table = Table { map, addr: d.addr, whole: map.range(d.addr, u64::from(d.len)) };
         let mut index = 0;
         // A chain that visits more entries than there are loops.
         let room = MAX_INDIRECT.saturating_sub(self.chain.descriptors.len());
@@ -407,20 +406,7 @@ impl Walk<'_> {
             if u32::from(index) >= entries {
                 return Err(ChainDefect::NextOutOfRange(index));
             }
-            let mut bytes = [0; DESC_SIZE];
-            let offset = DESC_SIZE * usize::from(index);
-            let read = match &whole {
-                Some(table) => table.read(offset, &mut bytes),
-                None => {
-                    let outside = OutsideMemory { addr: d.addr, len: u64::from(d.len) };
-                    let addr = d.addr.checked_add(offset as u64).ok_or(ChainDefect::IndirectOutside(outside))?;
-                    map.read(addr, &mut bytes).map_err(ChainDefect::IndirectOutside)?;
-                    true
-                }
-            };
-            debug_assert!(read, "an entry below the table's length is in the table");
-            let value = u128::from_le_bytes(bytes);
-            let entry = RawDescriptor::new(value as u64, (value >> 64) as u64);
+            let entry = table.entry(index).map_err(ChainDefect::IndirectOutside)?;
             if entry.flags & DESC_F_INDIRECT != 0 {
                 return Err(ChainDefect::NestedIndirect);
             }
@@ -445,6 +431,30 @@ impl Walk<'_> {
         }
         self.chain.descriptors.push(Descriptor { addr: d.addr, len: d.len, writable });
         Ok(())
+    }
+}
+
+/// An indirect table.
+struct Table<'a> {
+    map: &'a MemoryMap,
+    addr: u64,
+    /// All of it, if it is in one piece in this process.
+    whole: Option<GuestRange<'a>>,
+}
+
+impl Table<'_> {
+    fn entry(&self, index: u16) -> Result<RawDescriptor, OutsideMemory> {
+        let offset = DESC_SIZE * usize::from(index);
+        let word = |at| self.whole.as_ref().and_then(|table| table.load_u64(at, Ordering::Relaxed));
+        if let Some((addr, rest)) = word(offset).zip(word(offset + 8)) {
+            return Ok(RawDescriptor::new(addr, rest));
+        }
+        // Misaligned, or across regions: legal, and nobody does it.
+        let addr = self.addr.wrapping_add(offset as u64);
+        let mut bytes = [0; DESC_SIZE];
+        self.map.read(addr, &mut bytes)?;
+        let entry = u128::from_le_bytes(bytes);
+        Ok(RawDescriptor::new(entry as u64, (entry >> 64) as u64))
     }
 }
 

@@ -40,3 +40,11 @@ pub mod vstgt;
 pub mod workdir;
 
 pub use error::{Context, Error, Result};
+
+/// Environment variable by which guest tests are told to take their time.
+pub const VSTGT_SOAK: &str = "VSTGT_SOAK";
+
+/// How many times guest tests do what they repeat: once, or as often as finds what a short run does not.
+pub fn effort() -> u32 {
+    if std::env::var_os(VSTGT_SOAK).is_some() { 10 } else { 1 }
+}

@@ -3,10 +3,7 @@
 use std::env;
 use std::process::Command;
 use std::time::Instant;
-use vm_tests::{Context, Result, paths, provision, tools};
-
-/// Environment variable by which tests know that they may take their time.
-const VSTGT_SOAK: &str = "VSTGT_SOAK";
+use vm_tests::{Context, Result, VSTGT_SOAK, paths, provision, tools};
 
 /// Environment variable naming the reactor's way of waiting in vstgt's own tests.
 const VSTGT_TEST_WAIT: &str = "VSTGT_TEST_WAIT";

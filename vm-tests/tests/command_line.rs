@@ -45,9 +45,9 @@ impl Place {
 fn images_that_cannot_be_served_are_refused() -> Result<()> {
     let place = Place::new()?;
     let missing = place.dir.path("missing.img");
-    place.refuses(&place.one_socket().lun(&missing, ""), &["missing.img", "no such file"]);
+    place.refuses(&place.one_socket().lun(&missing, ""), &["missing.img", "no such image"]);
     let plain = place.one_socket().arg("--blk-file").arg(&missing);
-    place.refuses(&plain, &["missing.img", "no such file"]);
+    place.refuses(&plain, &["missing.img", "no such image"]);
     let odd = place.dir.sparse("odd.img", (1 << 20) + 100)?;
     place.refuses(&place.one_socket().lun(&odd, ""), &["odd.img", "512"]);
     let half = place.dir.sparse("half.img", (1 << 20) + 512)?;
@@ -91,10 +91,23 @@ fn values_that_make_no_sense_are_refused() -> Result<()> {
     let valid = || place.one_socket().lun(&place.image, "");
     place.refuses(&valid().arg("--num-queues").arg("0"), &["num-queues"]);
     place.refuses(&valid().arg("--num-queues").arg("255"), &["num-queues"]);
-    place.refuses(&valid().arg("--no-such-option"), &["--no-such-option"]);
-    place.refuses(&valid().arg("--fd").arg("99"), &["fd"]);
+    let closed = Config::new().lun(&place.image, "").arg("--fd").arg("99");
+    place.refuses(&closed, &["descriptor", "99"]);
     let long = place.dir.path(&"x".repeat(120));
     place.refuses(&Config::new().socket(&long).lun(&place.image, ""), &["long"]);
+    place.dir.finish();
+    Ok(())
+}
+
+#[test]
+fn words_it_does_not_know_are_named_first() -> Result<()> {
+    let place = Place::new()?;
+    let config = place.one_socket().lun(&place.image, "").arg("--no-such-option");
+    let said = config.refused(&place.dir.path("vstgt.log"))?;
+    // The usage follows, as with any program.
+    let first = said.lines().next().unwrap_or_default();
+    assert!(first.starts_with("error: ") && first.contains("--no-such-option"), "{said}");
+    assert!(!place.socket.exists());
     place.dir.finish();
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! Two guests on two sockets of one vstgt: a disk they share, a disk for each, and one of them killed.
 
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 use vm_tests::guest::{Booting, Guest};
 use vm_tests::kernel::Line;
+use vm_tests::process::wait_until;
 use vm_tests::qemu::Machine;
-use vm_tests::vstgt::Config;
+use vm_tests::vstgt::{Config, Vstgt};
 use vm_tests::workdir::WorkDir;
-use vm_tests::{Result, provision};
+use vm_tests::{Result, effort, provision};
 
 const MIB: u64 = 1 << 20;
 
@@ -51,38 +51,34 @@ fn a_killed_guest_disturbs_nobody_and_comes_back() -> Result<()> {
     sees(&mut blue, &[("SHARED01", SHARED), ("BLUE01", BLUE)])?;
     shares(&mut red, &mut blue)?;
 
-    // Red writes without end to both its disks, until it is killed in the midst of blue's writing.
-    let (shared, own) = (red.disk("SHARED01")?, red.disk("RED01")?);
-    let endless = "--time_based --runtime=3600 > fio.log 2>&1 &";
-    red.sh(&format!("{}\n{}", fio(&shared, 0, endless), fio(&own, 0, endless)))?;
-    writes(&mut red, &[&shared, &own])?;
-    let (shared, own) = (blue.disk("SHARED01")?, blue.disk("BLUE01")?);
-    let mut running = blue.start(&format!(
-        "{}\np=$!\n{}\nq=$!\necho started; wait $p && wait $q; s=$?; cat p.log q.log; exit $s",
-        fio(&shared, SHARED / 2, "--loops=2 > p.log 2>&1 &"),
-        fio(&own, 0, "--loops=2 > q.log 2>&1 &"),
-    ))?;
-    running.wait_for("started", WHILE)?;
-    thread::sleep(Duration::from_secs(4));
-    red.vm().kill();
-    drop(red);
-    let outcome = running.finish(WHILE * 2)?;
-    assert_eq!(outcome.status, 0, "{}", outcome.text());
+    for round in 1..=effort() as usize {
+        // Red writes without end to both its disks, until it is killed in the midst of blue's writing.
+        let (shared, own) = (red.disk("SHARED01")?, red.disk("RED01")?);
+        let endless = "--time_based --runtime=36000 > fio.log 2>&1 &";
+        red.sh(&format!("{}\n{}", fio(&shared, 0, endless), fio(&own, 0, endless)))?;
+        writes(&mut red, &[&shared, &own])?;
+        let blues = start_writing(&mut blue)?;
+        writes(&mut blue, &[&blues[0], &blues[1]])?;
+        red.vm().kill();
+        drop(red);
+        blue.sh("! ls *.status 2> /dev/null")?;
+        finish_writing(&mut blue)?;
 
-    vstgt.wait_for_log(&["I_T nexus destroyed", "red"], SLACK)?;
-    let log = vstgt.log();
-    assert_eq!(lines(&log, "I_T nexus destroyed", "blue"), 0, "{log}");
+        wait_for_lines(&mut vstgt, "I_T nexus destroyed", "red", round)?;
+        let log = vstgt.log();
+        assert_eq!(lines(&log, "I_T nexus destroyed", "blue"), 0, "{log}");
 
-    let mut red = boot(&dir, "red-again", &red_socket)?.ready()?;
-    sees(&mut red, &[("SHARED01", SHARED), ("RED01", RED)])?;
-    let own = red.disk("RED01")?;
-    let outcome = red.run(&fio(&own, 0, "2>&1"), WHILE)?;
-    assert_eq!(outcome.status, 0, "{}", outcome.text());
+        red = boot(&dir, &format!("red{round}"), &red_socket)?.ready()?;
+        sees(&mut red, &[("SHARED01", SHARED), ("RED01", RED)])?;
+        let own = red.disk("RED01")?;
+        let outcome = red.run(&fio(&own, 0, "2>&1"), WHILE)?;
+        assert_eq!(outcome.status, 0, "{}", outcome.text());
+    }
     red.poweroff()?;
     blue.poweroff()?;
     vstgt.wait_for_log(&["I_T nexus destroyed", "blue"], SLACK)?;
     let log = vstgt.terminate()?;
-    for (name, times) in [("red", 2), ("blue", 1)] {
+    for (name, times) in [("red", 1 + effort() as usize), ("blue", 1)] {
         assert_eq!(lines(&log, "I_T nexus created", name), times, "{name} in {log}");
         assert_eq!(lines(&log, "I_T nexus destroyed", name), times, "{name} in {log}");
     }
@@ -93,6 +89,31 @@ fn a_killed_guest_disturbs_nobody_and_comes_back() -> Result<()> {
 fn boot(dir: &WorkDir, name: &str, socket: &Path) -> Result<Booting> {
     let machine = Machine::new(name)?.memory_mib(384).vhost_user_scsi(socket, 2);
     Guest::start_boot(machine, Line::V6_12, dir.root())
+}
+
+/// Starts verified writes on blue's half of the shared disk and on its own disk; returns both disks.
+fn start_writing(blue: &mut Guest) -> Result<[String; 2]> {
+    let (shared, own) = (blue.disk("SHARED01")?, blue.disk("BLUE01")?);
+    for (name, disk, offset) in [("p", &shared, SHARED / 2), ("q", &own, 0)] {
+        let writes = fio(disk, offset, "--loops=3");
+        blue.sh(&format!("rm -f {name}.status; ({writes}; echo $? > {name}.status) > {name}.log 2>&1 &"))?;
+    }
+    Ok([shared, own])
+}
+
+/// Waits for their end: without an error, every block read back as it was written.
+fn finish_writing(blue: &mut Guest) -> Result<()> {
+    let script = "until [ -s p.status -a -s q.status ]; do sleep 0.2; done; cat *.log; exit $(cat p.status q.status | tr -d '\\n')";
+    let outcome = blue.run(script, WHILE * 2)?;
+    assert_eq!(outcome.status, 0, "{}", outcome.text());
+    Ok(())
+}
+
+/// Waits until vstgt's log has so many lines with both.
+fn wait_for_lines(vstgt: &mut Vstgt, what: &str, name: &str, count: usize) -> Result<()> {
+    let there = wait_until(SLACK, || Ok((lines(&vstgt.log(), what, name) >= count).then_some(())))?;
+    assert!(there.is_some(), "no {count} of \"{what}\" with {name} in:\n{}", vstgt.log());
+    Ok(())
 }
 
 /// How many lines of a log have both.

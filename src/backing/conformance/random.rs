@@ -12,7 +12,7 @@ const PART: u64 = SIZE / PARTS;
 fn random_operations_do_what_a_model_does() {
     each_case(|case| {
         for scatter in [Scatter::Pages, Scatter::Sectors, Scatter::Odd] {
-            run(case, scatter, 60);
+            run(case, scatter, 30);
         }
     });
 }

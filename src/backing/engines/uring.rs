@@ -11,7 +11,7 @@ use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
 use super::Task;
-use crate::backing::raw::PIECE;
+use crate::backing::transfer::PIECE;
 use crate::backing::{BackingError, Completion, OpKind, RawFile};
 use crate::sys::file::{AlignedBuf, IOV_MAX};
 use crate::sys::ring::{Channel, Event, KEY_MAX, Ring};
@@ -20,6 +20,8 @@ use crate::sys::ring::{Channel, Event, KEY_MAX, Ring};
 const NOBODY: u64 = KEY_MAX;
 const INDEX_BITS: u32 = 24;
 const GENERATION_MASK: u32 = (1 << 23) - 1;
+
+const FUA: OpKind = OpKind::Write { fua: true };
 
 /// Bounce buffers kept for later.
 const SPARE_BOUNCES: usize = 16;
@@ -44,8 +46,8 @@ struct Slot {
     /// This round goes through here.
     bounce: Option<AlignedBuf>,
     cancelled: bool,
-    /// A durable write failed for want of space: it is done again without sync to find out whether data were lost.
-    unsynced: bool,
+    /// A write with FUA failed with this errno: it is done again without sync, to find out whether it was the sync.
+    unsynced: Option<i32>,
 }
 
 /// What came back from the ring.
@@ -102,7 +104,7 @@ impl UringEngine {
         let Some(slot) = self.slots.get_mut(index) else { return Some(task) };
         slot.task = Some(task);
         slot.cancelled = false;
-        slot.unsynced = false;
+        slot.unsynced = None;
         self.in_flight += 1;
         if self.start(index) { None } else { self.retire(index) }
     }
@@ -206,14 +208,14 @@ impl Slot {
         match op.kind {
             OpKind::Read | OpKind::Write { .. } => {
                 let offset = op.offset + task.done;
-                let durable = op.kind == (OpKind::Write { fua: true }) && !self.unsynced;
+                let durable = op.kind == FUA && self.unsynced.is_none();
                 let flags = if durable { libc::RWF_DSYNC } else { 0 };
                 let pieces = Slot::pieces(task, raw, &mut self.iov, &mut self.bounce, bounces);
                 Some(transfer(op.kind, fd, pieces, offset, flags))
             }
             OpKind::Flush => Some(opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build()),
             OpKind::Unmap | OpKind::WriteZeroes { .. } => {
-                let mode = raw.fallocate_mode(op.kind)?;
+                let mode = raw.fallocate_mode_for(op)?;
                 Some(opcode::Fallocate::new(fd, op.len).offset(op.offset).mode(mode).build())
             }
         }
@@ -255,7 +257,6 @@ impl Slot {
         let task = self.task.as_mut()?;
         let raw = task.image.raw()?;
         let kind = task.op.kind;
-        let durable = matches!(kind, OpKind::Flush | OpKind::Write { fua: true });
         let Ok(moved) = u64::try_from(event.result) else {
             let error = io::Error::from_raw_os_error(-event.result);
             return Some(match -event.result {
@@ -265,12 +266,12 @@ impl Slot {
                 libc::ECANCELED | libc::EINTR => Next::Again,
                 // Not with this file, not this way, not now; the blocking methods know what else to try.
                 libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL => Next::Refused,
-                libc::ENOSPC | libc::EDQUOT if durable && kind != OpKind::Flush && !self.unsynced => {
-                    self.unsynced = true;
+                errno if kind == FUA && self.unsynced.is_none() && RawFile::may_be_sync(&error) => {
+                    self.unsynced = Some(errno);
                     Next::Again
                 }
                 _ => {
-                    if durable && !self.unsynced {
+                    if kind == OpKind::Flush {
                         raw.sync_failed(&error);
                     }
                     Next::Done(Err(raw.failed(kind, &error)))
@@ -293,10 +294,11 @@ impl Slot {
         if task.done < task.op.len {
             return Some(Next::Again);
         }
-        if self.unsynced {
-            // There was room for the data, so it was the sync that failed.
-            raw.sync_failed(&io::Error::from_raw_os_error(libc::ENOSPC));
-            return Some(Next::Done(Err(BackingError::WriteFailed)));
+        if let Some(errno) = self.unsynced {
+            // The write can be done, so it was the sync that could not.
+            let error = io::Error::from_raw_os_error(errno);
+            raw.sync_failed(&error);
+            return Some(Next::Done(Err(raw.failed(kind, &error))));
         }
         Some(Next::Done(Ok(())))
     }

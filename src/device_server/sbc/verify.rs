@@ -39,7 +39,11 @@ pub(in crate::device_server) fn verify<'a>(task: Task<'a, '_>, transfer: Transfe
 }
 
 /// WRITE AND VERIFY (SBC-3 5.44–5.46): the blocks are on the medium when they are verified, so it is flushed in between.
-pub(in crate::device_server) fn write_and_verify<'a>(task: Task<'a, '_>, transfer: Transfer, check: ByteCheck) -> Planned<'a> {
+pub(in crate::device_server) fn write_and_verify<'a>(
+    task: Task<'a, '_>,
+    transfer: Transfer,
+    check: ByteCheck,
+) -> Planned<'a> {
     let lu = task.itl.lu();
     let extent = extent(lu, &transfer)?;
     within_limit(lu, task.row, &transfer)?;

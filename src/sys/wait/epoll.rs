@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::{Wait, duplicate, known, unknown};
+use super::{Wait, known, unknown};
 
 /// A wait set on an epoll instance.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Wait for EpollWait {
         if self.fds.contains_key(&token) {
             return Err(known(token));
         }
-        let fd = duplicate(fd)?;
+        let fd = fd.try_clone_to_owned()?;
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: token };
         // SAFETY: `event` lives through the call; both descriptors are open.
         if unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) } < 0 {

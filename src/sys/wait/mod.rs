@@ -16,7 +16,7 @@ pub use epoll::EpollWait;
 pub use uring::UringWait;
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use super::ring::probe_io_uring;
@@ -27,7 +27,7 @@ pub trait Wait {
     ///
     /// # Errors
     ///
-    /// `AlreadyExists` if the token is in the set; `EPERM` if the descriptor is a file or directory, which cannot be waited for;
+    /// `AlreadyExists` if the token is in the set; `EPERM` if the descriptor is of a kind that cannot be waited for, such as a regular file;
     /// and what the system calls say.
     fn add(&mut self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()>;
 
@@ -42,17 +42,6 @@ pub trait Wait {
     /// all), and appends the tokens of those that are to `ready`. May return earlier with none, for example on a signal, or because
     /// something else that shares the wait is due.
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<u64>) -> io::Result<()>;
-}
-
-/// Duplicates a descriptor that can be waited for; refuses, as epoll does, what is always readable.
-fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let file = std::fs::File::from(fd.try_clone_to_owned()?);
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() || kind.is_dir() {
-        // An eventfd is a file of no kind at all.
-        return Err(io::Error::from_raw_os_error(libc::EPERM));
-    }
-    Ok(OwnedFd::from(file))
 }
 
 fn known(token: u64) -> io::Error {

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use std::os::fd::OwnedFd;
+
 use super::*;
 use crate::sys::mailbox::Waker;
 use crate::sys::ring::Ring;
@@ -260,6 +262,8 @@ fn refusals() {
         assert_eq!(wait.remove(1).unwrap_err().kind(), ErrorKind::NotFound);
         let file = tempfile::tempfile().unwrap();
         assert_eq!(wait.add(file.as_fd(), 9).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        let zero = std::fs::File::open("/dev/zero").unwrap();
+        assert_eq!(wait.add(zero.as_fd(), 9).unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert_eq!(wait.remove(9).unwrap_err().kind(), ErrorKind::NotFound);
     });
 }

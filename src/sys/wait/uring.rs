@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 
-use super::{Wait, duplicate, known, unknown};
+use super::{EpollWait, Wait, known, unknown};
 use crate::sys::ring::{Channel, Ring};
 
 /// A key that no slot has, for entries whose event says nothing.
@@ -77,7 +77,7 @@ impl UringWait {
         }
     }
 
-    fn take_events(&mut self, ready: &mut Vec<u64>) -> io::Result<()> {
+    fn take_events(&mut self, ready: &mut Vec<u64>) {
         while let Some(event) = self.channel.next() {
             if event.key == NOBODY {
                 continue;
@@ -91,15 +91,12 @@ impl UringWait {
             match slot.token {
                 None => self.retire(index),
                 Some(token) => {
+                    // A poll that failed is reported, too: whoever reads will see what is wrong.
                     self.unarmed.push(index);
-                    if event.result < 0 {
-                        return Err(io::Error::from_raw_os_error(-event.result));
-                    }
                     ready.push(token);
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -108,7 +105,9 @@ impl Wait for UringWait {
         if self.tokens.contains_key(&token) {
             return Err(known(token));
         }
-        let fd = duplicate(fd)?;
+        // io_uring would report for ever what has no notion of readiness; epoll refuses it.
+        EpollWait::new()?.add(fd, token)?;
+        let fd = fd.try_clone_to_owned()?;
         let index = match self.free.pop() {
             Some(index) => index,
             None if self.slots.len() >> INDEX_BITS != 0 => return Err(io::Error::other("the wait set is full")),
@@ -146,7 +145,8 @@ impl Wait for UringWait {
     fn wait(&mut self, timeout: Option<Duration>, ready: &mut Vec<u64>) -> io::Result<()> {
         self.arm();
         self.channel.ring().enter_and_wait(timeout)?;
-        self.take_events(ready)
+        self.take_events(ready);
+        Ok(())
     }
 }
 

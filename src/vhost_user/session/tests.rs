@@ -163,7 +163,7 @@ fn qemu_firmware_then_system() {
     (0..6).for_each(|index| f.enable(index, true));
     (0..6).for_each(|index| f.event(SET_VRING_CALL, index));
     let expected =
-        [Call::Features(VERSION_1), Call::Memory { regions: 1, gone: false }, start(2), Call::SetCall(2, true)];
+        [Call::Features(VERSION_1), Call::Memory { regions: 1, gone: false }, start(2), Call::NewInterrupt(2, true)];
     assert_eq!(f.calls(), expected);
     // Stop.
     f.mock.book(|book| book.taken.insert(2, 260));
@@ -373,7 +373,7 @@ fn calls_and_errors_of_a_live_ring_are_handed_on() {
     f.wire.event(SET_VRING_CALL, 2, None);
     f.event(SET_VRING_ERR, 2);
     f.event(SET_VRING_CALL, 3);
-    assert_eq!(f.calls(), [Call::SetCall(2, true), Call::SetCall(2, false), Call::SetErr(2, true)]);
+    assert_eq!(f.calls(), [Call::NewInterrupt(2, true), Call::NewInterrupt(2, false), Call::SetErr(2, true)]);
 }
 
 #[test]

@@ -1,0 +1,267 @@
+//! An open image file: what may be asked of it, what it has turned out not to do, what its errors mean.
+//!
+//! # Durability
+//!
+//! A failed sync tells of lost data once; the next one would succeed. So a failure is remembered ([`RawFile::sync_failed`]): from then on
+//! every flush and every write with FUA fails, until the image is opened again. (Of two syncs that are in the kernel at the
+//! same moment only one hears of the failure; the other may still succeed.)
+//!
+//! A write with FUA may have failed as a write, with nothing lost but its own data, or as a sync. It is done again without sync to
+//! find out, see [`RawFile::may_be_sync`].
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{BackingError, Op, OpKind};
+use crate::sys::file::{DirectAlignment, IOV_MAX};
+
+/// `fallocate` mode that deallocates.
+pub(super) const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+/// `fallocate` mode that zeroes and keeps blocks allocated.
+const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+
+/// An open file as an asynchronous engine needs it.
+#[derive(Debug)]
+pub struct RawFile {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    read_only: bool,
+    direct: Option<DirectAlignment>,
+    /// Ranges that `fallocate` takes are multiples of this: 1 but for block devices.
+    sector: u32,
+    /// A sync failed: data that were acknowledged may be lost.
+    sync_failed: AtomicBool,
+    /// The file system cannot do this `fallocate` mode: do not ask again.
+    no_punch: AtomicBool,
+    no_zero: AtomicBool,
+}
+
+impl RawFile {
+    pub(super) fn new(
+        file: File,
+        path: PathBuf,
+        size: u64,
+        read_only: bool,
+        direct: Option<DirectAlignment>,
+        sector: u32,
+    ) -> RawFile {
+        RawFile {
+            file,
+            path,
+            size,
+            read_only,
+            direct,
+            sector: sector.max(1),
+            sync_failed: AtomicBool::new(false),
+            no_punch: AtomicBool::new(false),
+            no_zero: AtomicBool::new(false),
+        }
+    }
+
+    /// The open descriptor; valid while this lives.
+    pub(super) fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Refuses what must not reach the file: ranges that pass the end, changes of a read-only image, durability after it was lost,
+    /// ranges that direct I/O cannot do.
+    pub(super) fn check(&self, op: Op) -> Result<(), BackingError> {
+        if op.kind == OpKind::Flush {
+            return self.synced();
+        }
+        if op.offset.checked_add(op.len).is_none_or(|end| end > self.size) {
+            return Err(BackingError::OutOfRange);
+        }
+        match op.kind {
+            OpKind::Read => {}
+            _ if self.read_only => return Err(BackingError::ReadOnly),
+            OpKind::Write { fua: true } if self.synced().is_err() => return Err(BackingError::WriteFailed),
+            _ => {}
+        }
+        let mask = self.direct.map_or(0, |direct| u64::from(direct.offset) - 1);
+        if (op.offset | op.len) & mask != 0 {
+            return Err(BackingError::Unsupported);
+        }
+        Ok(())
+    }
+
+    /// Fails if a sync has failed before.
+    pub(super) fn synced(&self) -> Result<(), BackingError> {
+        if self.sync_failed.load(Ordering::Acquire) { Err(BackingError::FlushFailed) } else { Ok(()) }
+    }
+
+    /// Whether direct I/O takes these pieces of memory as they are; always true without it.
+    pub(super) fn takes(&self, iov: &[libc::iovec]) -> bool {
+        let Some(direct) = self.direct else { return true };
+        let (memory, length) = (direct.memory as usize - 1, direct.offset as usize - 1);
+        // A list that must be split could be split inside a block.
+        iov.len() <= IOV_MAX && iov.iter().all(|p| p.iov_base as usize & memory == 0 && p.iov_len & length == 0)
+    }
+
+    /// Remembers that a sync failed.
+    pub(super) fn sync_failed(&self, error: &io::Error) {
+        if !self.sync_failed.swap(true, Ordering::AcqRel) {
+            log::error!(
+                "{}: data may be lost: sync failed: {error}; flushes fail from now on until the image is opened again",
+                self.path.display()
+            );
+        }
+    }
+
+    /// Whether this error of a write with FUA may be that of the sync. What the write itself says about its arguments is not: a guest
+    /// whose memory went away must not be able to spoil flushes for the others.
+    pub(super) fn may_be_sync(error: &io::Error) -> bool {
+        let of_the_write = [
+            libc::EFAULT,
+            libc::EINVAL,
+            libc::EFBIG,
+            libc::ENOMEM,
+            libc::EPERM,
+            libc::EBADF,
+            libc::EAGAIN,
+            libc::EINTR,
+        ];
+        error.raw_os_error().is_some_and(|errno| errno != libc::EOPNOTSUPP && !of_the_write.contains(&errno))
+    }
+
+    /// The part of a range that `fallocate` takes: from its first to its last sector boundary.
+    pub(super) fn whole_sectors(&self, offset: u64, len: u64) -> (u64, u64) {
+        let sector = u64::from(self.sector);
+        let start = offset.next_multiple_of(sector);
+        (start, ((offset + len) / sector * sector).max(start))
+    }
+
+    /// The `fallocate` mode that does all of this operation, if there is (still believed to be) one.
+    pub(super) fn fallocate_mode_for(&self, op: Op) -> Option<i32> {
+        let whole = self.whole_sectors(op.offset, op.len) == (op.offset, op.offset + op.len);
+        whole.then(|| self.fallocate_mode(op.kind)).flatten()
+    }
+
+    /// The `fallocate` mode that does this kind of operation.
+    pub(super) fn fallocate_mode(&self, kind: OpKind) -> Option<i32> {
+        let punch = !self.no_punch.load(Ordering::Relaxed);
+        let zero = !self.no_zero.load(Ordering::Relaxed);
+        match kind {
+            OpKind::Unmap | OpKind::WriteZeroes { unmap: true } if punch => Some(PUNCH),
+            OpKind::WriteZeroes { .. } if zero => Some(ZERO),
+            _ => None,
+        }
+    }
+
+    /// The file system has turned out not to know this mode.
+    pub(super) fn forget_mode(&self, mode: i32) {
+        let flag = if mode == PUNCH { &self.no_punch } else { &self.no_zero };
+        flag.store(true, Ordering::Relaxed);
+    }
+
+    /// What an error of the system means for an operation of this kind.
+    pub(super) fn failed(&self, kind: OpKind, error: &io::Error) -> BackingError {
+        log::debug!("{}: {kind:?}: {error}", self.path.display());
+        match (kind, error.raw_os_error()) {
+            (OpKind::Read, _) => BackingError::ReadFailed,
+            (OpKind::Flush, _) => BackingError::FlushFailed,
+            (_, Some(libc::ENOSPC | libc::EDQUOT)) => BackingError::NoSpace,
+            (OpKind::Unmap | OpKind::WriteZeroes { .. }, Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                BackingError::Unsupported
+            }
+            _ => BackingError::WriteFailed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(direct: Option<DirectAlignment>) -> RawFile {
+        RawFile::new(tempfile::tempfile().unwrap(), PathBuf::from("test"), 1 << 20, false, direct, 1)
+    }
+
+    #[test]
+    fn errors_of_the_system_have_a_meaning() {
+        let write = OpKind::Write { fua: false };
+        let zero = OpKind::WriteZeroes { unmap: true };
+        let table = [
+            (OpKind::Read, libc::EIO, BackingError::ReadFailed),
+            (OpKind::Read, libc::ENOSPC, BackingError::ReadFailed),
+            (OpKind::Read, libc::EFAULT, BackingError::ReadFailed),
+            (write, libc::EIO, BackingError::WriteFailed),
+            (write, libc::EFBIG, BackingError::WriteFailed),
+            (write, libc::ENOSPC, BackingError::NoSpace),
+            (write, libc::EDQUOT, BackingError::NoSpace),
+            (zero, libc::ENOSPC, BackingError::NoSpace),
+            (zero, libc::EOPNOTSUPP, BackingError::Unsupported),
+            (zero, libc::EIO, BackingError::WriteFailed),
+            (OpKind::Unmap, libc::EOPNOTSUPP, BackingError::Unsupported),
+            (OpKind::Flush, libc::EIO, BackingError::FlushFailed),
+            (OpKind::Flush, libc::ENOSPC, BackingError::FlushFailed),
+        ];
+        for (kind, errno, expected) in table {
+            assert_eq!(raw(None).failed(kind, &io::Error::from_raw_os_error(errno)), expected, "{kind:?} {errno}");
+        }
+        assert_eq!(raw(None).failed(OpKind::Read, &io::ErrorKind::UnexpectedEof.into()), BackingError::ReadFailed);
+    }
+
+    #[test]
+    fn direct_io_takes_aligned_pieces_only() {
+        let raw = raw(Some(DirectAlignment { memory: 4, offset: 512 }));
+        let piece = |base: usize, len: usize| libc::iovec { iov_base: base as *mut libc::c_void, iov_len: len };
+        assert!(raw.takes(&[piece(0x1004, 512), piece(0x8000, 4096)]));
+        assert!(!raw.takes(&[piece(0x1002, 512)]));
+        assert!(!raw.takes(&[piece(0x1000, 512), piece(0x2000, 511)]));
+        assert!(raw.takes(&vec![piece(0x1000, 512); IOV_MAX]));
+        assert!(!raw.takes(&vec![piece(0x1000, 512); IOV_MAX + 1]));
+        let op = |offset, len| Op { kind: OpKind::Read, offset, len };
+        assert_eq!(raw.check(op(512, 1024)), Ok(()));
+        assert_eq!(raw.check(op(511, 1024)), Err(BackingError::Unsupported));
+        assert_eq!(raw.check(op(512, 1023)), Err(BackingError::Unsupported));
+    }
+
+    #[test]
+    fn a_mode_that_failed_is_not_tried_again() {
+        let raw = raw(None);
+        let (keep, unmap) = (OpKind::WriteZeroes { unmap: false }, OpKind::WriteZeroes { unmap: true });
+        assert_eq!(raw.fallocate_mode(unmap), Some(PUNCH));
+        assert_eq!(raw.fallocate_mode(keep), Some(ZERO));
+        raw.forget_mode(PUNCH);
+        assert_eq!(raw.fallocate_mode(OpKind::Unmap), None);
+        assert_eq!(raw.fallocate_mode(unmap), Some(ZERO));
+        raw.forget_mode(ZERO);
+        assert_eq!(raw.fallocate_mode(unmap), None);
+        assert_eq!(raw.fallocate_mode(keep), None);
+    }
+
+    #[test]
+    fn a_guest_cannot_make_a_write_look_like_a_failed_sync() {
+        let errno = |errno| io::Error::from_raw_os_error(errno);
+        assert!(!RawFile::may_be_sync(&errno(libc::EFAULT)));
+        assert!(!RawFile::may_be_sync(&io::ErrorKind::UnexpectedEof.into()));
+        assert!(RawFile::may_be_sync(&errno(libc::EIO)));
+        assert!(RawFile::may_be_sync(&errno(libc::ENOSPC)));
+    }
+
+    #[test]
+    fn ranges_are_cut_to_sectors() {
+        let raw = RawFile::new(tempfile::tempfile().unwrap(), PathBuf::from("test"), 1 << 20, false, None, 4096);
+        assert_eq!(raw.whole_sectors(0, 8192), (0, 8192));
+        assert_eq!(raw.whole_sectors(512, 8192), (4096, 8192));
+        assert_eq!(raw.whole_sectors(512, 512), (4096, 4096));
+        assert_eq!(raw.whole_sectors(4096, 512), (4096, 4096));
+        let op = |offset, len| Op { kind: OpKind::Unmap, offset, len };
+        assert_eq!(raw.fallocate_mode_for(op(4096, 4096)), Some(PUNCH));
+        assert_eq!(raw.fallocate_mode_for(op(4096, 4608)), None);
+        assert_eq!(raw.fallocate_mode_for(op(512, 4096)), None);
+    }
+}
