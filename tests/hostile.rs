@@ -159,11 +159,7 @@ fn chains() {
             g.queue(2).push(&[Buffer::out(p.header, 51), Buffer::input(OUTSIDE, 108)]);
         }),
         ("data outside memory", |g, p| {
-            g.queue(2).push(&[
-                Buffer::out(p.header, 51),
-                Buffer::input(p.response, 108),
-                Buffer::input(OUTSIDE, 4096),
-            ]);
+            g.queue(2).push(&[Buffer::out(p.header, 51), Buffer::input(p.response, 108), Buffer::input(OUTSIDE, 4096)]);
         }),
         ("data across the end of memory", |g, p| {
             g.queue(2).push(&[
@@ -273,7 +269,10 @@ fn answers_to_bad_requests() {
     let p = parts(&guest, &rw10(0x28, 0, 4096));
     guest.ram.write(p.data, &[0x5a; 4096]);
     let chains: [(&str, Vec<Buffer>); 4] = [
-        ("a short header", vec![Buffer::out(p.header, 50), Buffer::input(p.response, 108), Buffer::input(p.data, 4096)]),
+        (
+            "a short header",
+            vec![Buffer::out(p.header, 50), Buffer::input(p.response, 108), Buffer::input(p.data, 4096)],
+        ),
         ("data outside", vec![Buffer::out(p.header, 51), Buffer::input(p.response, 108), Buffer::input(OUTSIDE, 4096)]),
         (
             "both directions",
@@ -552,9 +551,8 @@ fn memory() {
     ];
     for (what, region) in cases {
         let guest = scene.guest();
-        let reply = guest.wire.try_send(ADD_MEM_REG as u32, VERSION | NEED_REPLY, &Wire::single(&region), &[
-            file.as_raw_fd(),
-        ]);
+        let reply =
+            guest.wire.try_send(ADD_MEM_REG as u32, VERSION | NEED_REPLY, &Wire::single(&region), &[file.as_raw_fd()]);
         reply.unwrap();
         guest.wire.assert_closed();
         drop(guest);
@@ -731,10 +729,10 @@ fn random_messages() {
                 Ok(REM_MEM_REG) => (Wire::single(&region), vec![]),
                 Ok(SET_FEATURES) => ((LINUX_FEATURES & u64::MAX << (noise[4] % 2)).to_ne_bytes().to_vec(), vec![]),
                 Ok(SET_PROTOCOL_FEATURES) => (PROTOCOL_BITS.to_ne_bytes().to_vec(), vec![]),
-                _ if noise[5] % 4 != 0 => continue,
+                _ if !noise[5].is_multiple_of(4) => continue,
                 _ => (noise[8..8 + usize::from(noise[6] % 40)].to_vec(), vec![]),
             };
-            let flags = VERSION | if noise[7] % 2 == 0 { NEED_REPLY } else { 0 };
+            let flags = VERSION | if noise[7].is_multiple_of(2) { NEED_REPLY } else { 0 };
             if wire.try_send(code, flags, &body, &fds).is_err() {
                 break;
             }
