@@ -153,7 +153,7 @@ impl Device for Connection {
     }
 
     fn start_ring(&mut self, config: RingConfig) -> Result<(), StartError> {
-        let itn_id = self.port.login(self.id)?;
+        let itn_id = self.port.login(self.id, self.hangup.as_ref())?;
         if self.itn_id != Some(itn_id) {
             // The nexus was lost while our rings were stopped, or these are our first.
             self.close_sessions();

@@ -10,9 +10,12 @@
 //! | stopped, then another connection of the port starts | handed over | none |
 //! | connection lost, nobody starts within the nexus loss time | destroyed; made anew at the next start | 29h/07h |
 //! | rings start while another live connection runs | LOGIN_REJ | – |
+//!
+//! A connection whose other end is closed is not live, even while its session has not noticed or its commands have not ended: the
+//! next one waits for that. Its guest may send again what was under way; the old command must not come after the new one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::letters::Letters;
 use super::losses::Losses;
@@ -20,7 +23,7 @@ use super::mail::{Login, Mail, SessionId};
 use crate::srp::{self, PortId};
 use crate::sys::rate_limit::RateLimit;
 use crate::tgt::{HostNo, ItnId};
-use crate::vhost_user::StartError;
+use crate::vhost_user::{Hangup, StartError};
 
 /// Bits of an `itn_id` that hold the initiator port's number; the rest counts its nexuses.
 const PORT_BITS: u32 = 16;
@@ -42,7 +45,12 @@ pub struct InitiatorPort {
     /// Budget for log lines that front-ends cause.
     limit: RateLimit,
     state: Mutex<State>,
+    /// The owner's rings do not run any more.
+    stopped: Condvar,
 }
+
+/// How long a connection waits for the commands of the one before.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
@@ -50,6 +58,8 @@ struct State {
     nexus: Option<ItnId>,
     /// The connection whose rings were started last.
     owner: Option<SessionId>,
+    /// Says whether it is over; `None` once it is.
+    hangup: Option<Hangup>,
     /// Whether rings of it run.
     running: bool,
     /// When the nexus is lost, if its connection is gone.
@@ -88,6 +98,7 @@ impl InitiatorPort {
             losses,
             limit: RateLimit::per_peer(),
             state: Mutex::default(),
+            stopped: Condvar::new(),
         })
     }
 
@@ -116,11 +127,19 @@ impl InitiatorPort {
     }
 
     /// A connection is about to start its first ring: it gets the nexus, a new one if there is none.
-    pub(super) fn login(&self, connection: SessionId) -> Result<ItnId, StartError> {
+    ///
+    /// Waits for the commands of a connection before it that is over.
+    pub(super) fn login(&self, connection: SessionId, hangup: Option<&Hangup>) -> Result<ItnId, StartError> {
         // Held over the target's answer: logins of one port are one after the other, and the reactor never takes this lock.
         let mut state = self.state();
-        if state.running && state.owner != Some(connection) {
-            return Err(self.rejected(srp::RejectReason::ChannelLimit));
+        let deadline = Instant::now() + LOGIN_PATIENCE;
+        while state.running && state.owner != Some(connection) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let dying = state.hangup.as_ref().is_none_or(Hangup::is_over);
+            if !dying || left.is_zero() {
+                return Err(self.rejected(srp::RejectReason::ChannelLimit));
+            }
+            state = self.stopped.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let itn_id = match state.nexus {
             Some(itn_id) => itn_id,
@@ -133,6 +152,7 @@ impl InitiatorPort {
             }
         };
         state.owner = Some(connection);
+        state.hangup = hangup.cloned();
         state.running = true;
         state.lost_at = None;
         Ok(itn_id)
@@ -173,6 +193,7 @@ impl InitiatorPort {
         let mut state = self.state();
         if state.owner == Some(connection) {
             state.running = false;
+            self.stopped.notify_all();
         }
     }
 
@@ -193,6 +214,8 @@ impl InitiatorPort {
         let mut state = self.state();
         if state.owner == Some(connection) {
             state.running = false;
+            state.hangup = None;
+            self.stopped.notify_all();
             if state.nexus.is_some() {
                 state.lost_at = self.losses.deadline();
                 self.losses.add(self);
@@ -221,6 +244,7 @@ impl InitiatorPort {
     fn end_nexus(&self, state: &mut State) {
         state.lost_at = None;
         state.owner = None;
+        state.hangup = None;
         state.running = false;
         if let Some(itn_id) = state.nexus.take() {
             let host_no = self.host_no;
