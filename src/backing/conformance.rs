@@ -207,7 +207,7 @@ impl Door {
     fn reap(&mut self, count: usize) -> Vec<Completion> {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            self.port.flush();
+            self.port.flush().unwrap();
             self.port.reap(&mut self.ended);
             if self.ended.len() >= count {
                 return self.ended.drain(..count).collect();

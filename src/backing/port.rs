@@ -96,13 +96,11 @@ impl IoPort {
     /// Hands to the kernel what was submitted since the last time: one system call, none if there is nothing. A wait on the same ring
     /// does the same as it begins.
     ///
-    /// An error, which does not happen to a ring that worked before, is logged; the wait on the ring reports it, too.
-    pub fn flush(&mut self) {
-        if let Some(uring) = &self.uring
-            && uring.in_flight() > 0
-            && let Err(e) = uring.ring().enter()
-        {
-            log::error!("io_uring failed with {} operations in flight: {e}", uring.in_flight());
+    /// An error means that the ring is unusable; it does not happen to a ring that worked before.
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        match &self.uring {
+            Some(uring) if uring.in_flight() > 0 => uring.ring().enter(),
+            _ => Ok(()),
         }
     }
 

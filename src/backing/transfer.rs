@@ -1,6 +1,7 @@
 //! One blocking transfer between a file and memory, in as many calls as it takes.
 #![allow(unsafe_code, reason = "addresses of I/O buffers go to the kernel")]
 
+use std::cell::Cell;
 use std::io;
 use std::marker::PhantomData;
 
@@ -10,6 +11,11 @@ use crate::sys::file::{AlignedBuf, IOV_MAX};
 
 /// The most that is bounced, or written as zeros, at a time; a multiple of every block size.
 pub(super) const PIECE: u64 = 256 << 10;
+
+thread_local! {
+    /// A list of pieces, for its allocation to be used again.
+    static PIECES: Cell<Vec<libc::iovec>> = const { Cell::new(Vec::new()) };
+}
 
 /// The memory of one transfer.
 ///
@@ -156,17 +162,30 @@ pub(super) fn transfer<M: Memory>(
     from: u64,
     to: u64,
     memory: &mut M,
+    call: impl FnMut(&[libc::iovec], u64) -> io::Result<u64>,
+) -> io::Result<()> {
+    let mut iov = PIECES.take();
+    let result = transfer_with(&mut iov, raw, from, to, memory, call);
+    PIECES.set(iov);
+    result
+}
+
+fn transfer_with<M: Memory>(
+    iov: &mut Vec<libc::iovec>,
+    raw: &RawFile,
+    from: u64,
+    to: u64,
+    memory: &mut M,
     mut call: impl FnMut(&[libc::iovec], u64) -> io::Result<u64>,
 ) -> io::Result<()> {
-    let mut iov = Vec::new();
     let mut bounce: Option<AlignedBuf> = None;
     let mut done = from;
     while done < to {
         iov.clear();
-        memory.pieces(done, to - done, &mut iov);
-        let moved = if raw.takes(&iov) {
+        memory.pieces(done, to - done, iov);
+        let moved = if raw.takes(iov) {
             iov.truncate(IOV_MAX);
-            call(&iov, done)?
+            call(iov, done)?
         } else {
             let want = (to - done).min(PIECE) as usize;
             let buf = bounce.get_or_insert_with(|| AlignedBuf::new(want));

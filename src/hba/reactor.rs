@@ -97,7 +97,7 @@ impl Reactor {
                 self.read(mail);
             }
             let more = self.pop_all();
-            self.io.flush();
+            self.submit();
             self.settle();
             if self.stopping && self.queues.iter().all(Option::is_none) && self.shard.tasks() == 0 {
                 return;
@@ -116,7 +116,14 @@ impl Reactor {
             }
             self.publish();
             self.drain_events();
-            self.io.flush();
+            self.submit();
+        }
+    }
+
+    /// Hands what was submitted to the kernel. A ring that refuses now is entered again with the next turn.
+    fn submit(&mut self) {
+        if let Err(e) = self.io.flush() {
+            log::error!("reactor {}: submitting failed: {e}", self.index);
         }
     }
 

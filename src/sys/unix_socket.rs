@@ -131,6 +131,14 @@ pub fn peek(stream: &UnixStream, buf: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// Whether the other end has closed the connection. What it sent before may still wait to be read.
+pub fn peer_has_closed(stream: &UnixStream) -> bool {
+    let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: 0, revents: 0 };
+    // SAFETY: `poll` is one valid pollfd for the duration of the call, which does not wait.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready == 1 && poll.revents & libc::POLLHUP != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +192,16 @@ mod tests {
         b.read_exact(&mut buf[..3]).unwrap();
         drop(a);
         assert_eq!(peek(&b, &mut buf).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_closed_peer_is_seen_before_its_last_bytes_are_read() {
+        let (mut a, b) = UnixStream::pair().unwrap();
+        assert!(!peer_has_closed(&b));
+        a.write_all(b"abc").unwrap();
+        assert!(!peer_has_closed(&b));
+        drop(a);
+        assert!(peer_has_closed(&b));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! # Contract
 //!
 //! * Connections of one socket may overlap: during a migration within one host the two ends do, and a front-end that comes back
-//!   may do so before its old connection has been noticed to be dead. At most
+//!   may do so before its old connection has been noticed to be dead. In the latter case the new connection is served
+//!   when the old one is over, lest the initiator port be found in use by it. At most
 //!   [`Options::max_connections`] per socket, then new ones are closed at once.
 //! * [`Server::stop`] closes the listeners (which removes their files), ends all connections and waits, for so long as
 //!   it was told, until every device has been [disconnected](Device::disconnected). A front-end that does not read, or has sent
@@ -22,12 +23,16 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{Device, Hangup, Inherited, Listener, connection};
 use crate::sys::rate_limit::RateLimit;
+use crate::sys::unix_socket;
 
 /// A session thread's stack: it parses small messages.
 const SESSION_STACK: usize = 512 * 1024;
 
 /// How long to leave a listener alone on which accepting failed (for want of descriptors or memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a connection is not served because a dead one of the same socket is not over.
+const SUCCESSION_BOUND: Duration = Duration::from_secs(5);
 
 /// The epoll datum of the event that ends the acceptor or makes it look around; listeners have their index.
 const WAKE: u64 = u64::MAX;
@@ -112,6 +117,20 @@ impl Shared {
         }
     }
 
+    /// Waits until these sessions are over, or the bound has passed.
+    fn wait_for(&self, dead: &[u64], bound: Duration) {
+        let alive = |state: &mut State| !state.stopping && dead.iter().any(|id| state.live.contains_key(id));
+        drop(self.ended.wait_timeout_while(self.state(), bound, alive).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// How many sessions an endpoint has, and which of them have been left by their front-ends.
+    fn siblings(&self, endpoint: usize) -> (usize, Vec<u64>) {
+        let state = self.state();
+        let siblings = || state.live.iter().filter(|(_, live)| live.endpoint == endpoint);
+        let left = siblings().filter(|(_, live)| unix_socket::peer_has_closed(live.hangup.stream()));
+        (siblings().count(), left.map(|(id, _)| *id).collect())
+    }
+
     fn join_finished(&self) {
         let finished = std::mem::take(&mut self.state().finished);
         for thread in finished {
@@ -179,6 +198,7 @@ impl Server {
 
     fn stop_accepting(&mut self) {
         self.shared.state().stopping = true;
+        self.shared.ended.notify_all();
         self.shared.wake();
         if let Some(acceptor) = self.acceptor.take()
             && acceptor.join().is_err()
@@ -303,7 +323,7 @@ impl Acceptor {
     /// Starts the thread that serves a connection.
     fn open(&mut self, index: usize, stream: UnixStream) {
         let Some(served) = self.endpoints.get_mut(index) else { return };
-        let count = self.shared.state().live.values().filter(|live| live.endpoint == index).count();
+        let (count, dead) = self.shared.siblings(index);
         if count >= self.max_connections {
             served.limit.warn(format_args!("{}: {count} connections already, another one closed", served.name));
             return;
@@ -321,8 +341,9 @@ impl Acceptor {
         let ending = Ending { shared: Arc::clone(&self.shared), id };
         let builder = thread::Builder::new().name(thread_name(&name)).stack_size(SESSION_STACK);
         let spawned = builder.spawn(move || {
-            let _ending = ending;
+            ending.shared.wait_for(&dead, SUCCESSION_BOUND);
             connection::serve(&name, &hangup, device, &limit);
+            drop(ending);
         });
         match spawned {
             Ok(thread) => {

@@ -26,6 +26,15 @@ pub fn memfd(size: u64, flags: u32) -> io::Result<File> {
     Ok(file)
 }
 
+/// Gives the file all its pages.
+pub fn preallocate(file: &File, size: u64) -> io::Result<()> {
+    // SAFETY: fallocate takes integers only.
+    if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size as libc::off_t) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Where a region is and what is behind it.
 pub struct Backing {
     pub guest: u64,

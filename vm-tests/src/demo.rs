@@ -12,10 +12,10 @@ use crate::qemu::QEMU;
 use crate::rootdisk::debian::{self, Shell};
 use crate::rootdisk::{self, RootDisk};
 use crate::vstgt::{Config, Vstgt};
-use crate::workdir::WorkDir;
 use crate::{Context, Error, Result, paths, provision, sys, tools};
 use std::env;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ const POWEROFF: Duration = Duration::from_secs(15);
 /// What the guest is asked to show.
 const SHOWN: &[&str] = &[
     "uname -sr",
-    "lsscsi -g",
+    "lsscsi -s",
     "lsblk -o NAME,SIZE,TYPE,MOUNTPOINTS,VENDOR,MODEL",
     "sg_inq /dev/sda",
     "findmnt -n -o SOURCE,FSTYPE,OPTIONS /",
@@ -57,14 +57,11 @@ pub fn run(keep: bool) -> Result<()> {
     let config = place.vstgt();
     show(&config.command()?);
     let mut vstgt = config.start(&place.path("vstgt.log"))?;
-    step("starting the guest");
+    step("starting the guest (its login prompt takes about half a minute without KVM)");
     let qemu = place.qemu(accel);
     show(&qemu);
-    if keep {
-        at_the_console(qemu, &mut vstgt)?;
-    } else {
-        tour(qemu, accel)?;
-    }
+    let visit = if keep { at_the_console(qemu, &mut vstgt) } else { tour(qemu, accel, &place) };
+    visit.context(|| vstgt.process().explain("the guest did not go as it should; what vstgt said"))?;
     step("the guest is off; ending vstgt");
     vstgt.terminate()?;
     println!("exit status 0");
@@ -118,6 +115,7 @@ impl Place {
                 socket.display()
             )));
         }
+        remove_if_there(&socket)?;
         RootDisk::get(cache)?.copy(&place.disk())?;
         println!("{}", place.disk().display());
         Ok(place)
@@ -178,10 +176,9 @@ fn quoted(word: &str) -> String {
 }
 
 /// Boots the machine with a person's terminal replaced by this program, which shows around.
-fn tour(qemu: Command, accel: Accel) -> Result<()> {
-    let logs = WorkDir::new("demo")?;
+fn tour(qemu: Command, accel: Accel, place: &Place) -> Result<()> {
     let start = Instant::now();
-    let (mut qemu, mut console) = start_with_console(qemu, &logs)?;
+    let (mut qemu, mut console) = start_with_console(qemu, &place.dir)?;
     let slowness = accel.slowness();
     debian::wait_for_login(&mut console, slowness).context(|| qemu.explain("what QEMU said"))?;
     println!("\nSeaBIOS, grub, Linux, systemd: the login prompt is there after {:.0?}", start.elapsed());
@@ -190,7 +187,7 @@ fn tour(qemu: Command, accel: Accel) -> Result<()> {
         step(&format!("in the guest: {command}"));
         print!("{}", shell.run(command)?);
     }
-    step("in the guest: systemctl poweroff");
+    step("in the guest: poweroff");
     shell.power_off()?;
     let status = qemu.wait(POWEROFF * slowness).context(|| console.explain("power the guest off"))?;
     ended_well(status)?;
@@ -199,15 +196,16 @@ fn tour(qemu: Command, accel: Accel) -> Result<()> {
 }
 
 /// Starts QEMU with its standard input and output, where its serial port is, at our end of a socket.
-fn start_with_console(mut qemu: Command, logs: &WorkDir) -> Result<(Process, Port)> {
-    let (path, log) = (logs.path("terminal"), logs.path("qemu.log"));
+fn start_with_console(mut qemu: Command, dir: &Path) -> Result<(Process, Port)> {
+    let (path, log) = (dir.join("console"), dir.join("qemu.log"));
+    remove_if_there(&path)?;
     let terminal = Listening::at(&path)?;
     let input = UnixStream::connect(&path).context(|| format!("connect to {}", path.display()))?;
     let output = input.try_clone().context(|| "share a socket")?;
     let words = File::create(&log).context(|| format!("create {}", log.display()))?;
     qemu.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(output)).stderr(words);
     let mut process = Process::start_foreground("QEMU", qemu, &log)?;
-    let console = terminal.accept(&mut process, &logs.path("console.log"))?;
+    let console = terminal.accept(&mut process, &dir.join("console.log"))?;
     Ok((process, console))
 }
 
@@ -223,7 +221,7 @@ fn at_the_console(qemu: Command, vstgt: &mut Vstgt) -> Result<()> {
             return ended_well(status);
         }
         if let Some(status) = vstgt.process().ended()? {
-            return Err(Error::new(vstgt.process().explain(&format!("vstgt ended ({status})"))));
+            return Err(Error::new(format!("vstgt ended ({status})")));
         }
         thread::sleep(Duration::from_millis(100));
     }
@@ -236,9 +234,20 @@ fn ended_well(status: ExitStatus) -> Result<()> {
     }
 }
 
+/// Removes what a run that was interrupted left.
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workdir::WorkDir;
 
     #[test]
     fn a_command_is_shown_as_a_shell_takes_it() {
@@ -256,7 +265,7 @@ mod tests {
         let logs = WorkDir::new("demo").unwrap();
         let mut cat = Command::new("sh");
         cat.args(["-c", "read word; echo got $word; echo aside >&2"]);
-        let (mut process, mut console) = start_with_console(cat, &logs).unwrap();
+        let (mut process, mut console) = start_with_console(cat, logs.root()).unwrap();
         console.send("hello\n").unwrap();
         assert_eq!(console.line(Duration::from_secs(10)).unwrap(), "got hello");
         assert!(process.wait(Duration::from_secs(10)).unwrap().success());

@@ -49,7 +49,7 @@ fn cancelled_operations_end_once_and_change_nothing() {
                 let op = Op { kind: OpKind::Write { fua: false }, offset: cookie * BLOCK, len: BLOCK };
                 rig.door.port.submit(&rig.image, op, filled(&[round; BLOCK as usize]), cookie);
             }
-            rig.door.port.flush();
+            rig.door.port.flush().unwrap();
             for cookie in (0..COUNT).rev() {
                 rig.door.port.cancel(cookie);
                 // Of something that is not there.
@@ -87,7 +87,7 @@ fn dropping_a_port_waits_for_what_is_in_flight() {
                 door.port.submit(&rig.image, op, filled(&[0xab; BLOCK as usize]), cookie);
             }
             if flushed {
-                door.port.flush();
+                door.port.flush().unwrap();
             }
             drop(door);
             assert!(rig.file(0, (COUNT * BLOCK) as usize).iter().all(|byte| *byte == 0xab), "{case:?}");

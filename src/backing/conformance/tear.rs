@@ -7,7 +7,7 @@ use super::*;
 
 const ROUNDS: usize = 20_000;
 /// On a slow disk there are as many rounds as this takes, but some there must be.
-const LONG_ENOUGH: Duration = Duration::from_secs(3);
+const LONG_ENOUGH: Duration = Duration::from_secs(2);
 const SOME: usize = 500;
 const BLOCK: u64 = 4096;
 

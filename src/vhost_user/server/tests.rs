@@ -141,6 +141,24 @@ fn stopping_does_not_wait_for_ever() {
 }
 
 #[test]
+fn who_comes_back_is_served_after_the_connection_that_died() {
+    let f = Fixture::new(Options::default());
+    let first = connect(&f.path());
+    first.barrier();
+    f.mock.book(|book| book.stuck = true);
+    drop(first);
+    let second = connect(&f.path());
+    second.set_u64(SET_FEATURES, VERSION_1);
+    assert!(f.mock.wait_for(&Call::Disconnected));
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(f.mock.calls(), [Call::Disconnected]);
+    f.mock.book(|book| book.stuck = false);
+    second.barrier();
+    assert_eq!(f.mock.calls(), [Call::Features(VERSION_1)]);
+    f.server.stop(BOUND).unwrap();
+}
+
+#[test]
 fn a_connected_endpoint_is_served_once_and_then_exhausted() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mock = Mock::default();

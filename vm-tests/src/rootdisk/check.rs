@@ -10,7 +10,7 @@ fn root(disk: &Path) -> String {
     format!("{}?offset={}", disk.display(), ROOT.start)
 }
 
-/// See [`super::check`].
+/// See [`super::check()`].
 pub fn root_file_system(disk: &Path) -> Result<()> {
     // A journal that must be replayed is mended silently by a check, but was not left by a clean shutdown.
     let header = tools::run(&tool("dumpe2fs")?, &["-h", &root(disk)], TOOL)?;
@@ -25,7 +25,7 @@ pub fn root_file_system(disk: &Path) -> Result<()> {
     tools::run(&tool("e2fsck")?, &["-f", "-n", &root(disk)], TOOL).map(drop)
 }
 
-/// See [`super::read`].
+/// See [`super::read()`].
 pub fn read(disk: &Path, path: &str) -> Result<String> {
     let debugfs = tool("debugfs")?;
     let ask = |request: &str| tools::run(&debugfs, &["-R", request, &root(disk)], TOOL);

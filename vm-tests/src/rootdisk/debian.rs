@@ -76,6 +76,6 @@ impl<'a> Shell<'a> {
     /// # Errors
     /// When the guest has gone.
     pub fn power_off(self) -> Result<()> {
-        self.console.send("systemctl poweroff\n")
+        self.console.send("poweroff\n")
     }
 }

@@ -86,7 +86,8 @@ pub fn read(disk: &Path, path: &str) -> Result<String> {
     check::read(disk, path)
 }
 
-/// Names and contents of the recipe's files, and this code's version.
+/// Names and contents of the recipe's files, and this code's version. (Whether a file may be executed is part of its
+/// contents: its first line says so.)
 fn recipe(source: &Path) -> Result<Recipe> {
     let mut recipe = Recipe::new("root-disk", VERSION);
     for file in files(source)? {

@@ -56,7 +56,9 @@ fn overlay(from: &Path, root: &Path) -> Result<()> {
         let text = fs::read_to_string(&file).context(what)?;
         fs::write(&to, fill_in(&text)).context(what)?;
         // Whatever the umask of whoever checked the recipe out.
-        fs::set_permissions(&to, fs::Permissions::from_mode(0o644)).context(what)?;
+        let executable = fs::metadata(&file).context(what)?.permissions().mode() & 0o100 != 0;
+        let mode = if executable { 0o755 } else { 0o644 };
+        fs::set_permissions(&to, fs::Permissions::from_mode(mode)).context(what)?;
     }
     Ok(())
 }
@@ -85,20 +87,22 @@ fn in_root(root: &Path, words: &[&str]) -> Result<()> {
     tools::run_command(command, STAGE).map(drop)
 }
 
-/// A command whose mounts (debootstrap mounts `/proc` in the tree) end with it, however it ends; in a container that
-/// forbids a mount namespace, it forbids those mounts, too, and debootstrap goes on without.
+/// Namespaces that end with the command: debootstrap mounts `/proc` in the tree, and packages' scripts start processes.
+const NAMESPACES: &[&str] = &["--mount", "--pid", "--fork", "--kill-child"];
+
+/// A command of which nothing stays, however it ends. A container that forbids namespaces forbids those mounts, too, and
+/// debootstrap goes on without.
 fn isolated(program: &str) -> Result<Command> {
-    let allowed = match tools::find("unshare") {
-        Some(unshare) => {
-            Command::new(unshare).args(["--mount", "true"]).output().is_ok_and(|output| output.status.success())
-        }
-        None => false,
+    let Some(unshare) = tools::find("unshare") else {
+        return Ok(Command::new(program));
     };
-    if !allowed {
+    let mut probe = Command::new(&unshare);
+    let allowed = probe.args(NAMESPACES).arg("true").output();
+    if !allowed.is_ok_and(|output| output.status.success()) {
         return Ok(Command::new(program));
     }
-    let mut command = Command::new(tool("unshare")?);
-    command.args(["--mount", "--", program]);
+    let mut command = Command::new(unshare);
+    command.args(NAMESPACES).args(["--", program]);
     Ok(command)
 }
 
@@ -114,11 +118,15 @@ mod tests {
         fs::create_dir_all(dir.path("from/etc/x.d")).unwrap();
         fs::write(dir.path("from/etc/fstab"), "PARTUUID=@ROOT_PARTUUID@ /\n").unwrap();
         fs::write(dir.path("from/etc/x.d/y"), "plain").unwrap();
-        fs::set_permissions(dir.path("from/etc/x.d/y"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(dir.path("from/etc/x.d/z"), "plain").unwrap();
+        for (name, mode) in [("y", 0o600), ("z", 0o700)] {
+            let file = dir.path("from/etc/x.d").join(name);
+            fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+        }
         overlay(&dir.path("from"), &dir.path("root")).unwrap();
         assert_eq!(fs::read_to_string(dir.path("root/etc/fstab")).unwrap(), format!("PARTUUID={ROOT_PARTUUID} /\n"));
-        let mode = fs::metadata(dir.path("root/etc/x.d/y")).unwrap().mode();
-        assert_eq!(mode & 0o777, 0o644);
+        let mode = |name| fs::metadata(dir.path("root/etc/x.d").join(name)).unwrap().mode() & 0o777;
+        assert_eq!((mode("y"), mode("z")), (0o644, 0o755));
     }
 
     #[test]
