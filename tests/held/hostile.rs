@@ -1,0 +1,231 @@
+//! Guests and front-ends that misbehave, with commands under way.
+
+use super::*;
+
+#[test]
+fn a_head_that_is_in_flight_breaks_only_its_ring() {
+    on_each(|host| {
+        let mut a = host.guest("a");
+        host.image.hold(0..512);
+        let held = a.read(To::ring(2), 0, 512);
+        host.image.wait_held(1);
+        let queue = a.guest.queue(2);
+        queue.push_head(held.head);
+        queue.kick();
+        eventually("the front-end hears of it", || a.guest.queue(2).err.read().is_ok());
+        host.image.release_all();
+        assert_eq!(a.wait_good(&held), block(0));
+        assert_eq!(host.image.begun().iter().filter(|begun| begun.offset == 0).count(), 1);
+        let beside = a.read(To::ring(3), 64, 512);
+        a.wait_good(&beside);
+        host.stop();
+    });
+}
+
+/// More functions than are worked on at once: the rest wait in the ring, and get their turn.
+#[test]
+fn a_flood_of_functions_is_worked_off() {
+    on_each(|host| {
+        let mut guest = host.connect("a", Ram::new(16 << 20));
+        guest.start(LINUX_FEATURES, &[0, 1, 2, 3], 1024);
+        guest.clear_attentions();
+        let mut a = Driver::new(guest);
+        let b = VerifiedIo::start(host.guest("b").guest);
+        host.image.hold_all();
+        let held = a.read(To::ring(2), 0, 512);
+        host.image.wait_held(1);
+        let flood: Vec<Sent> = (0..500).map(|_| a.function(ABORT_TASK_SET, LUN0, 0)).collect();
+        a.assert_held(&flood);
+        b.assert_goes_on();
+        host.image.release_all();
+        for function in &flood {
+            assert_eq!(a.wait_function(function), OK);
+        }
+        assert_eq!(a.wait(&held).response, ABORTED);
+        drop(b.finish());
+        host.stop();
+    });
+}
+
+/// One id on very many commands: each would cost a round through all reactors.
+#[test]
+fn an_id_that_is_everywhere_is_refused() {
+    on_each(|host| {
+        let mut a = host.guest("a");
+        host.image.hold_all();
+        let held: Vec<Sent> = (0..70).map(|i| a.read(To::ring(2 + i % 2).id(3), u32::from(i), 512)).collect();
+        let few: Vec<Sent> = (0..4).map(|i| a.read(To::ring(2).id(4), i, 512)).collect();
+        let abort = a.function(ABORT_TASK, LUN0, 3);
+        assert_eq!(a.wait_function(&abort), FAILURE);
+        // These have not begun, so nothing keeps them.
+        let abort = a.function(ABORT_TASK, LUN0, 4);
+        assert_eq!(a.wait_function(&abort), OK);
+        for sent in &few {
+            assert_eq!(a.wait(sent).response, ABORTED);
+        }
+        host.image.release_all();
+        for (i, sent) in (0..).zip(&held) {
+            assert_eq!(a.wait_good(sent), block(i));
+        }
+        host.stop();
+    });
+}
+
+/// More commands are answered in one turn than the event rings have slots.
+#[test]
+fn a_turn_may_be_larger_than_the_event_rings() {
+    on_each(|host| {
+        let rings: Vec<u16> = (0..14).collect();
+        let mut guest = host.connect("a", Ram::new(16 << 20));
+        guest.start(LINUX_FEATURES, &rings, 256);
+        guest.clear_attentions();
+        let ram = guest.ram.clone();
+        let header = ram.alloc(51);
+        ram.write(header, &Guest::header(LUN0, &TEST_UNIT_READY));
+        let mut a = Driver::new(guest);
+        let mut sent = Vec::new();
+        for ring in 2..14 {
+            for _ in 0..256 {
+                let response = ram.alloc(108);
+                ram.write(response, &[0xff; 108]);
+                let chain = [Buffer::out(header, 51), Buffer::input(response, 108)];
+                // One descriptor each, so that the ring is full of commands.
+                let head = a.guest.queue(ring).push_indirect(&chain);
+                sent.push(Sent { ring, head, response, data: 0, len: 0 });
+            }
+        }
+        // No ring was kicked. The function makes both reactors take everything at once.
+        let query = a.function(QUERY_TASK_SET, LUN0, 0);
+        assert_eq!(a.wait_function(&query), OK);
+        for sent in &sent {
+            assert!(a.wait(sent).good());
+        }
+        host.stop();
+    });
+}
+
+/// Chains that are no commands end, too, and count for nothing else.
+#[test]
+fn chains_without_a_command_are_given_back() {
+    on_each(|host| {
+        let mut a = host.guest("a");
+        host.image.hold(0..512);
+        let held = a.read(To::ring(2), 0, 512);
+        host.image.wait_held(1);
+        let ram = a.guest.ram.clone();
+        let at = ram.alloc(4096);
+        for round in 0..100u64 {
+            let chains: [&[Buffer]; 5] = [
+                // No response buffer; too short a request; a buffer outside memory; nothing at all; readable after writable.
+                &[Buffer::out(at, 51)],
+                &[Buffer::out(at, 20), Buffer::input(at + 64, 108)],
+                &[Buffer::out(at, 51), Buffer::input(1 << 40, 108)],
+                &[Buffer::out(at, 0)],
+                &[Buffer::input(at, 108), Buffer::out(at, 51)],
+            ];
+            let ring = 2 + (round % 2) as u16;
+            let sent = chains.map(|chain| {
+                let head = a.guest.queue(ring).push(chain);
+                Sent { ring, head, response: at + 64, data: 0, len: 0 }
+            });
+            a.guest.queue(ring).kick();
+            for sent in &sent {
+                a.wait(sent);
+            }
+        }
+        let good = a.read(To::ring(2), 64, 512);
+        assert_eq!(a.wait_good(&good), block(64));
+        a.assert_held(&[held]);
+        host.image.release_all();
+        assert_eq!(a.wait_good(&held), block(0));
+        host.stop();
+    });
+}
+
+/// A head again and again, without looking at the used ring: it costs its guest, nobody else.
+#[test]
+fn a_driver_that_never_looks_back_harms_nobody() {
+    on_each(|host| {
+        let mut a = host.guest("a");
+        let b = VerifiedIo::start(host.guest("b").guest);
+        let ram = a.guest.ram.clone();
+        let at = ram.alloc(64);
+        let last = a.guest.queues.iter().position(|queue| queue.index == 3).unwrap();
+        let mut queue = a.guest.queues.remove(last);
+        queue.write_desc(0, at, 51, 0, 0);
+        for round in 0..2000u32 {
+            queue.push_head(0);
+            if round % 50 == 0 {
+                queue.kick();
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        queue.kick();
+        b.assert_goes_on();
+        let query = a.function(QUERY_TASK_SET, LUN0, 0);
+        assert_eq!(a.wait_function(&query), OK);
+        let good = a.read(To::ring(2), 64, 512);
+        assert_eq!(a.wait_good(&good), block(64));
+        drop(b.finish());
+        host.stop();
+    });
+}
+
+/// Without a kick the ring is looked at now and then.
+#[test]
+fn a_ring_without_a_kick_is_polled() {
+    on_each(|host| {
+        let mut guest = host.connect("a", Ram::new(16 << 20));
+        guest.set_features(LINUX_FEATURES);
+        guest.add_region(0);
+        let queue = guest.make_queue(2, 128);
+        guest.set_up(&queue);
+        guest.wire.event(SET_VRING_KICK, 2, None);
+        guest.wire.barrier();
+        guest.frontend.set_vring_enable(2, true).unwrap();
+        guest.queues.push(queue);
+        let mut a = Driver::new(guest);
+        for _ in 0..10 {
+            let sent = a.quietly(To::ring(2), &TEST_UNIT_READY);
+            a.wait(&sent);
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        host.stop();
+    });
+}
+
+/// A kick that is always readable and can never be read must not keep a reactor busy.
+#[test]
+fn a_kick_that_is_no_eventfd_breaks_its_ring() {
+    on_each(|host| {
+        let mut guest = host.connect("a", Ram::new(16 << 20));
+        guest.set_features(LINUX_FEATURES);
+        guest.add_region(0);
+        guest.start_rings(&[3], 128);
+        guest.clear_on(3);
+        let queue = guest.make_queue(2, 128);
+        guest.set_up(&queue);
+        // An epoll set with something ready in it is an anonymous file, like an eventfd.
+        let (epoll, ready) = (vmm_sys_util::epoll::Epoll::new().unwrap(), queue.kick.try_clone().unwrap());
+        ready.write(1).unwrap();
+        let event = vmm_sys_util::epoll::EpollEvent::new(vmm_sys_util::epoll::EventSet::IN, 0);
+        epoll.ctl(vmm_sys_util::epoll::ControlOperation::Add, ready.as_raw_fd(), event).unwrap();
+        guest.wire.event(SET_VRING_KICK, 2, Some(&epoll));
+        guest.wire.event(SET_VRING_ERR, 2, Some(&queue.err));
+        guest.wire.barrier();
+        guest.frontend.set_vring_enable(2, true).unwrap();
+        eventually("the front-end hears of it", || queue.err.read().is_ok());
+        let mut a = Driver::new(guest);
+        let good = a.read(To::ring(3), 64, 512);
+        assert_eq!(a.wait_good(&good), block(64));
+        a.guest.frontend.get_vring_base(2).unwrap();
+        host.stop();
+    });
+}
+
+impl Guest {
+    /// Takes the unit attentions of LUN 0 through a ring of one's choice.
+    fn clear_on(&mut self, ring: u16) {
+        while !self.try_command_on(ring, &TEST_UNIT_READY, &[], &[]).unwrap().good() {}
+    }
+}

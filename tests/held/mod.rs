@@ -1,0 +1,147 @@
+//! `vstgt` in this process, over images that hold their operations.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, dead_code, reason = "test code")]
+
+pub mod image;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vstgt::hba::{Hba, HbaSetup, WaitKind};
+use vstgt::lu::{Lu, LuSetup};
+use vstgt::srp::PortId;
+use vstgt::sys::wait::probe_io_uring;
+use vstgt::target::{Target, TargetSetup, UnitMapping};
+use vstgt::vhost_user::{DEFAULT_MODE, Endpoint, Listener, Options, Server};
+
+pub use image::{HeldImage, Kind};
+
+use crate::drive::Driver;
+use crate::frontend::guest::{LINUX_FEATURES, connect};
+use crate::frontend::{BOUND, Guest, Ram, watchdog};
+
+/// Two initiator ports, `a` and `b`, on two reactors; `a` is at home on the first.
+///
+/// Both see LUN 0: each its own, `image` and `other`. Both see LUN 1, which is one image, `shared`.
+pub struct Host {
+    pub image: Arc<HeldImage>,
+    pub other: Arc<HeldImage>,
+    pub shared: Arc<HeldImage>,
+    pub hba: Option<Hba>,
+    pub server: Option<Server>,
+    dir: tempfile::TempDir,
+}
+
+/// The ways to wait that this system has and the environment does not exclude.
+pub fn kinds() -> Vec<WaitKind> {
+    let wanted = std::env::var("VSTGT_TEST_WAIT").ok();
+    let all = [("io_uring", WaitKind::IoUring, probe_io_uring()), ("epoll", WaitKind::Epoll, true)];
+    let kinds = all.into_iter().filter(|(name, _, there)| match &wanted {
+        Some(wanted) => wanted == name,
+        None => *there,
+    });
+    kinds.map(|(_, kind, _)| kind).collect()
+}
+
+/// Runs a test once for each way to wait.
+pub fn on_each(test: impl Fn(Host)) {
+    let kinds = kinds();
+    assert!(!kinds.is_empty(), "VSTGT_TEST_WAIT names no way to wait");
+    for kind in kinds {
+        eprintln!("waiting with {kind:?}");
+        test(Host::start(kind));
+    }
+}
+
+impl Host {
+    pub fn start(wait: WaitKind) -> Host {
+        watchdog(Duration::from_secs(300));
+        let [image, other, shared] = [(); 3].map(|()| Arc::new(HeldImage::new()));
+        let names = ["a".to_owned(), "b".to_owned()];
+        let port = |name: &str| PortId::of_initiator(name).0;
+        let unit = |image: &Arc<HeldImage>, naa: u64, lun: u16, initiators: Option<&str>| UnitMapping {
+            target: 0,
+            lun,
+            lu: Lu::new(LuSetup::new(image.clone(), 0x3000_0000_0000_0000 + naa, format!("S{naa}"))).unwrap(),
+            initiators: initiators.map(|name| vec![port(name)]),
+        };
+        let units = vec![unit(&image, 1, 0, Some("a")), unit(&other, 2, 0, Some("b")), unit(&shared, 3, 1, None)];
+        let names_of = names.iter().map(|name| (port(name), name.clone())).collect();
+        let target = Target::new(TargetSetup { shards: 2, hosts: vec![0], units, names: names_of }).unwrap();
+        let hba = Hba::start(HbaSetup {
+            reactors: 2,
+            wait,
+            target,
+            target_port: "t".to_owned(),
+            host_no: 0,
+            request_queues: 254,
+            nexus_loss_timeout: Duration::from_secs(60),
+            trace_events: true,
+        })
+        .unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let ports = hba.add_ports(&names).into_iter().zip(&names);
+        let endpoints = ports.map(|(port, name)| {
+            let listener = Listener::bind(&dir.path().join(name), DEFAULT_MODE).unwrap();
+            Endpoint::listening(listener, name, hba.connect(port))
+        });
+        let server = Server::start(endpoints.collect(), Options::default()).unwrap();
+        Host { image, other, shared, hba: Some(hba), server: Some(server), dir }
+    }
+
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A guest with two request rings, one on each reactor, and no unit attentions left.
+    pub fn guest(&self, name: &str) -> Driver {
+        self.guest_with(name, Ram::new(16 << 20))
+    }
+
+    pub fn guest_with(&self, name: &str, ram: Ram) -> Driver {
+        let mut guest = self.connect(name, ram);
+        guest.start(LINUX_FEATURES, &[0, 1, 2, 3], 128);
+        guest.clear_attentions();
+        let mut driver = Driver::new(guest);
+        driver.clear_attentions_of([1, 0, 0, 1, 0, 0, 0, 0]);
+        driver
+    }
+
+    /// Connected and negotiated.
+    pub fn connect(&self, name: &str, ram: Ram) -> Guest {
+        let mut guest = Guest::over(connect(&self.socket(name)), ram);
+        guest.negotiate();
+        guest
+    }
+
+    /// Ends everything in order, all of it in time.
+    pub fn stop(mut self) {
+        self.image.release_all();
+        self.other.release_all();
+        self.shared.release_all();
+        self.server.take().unwrap().stop(BOUND).unwrap();
+        self.hba.take().unwrap().stop();
+    }
+}
+
+impl Driver {
+    /// Takes the pending unit attentions of one unit.
+    pub fn clear_attentions_of(&mut self, lun: [u8; 8]) {
+        for _ in 0..4 {
+            let sent = self.command(crate::drive::To::ring(2).lun(lun), &[0; 6]);
+            if self.wait(&sent).good() {
+                return;
+            }
+        }
+        panic!("unit attentions do not end");
+    }
+}
+
+impl Drop for Host {
+    /// A test that failed must not leave threads waiting.
+    fn drop(&mut self) {
+        for image in [&self.image, &self.other, &self.shared] {
+            image.release_all();
+        }
+    }
+}
