@@ -56,6 +56,8 @@ pub fn on_each(test: impl Fn(Host)) {
 impl Host {
     pub fn start(wait: WaitKind) -> Host {
         watchdog(Duration::from_secs(300));
+        // RUST_LOG shows what happens; only the first host of the program can set this.
+        drop(env_logger::Builder::from_env("RUST_LOG").is_test(true).try_init());
         let [image, other, shared] = [(); 3].map(|()| Arc::new(HeldImage::new()));
         let names = ["a".to_owned(), "b".to_owned()];
         let port = |name: &str| PortId::of_initiator(name).0;
