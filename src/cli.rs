@@ -73,4 +73,9 @@ impl Cli {
             _ => log::LevelFilter::Trace,
         }
     }
+
+    /// Whether every tgt event is logged.
+    pub fn traces_events(&self) -> bool {
+        self.verbose >= 2
+    }
 }

@@ -1,7 +1,7 @@
 //! Builds everything from a configuration, waits for the signal that ends it, takes it down in order.
 //!
-//! Order up: images → units → target → reactors → sockets. Order down: sockets (sessions drain) → nexuses → reactors →
-//! images (flush). A socket exists only while a guest that connects will be served.
+//! Order up: inherited descriptors → images → units → target → reactors → sockets. Order down: sockets (sessions drain) →
+//! nexuses → reactors → images (flush). A socket file exists only while a guest that connects will be served.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backing::{self, Image, OpenOptions};
-use crate::config::{Config, ConfigError, SocketConfig, UnitConfig, WaitChoice};
+use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, UnitConfig, WaitChoice};
 use crate::hba::{Hba, HbaError, HbaSetup, WaitKind};
 use crate::lu::{self, Lu, LuSetup};
 use crate::srp::PortId;
+use crate::sys::limits;
 use crate::sys::signals::Termination;
 use crate::sys::wait::probe_io_uring;
 use crate::target::{Target, TargetError, TargetSetup, UnitMapping};
@@ -74,7 +75,13 @@ pub enum Error {
 pub fn run(config: Config) -> Result<(), Error> {
     let system = |what| move |source| Error::System { what, source };
     let termination = Termination::block().map_err(system("cannot block signals"))?;
+    // Before anything is opened here: what a number means then is not what it meant to whoever gave it.
+    let inherited = inherited(&config)?;
     crate::mem::install_sigbus_handler().map_err(system("cannot handle SIGBUS"))?;
+    match limits::raise_open_files() {
+        Ok(limit) => log::debug!("up to {limit} open descriptors"),
+        Err(e) => log::warn!("the limit of open descriptors cannot be raised: {e}"),
+    }
     let images = images(&config)?;
     let units = units(&config, &images)?;
     let initiators: Vec<String> = config.endpoints.iter().map(|e| e.initiator.clone()).collect();
@@ -90,7 +97,7 @@ pub fn run(config: Config) -> Result<(), Error> {
         nexus_loss_timeout: config.nexus_loss_timeout,
         trace_events: config.trace_events,
     })?;
-    let served = serve(&config, &hba, &initiators, &termination);
+    let served = serve(&config, inherited, &hba, &initiators, &termination);
     if matches!(served, Err(Error::Undrained)) {
         // Reactors still own guests' commands: to wait for them would be to wait for ever. Nothing that was answered is lost
         // with them, for what was promised to be durable is.
@@ -108,12 +115,19 @@ pub fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Listens, serves, and stops serving.
-fn serve(config: &Config, hba: &Hba, initiators: &[String], termination: &Termination) -> Result<(), Error> {
+fn serve(
+    config: &Config,
+    inherited: Vec<Option<Inherited>>,
+    hba: &Hba,
+    initiators: &[String],
+    termination: &Termination,
+) -> Result<(), Error> {
     let mut endpoints = Vec::new();
-    for (port, e) in hba.add_ports(initiators).into_iter().zip(&config.endpoints) {
-        let source = match &e.socket {
-            SocketConfig::Path(path) => Inherited::Listening(Listener::bind(path, DEFAULT_MODE)?),
-            SocketConfig::Fd(fd) => Inherited::take(*fd)?,
+    for ((port, e), inherited) in hba.add_ports(initiators).into_iter().zip(&config.endpoints).zip(inherited) {
+        let source = match (inherited, &e.socket) {
+            (Some(inherited), _) => inherited,
+            (None, SocketConfig::Path(path)) => Inherited::Listening(Listener::bind(path, DEFAULT_MODE)?),
+            (None, SocketConfig::Fd(fd)) => Inherited::take(*fd)?,
         };
         endpoints.push(Endpoint { source, name: e.initiator.clone(), make_device: hba.connect(port) });
     }
@@ -130,6 +144,15 @@ fn serve(config: &Config, hba: &Hba, initiators: &[String], termination: &Termin
     }
     log::info!("ended by signal {}", signal.map_err(system("cannot wait for signals"))?);
     Ok(())
+}
+
+/// The sockets that are open already, each in its endpoint's place.
+fn inherited(config: &Config) -> Result<Vec<Option<Inherited>>, Error> {
+    let take = |e: &EndpointConfig| match e.socket {
+        SocketConfig::Path(_) => Ok(None),
+        SocketConfig::Fd(fd) => Inherited::take(fd).map(Some),
+    };
+    Ok(config.endpoints.iter().map(take).collect::<Result<_, _>>()?)
 }
 
 fn wait_kind(choice: WaitChoice) -> Result<WaitKind, Error> {

@@ -9,7 +9,7 @@ use crate::mem::IoBuf;
 /// Holds every operation until [`release`](HeldEngine::release) or [`fail`](HeldEngine::fail); does it then, on the caller's thread.
 #[derive(Debug, Default)]
 pub struct HeldEngine {
-    held: Vec<Task>,
+    held: Vec<Task<Arc<dyn Image>>>,
     ended: Vec<Completion>,
     /// Cancelled while held.
     cancels: Vec<u64>,
@@ -67,7 +67,7 @@ impl HeldEngine {
         self.held.len() + self.ended.len()
     }
 
-    fn take(&mut self, cookie: u64) -> Option<Task> {
+    fn take(&mut self, cookie: u64) -> Option<Task<Arc<dyn Image>>> {
         let index = self.held.iter().position(|task| task.cookie == cookie)?;
         Some(self.held.remove(index))
     }

@@ -1,8 +1,9 @@
 //! A reactor's door to its images: submit operations, reap completions.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
-use super::engines::{Reaped, Task, ThreadEngine, UringEngine};
+use super::engines::{LocalImage, Reaped, Task, ThreadEngine, UringEngine};
 use super::{BackingError, Image};
 use crate::mem::IoBuf;
 use crate::sys::mailbox::Waker;
@@ -63,6 +64,9 @@ pub trait Submit {
 /// The most bytes that are copied, zeroed or deallocated inline, in one operation: more would keep a reactor from its other guests.
 const INLINE_MAX: u64 = 1 << 20;
 
+/// How many images a port holds on to although nothing uses them at the moment.
+const IMAGES_KEPT: usize = 64;
+
 /// A reactor's port: takes operations on any image, and does each with the engine that fits the image.
 ///
 /// * inline, inside `submit`, where the image's calls do not wait for a device (the completion still comes through `reap`);
@@ -79,6 +83,8 @@ pub struct IoPort {
     /// Ended already, by inline engine or refused at once.
     ended: Vec<Completion>,
     in_flight: usize,
+    /// The images it has been given operations on.
+    images: Vec<LocalImage>,
 }
 
 impl IoPort {
@@ -90,6 +96,7 @@ impl IoPort {
             threads: ThreadEngine::new(io_threads, waker),
             ended: Vec::new(),
             in_flight: 0,
+            images: Vec::new(),
         }
     }
 
@@ -112,7 +119,7 @@ impl IoPort {
             while let Some(reaped) = uring.reap() {
                 match reaped {
                     Reaped::Done(completion) => out.push(completion),
-                    Reaped::Refused(task) => self.threads.submit(task),
+                    Reaped::Refused(task) => self.threads.submit(task.for_thread()),
                 }
             }
         }
@@ -129,6 +136,19 @@ impl IoPort {
     /// wakes the reactor.
     pub fn has_ended(&self) -> bool {
         !self.ended.is_empty() || self.threads.has_ended() || self.uring.as_ref().is_some_and(UringEngine::has_ended)
+    }
+
+    /// This thread's hold on an image. Made once for each; those that nothing uses are let go when a new one comes and there are many.
+    fn hold(&mut self, image: &Arc<dyn Image>) -> LocalImage {
+        if let Some(held) = self.images.iter().find(|held| Arc::ptr_eq(held, image)) {
+            return Rc::clone(held);
+        }
+        if self.images.len() >= IMAGES_KEPT {
+            self.images.retain(|held| Rc::strong_count(held) > 1);
+        }
+        let held = Rc::new(Arc::clone(image));
+        self.images.push(Rc::clone(&held));
+        held
     }
 
     fn start(&mut self, task: Task) {
@@ -149,7 +169,7 @@ impl IoPort {
             },
             _ => task,
         };
-        self.threads.submit(task);
+        self.threads.submit(task.for_thread());
     }
 }
 
@@ -170,7 +190,8 @@ fn acceptable(task: &Task) -> Result<(), BackingError> {
 impl Submit for IoPort {
     fn submit(&mut self, image: &Arc<dyn Image>, op: Op, buf: IoBuf, cookie: u64) {
         self.in_flight += 1;
-        self.start(Task { image: Arc::clone(image), op, buf, cookie, done: 0 });
+        let image = self.hold(image);
+        self.start(Task { image, op, buf, cookie, done: 0 });
     }
 
     fn cancel(&mut self, cookie: u64) {

@@ -19,6 +19,9 @@ use crate::cli::Cli;
 use crate::lu::MAX_SERIAL;
 use key_value::{Options, OptionsError};
 
+/// The longest nexus loss timeout, in seconds: a year.
+const MAX_LOSS_TIMEOUT: u64 = 365 * 24 * 3600;
+
 /// What is wrong with the command line.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -177,6 +180,9 @@ impl TryFrom<Cli> for Config {
         if !(1..=64).contains(&reactors) {
             return Err(value("--reactors", &reactors.to_string(), "must be 1 to 64"));
         }
+        if cli.nexus_loss_timeout > MAX_LOSS_TIMEOUT {
+            return Err(value("--nexus-loss-timeout", &cli.nexus_loss_timeout.to_string(), "must be at most 31536000"));
+        }
         Ok(Config {
             endpoints,
             units,
@@ -195,7 +201,7 @@ impl TryFrom<Cli> for Config {
                 "epoll" => WaitChoice::Epoll,
                 other => return Err(value("--wait", other, "must be auto, io_uring or epoll")),
             },
-            trace_events: cli.verbose >= 2,
+            trace_events: cli.traces_events(),
         })
     }
 }
@@ -292,15 +298,15 @@ fn units(cli: &Cli, endpoints: &[EndpointConfig]) -> Result<Vec<UnitConfig>, Con
     if units.is_empty() {
         return Err(ConfigError::NoUnit);
     }
-    let mut places: HashMap<(u8, u16), &UnitConfig> = HashMap::new();
+    let mut places: HashMap<(u8, u16), Vec<&UnitConfig>> = HashMap::new();
     let mut images: HashMap<PathBuf, &UnitConfig> = HashMap::new();
     for u in &units {
-        if let Some(first) = places.insert((u.target, u.lun), u)
-            && overlap(first, u)
-        {
+        let there = places.entry((u.target, u.lun)).or_default();
+        if let Some(first) = there.iter().find(|first| overlap(first, u)) {
             let (first, second) = (first.file.clone(), u.file.clone());
             return Err(ConfigError::DuplicateUnit { target: u.target, lun: u.lun, first, second });
         }
+        there.push(u);
         let image = u.file.canonicalize().unwrap_or_else(|_| u.file.clone());
         if let Some(first) = images.insert(image, u)
             && !(first.read_only && u.read_only)

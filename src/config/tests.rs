@@ -99,3 +99,30 @@ fn one_number_may_be_two_units_for_two_initiators() {
 
     assert!(c.is_ok());
 }
+
+#[test]
+fn units_of_disjoint_initiators_hide_no_clash_from_a_third() {
+    let error = config(&[
+        "--socket-path",
+        "a.sock,initiator=a",
+        "--socket-path",
+        "b.sock,initiator=b",
+        "--lun",
+        "file=da,initiator=a",
+        "--lun",
+        "file=db,initiator=b",
+        "--lun",
+        "file=dc,initiator=a",
+    ])
+    .unwrap_err();
+
+    assert!(error.contains("LUN 0 is given twice (da and dc)"), "{error}");
+}
+
+#[test]
+fn a_nexus_loss_timeout_has_an_end() {
+    let with = |seconds: &str| config(&["--socket-path", "s", "--blk-file", "d", "--nexus-loss-timeout", seconds]);
+
+    assert!(with("18446744073709551615").unwrap_err().contains("must be at most"));
+    assert!(with("0").is_ok());
+}

@@ -2,72 +2,66 @@
 
 use super::queue::Role;
 use super::reactor::Reactor;
-use crate::mem::Direction;
+use crate::mem::{Direction, MemoryMap};
 use crate::srp;
 use crate::tgt::{CmdData, CmdReq, KEvent, Tag};
-use crate::virtio_scsi::{ChainDefect, ChainError, CommandRequest, ResponseCode, wire};
+use crate::virtio_scsi::{ChainDefect, ChainError, CommandRequest, CommandResponse, ResponseCode, wire};
 
 /// CDBs of these operation codes may be longer than 16 bytes (SPC-4 4.3: variable length and extended).
 const LONG_CDB: [u8; 2] = [0x7e, 0x7f];
 
 impl Reactor {
-    /// Takes charge of the chain that queue `number` just popped.
-    pub(super) fn on_chain(&mut self, number: u16, chain: Result<(), ChainDefect>) {
-        let Some(queue) = self.queues.get_mut(usize::from(number)).and_then(Option::as_mut) else { return };
-        let head = queue.chain.head;
-        let Some(slot) = queue.slots.get_mut(usize::from(head)) else {
-            self.break_ring(number, "a head index beyond the ring");
-            return;
-        };
-        if slot.busy {
+    /// Takes charge of the chain that queue `number` just popped; gives back how many bytes of data it is about.
+    pub(super) fn on_chain(&mut self, number: u16, chain: Result<(), ChainDefect>) -> u64 {
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { return 0 };
+        let Some(tag) = queue.take(self.index, number) else {
             self.break_ring(number, "a descriptor head was made available again before it was used");
-            return;
-        }
-        slot.busy = true;
-        slot.generation = slot.generation.wrapping_add(1);
-        let tag = Tag::new(self.index, number, head, slot.generation);
-        queue.outstanding += 1;
+            return 0;
+        };
         if let Err(why) = chain {
-            log::debug!("ring {}: chain {head}: {why}", queue.ring_index);
+            log::debug!("ring {}: chain {}: {why}", queue.ring_index, tag.head());
             self.finish_chain(tag, 0);
-            return;
+            return 0;
         }
         match queue.role {
-            Role::Request => self.on_command(tag),
+            Role::Request => return self.on_command(tag),
             Role::Control => self.on_control(tag),
             Role::Event => self.finish_chain(tag, 0),
         }
+        0
     }
 
-    fn on_command(&mut self, tag: Tag) {
-        let Some(Some(queue)) = self.queues.get_mut(usize::from(tag.queue())) else { return };
-        let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
-        let Some(slot) = queue.slots.get_mut(usize::from(tag.head())) else { return };
-        let map = session.snapshots.map();
-        if map.poisoned() {
-            if let Some(hangup) = &session.hangup {
-                hangup.hang_up("the file behind its guest memory was shrunk");
-            }
-            self.break_ring(tag.queue(), "guest memory is gone");
+    fn on_command(&mut self, tag: Tag) -> u64 {
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(tag.queue())) else { return 0 };
+        let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return 0 };
+        let Some((slot, chain)) = queue.slot(tag) else { return 0 };
+        let Some(command) = slot.command() else { return 0 };
+        if session.hang_up_if_poisoned() {
+            // What can be read there now are zeros, which must not get to the medium.
             self.finish_chain(tag, 0);
-            return;
+            self.break_ring(tag.queue(), "guest memory is gone");
+            return 0;
         }
-        match slot.command.parse(&queue.chain, map, wire::CDB_SIZE, wire::DEFAULT_SENSE_SIZE) {
+        let map = session.snapshots.map();
+        let request = &mut command.request;
+        match request.parse(chain, map, wire::CDB_SIZE, wire::DEFAULT_SENSE_SIZE) {
             Ok(()) => {}
             Err(ChainError::Answerable(why)) => {
                 log::debug!("{}: a command chain is refused: {why}", session.initiator);
-                self.refuse(tag, ResponseCode::Failure);
-                return;
+                let written = refuse(request, map, ResponseCode::Failure);
+                self.finish_chain(tag, written);
+                return 0;
             }
             Err(ChainError::Unanswerable(why)) => {
                 log::debug!("{}: a command chain cannot be answered: {why}", session.initiator);
                 self.finish_chain(tag, 0);
-                return;
+                return 0;
             }
         }
-        let Ok(iu) = information_unit(&slot.command) else {
-            self.refuse(tag, ResponseCode::Failure);
-            return;
+        let Ok(iu) = information_unit(request) else {
+            let written = refuse(request, map, ResponseCode::Failure);
+            self.finish_chain(tag, written);
+            return 0;
         };
         let (direction, descriptors) = match (iu.data_out.pieces(), iu.data_in.pieces()) {
             ([], []) => (Direction::None, &[][..]),
@@ -75,22 +69,25 @@ impl Reactor {
             (_, data_in) => (Direction::In, data_in),
         };
         let pieces = descriptors.iter().map(|d: &srp::DirectDescriptor| (d.va, d.len));
-        let Ok(buf) = session.snapshots.resolve(direction, pieces, std::mem::take(&mut slot.spare)) else {
+        let Ok(buf) = session.snapshots.resolve(direction, pieces, std::mem::take(&mut command.spare)) else {
             log::debug!("{}: a data buffer lies outside guest memory", session.initiator);
-            self.refuse(tag, ResponseCode::Failure);
-            return;
+            let written = refuse(request, session.snapshots.map(), ResponseCode::Failure);
+            self.finish_chain(tag, written);
+            return 0;
         };
         if session.credit.take().is_err() {
             // More chains than descriptors cannot be outstanding; if they were, this is what SAM says to it.
-            slot.spare = session.snapshots.release(buf);
-            self.refuse(tag, ResponseCode::Busy);
-            return;
+            command.spare = session.snapshots.release(buf);
+            let written = refuse(request, session.snapshots.map(), ResponseCode::Busy);
+            self.finish_chain(tag, written);
+            return 0;
         }
         let scb = iu.scb();
         let cdb_tail = LONG_CDB.contains(&scb[0]).then(|| iu.additional_cdb().into());
+        let data_len = buf.len();
         let event = KEvent::CmdReq(CmdReq {
             host_no: session.host_no,
-            data_len: u32::try_from(buf.len()).unwrap_or(u32::MAX),
+            data_len: u32::try_from(data_len).unwrap_or(u32::MAX),
             itn_id: session.itn_id,
             scb,
             lun: iu.lun,
@@ -98,7 +95,13 @@ impl Reactor {
             tag,
         });
         self.post_request(event, Some(CmdData { buf, cdb_tail }));
+        data_len
     }
+}
+
+/// Answers a command that never becomes one: the length for the used ring.
+fn refuse(request: &CommandRequest, map: &MemoryMap, response: ResponseCode) -> u32 {
+    request.response.write_command(map, &CommandResponse { response, ..CommandResponse::default() })
 }
 
 /// The SRP_CMD information unit that a virtio-scsi command is: its data-buffer descriptors are the guest's own.

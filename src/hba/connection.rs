@@ -4,16 +4,24 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::initiator_port::InitiatorPort;
+use super::letters::{Late, Letters, Pending};
 use super::mail::{Mail, OpenQueue, OpenSession, SessionId};
-use super::start::Letters;
 use crate::mem::MemoryMap;
 use crate::tgt::ItnId;
 use crate::vhost_user::{Device, Hangup, RingConfig, StartError};
 use crate::virtio_scsi;
 
 static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
+
+/// How long commands may take to end by themselves when their ring is stopped. Then those that have not begun, and jobs, are
+/// ended; what is on its way to or from guest memory is always waited for.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The same when nobody waits for their answers: the connection is over.
+const GONE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// One connection of an initiator port. Lives on its session's thread; talks to reactors by mail.
 pub struct Connection {
@@ -28,6 +36,14 @@ pub struct Connection {
     rings: BTreeMap<u16, u8>,
     /// The reactors that know this connection.
     reactors: Vec<u8>,
+}
+
+/// A ring that takes no more chains.
+struct Draining {
+    ring: u16,
+    reactor: u8,
+    /// Gets the next available index when nothing of it is touched any more.
+    answer: Pending<Option<u16>>,
 }
 
 impl Connection {
@@ -70,24 +86,51 @@ impl Connection {
         self.letters.send(reactor, Mail::OpenSession(Box::new(open)));
     }
 
-    fn stop_all(&mut self) {
-        // All at once, so that they drain beside each other.
+    /// Lets a ring take no more chains.
+    fn begin_stop(&self, ring: u16, reactor: u8) -> Draining {
         let session = self.id;
-        let asked: Vec<_> = std::mem::take(&mut self.rings)
-            .into_iter()
-            .map(|(ring, reactor)| self.letters.begin(reactor, |reply| Mail::CloseQueue { session, ring, reply }))
-            .collect();
-        for answer in asked {
-            answer.wait("a ring to drain");
+        let answer = self.letters.begin(reactor, |reply| Mail::CloseQueue { session, ring, reply });
+        Draining { ring, reactor, answer }
+    }
+
+    /// Lets all rings take no more chains, all at once, so that they drain beside each other.
+    fn begin_stop_all(&mut self) -> Vec<Draining> {
+        let rings = std::mem::take(&mut self.rings);
+        rings.into_iter().map(|(ring, reactor)| self.begin_stop(ring, reactor)).collect()
+    }
+
+    /// Waits until nothing of these rings is touched any more; gives back the next available index of the last one.
+    fn drain(&self, rings: &[Draining], patience: Duration) -> Option<u16> {
+        let deadline = Instant::now() + patience;
+        let mut hurried = false;
+        let mut next_avail = None;
+        for (at, ring) in rings.iter().enumerate() {
+            let answer = match ring.answer.wait_until(deadline) {
+                Ok(answer) => answer,
+                Err(Late) => {
+                    if !std::mem::replace(&mut hurried, true) {
+                        self.hurry(rings.get(at..).unwrap_or_default());
+                    }
+                    ring.answer.wait(&format!("commands on ring {} of {} to end", ring.ring, self.port.name()))
+                }
+            };
+            next_avail = answer.flatten();
         }
-        self.port.stopped(self.id);
+        next_avail
+    }
+
+    fn hurry(&self, rings: &[Draining]) {
+        log::warn!("{}: commands take long to end; those that can be aborted are", self.port.name());
+        for ring in rings {
+            self.letters.send(ring.reactor, Mail::HurryQueue { session: self.id, ring: ring.ring });
+        }
     }
 
     /// Forgets the connection on all reactors: their next sight of it may be another nexus or another memory map.
     fn close_sessions(&mut self) {
         let session = self.id;
         for reactor in std::mem::take(&mut self.reactors) {
-            self.letters.ask(reactor, |reply| Mail::CloseSession { session, reply });
+            self.letters.ask(reactor, "a connection to end", |reply| Mail::CloseSession { session, reply });
         }
     }
 }
@@ -110,7 +153,7 @@ impl Device for Connection {
     }
 
     fn start_ring(&mut self, config: RingConfig) -> Result<(), StartError> {
-        let itn_id = self.port.login(self.id)?;
+        let itn_id = self.port.login(self.id, self.hangup.as_ref())?;
         if self.itn_id != Some(itn_id) {
             // The nexus was lost while our rings were stopped, or these are our first.
             self.close_sessions();
@@ -120,7 +163,7 @@ impl Device for Connection {
         self.open_on(reactor, itn_id);
         let session = self.id;
         let open = |reply| Mail::OpenQueue(Box::new(OpenQueue { session, config, reply }));
-        let result = self.letters.ask(reactor, open).unwrap_or(Err(StartError::ShuttingDown));
+        let result = self.letters.ask(reactor, "a ring to start", open).unwrap_or(Err(StartError::ShuttingDown));
         match &result {
             Ok(()) => {
                 self.rings.insert(index, reactor);
@@ -133,9 +176,7 @@ impl Device for Connection {
 
     fn stop_ring(&mut self, index: u16) -> Option<u16> {
         let reactor = self.rings.remove(&index)?;
-        let session = self.id;
-        let next = self.letters.begin(reactor, |reply| Mail::CloseQueue { session, ring: index, reply });
-        let next = next.wait("a ring to drain").flatten();
+        let next = self.drain(&[self.begin_stop(index, reactor)], STOP_PATIENCE);
         if self.rings.is_empty() {
             self.port.stopped(self.id);
         }
@@ -157,30 +198,30 @@ impl Device for Connection {
     fn set_memory(&mut self, map: Arc<MemoryMap>, gone: bool) {
         self.map = Arc::clone(&map);
         let session = self.id;
-        let mut asked = Vec::new();
-        for &reactor in &self.reactors {
+        let set = |&reactor: &u8| {
             let map = Arc::clone(&map);
-            if gone {
-                let mail = |reply| Mail::SetMemory { session, map, reply: Some(reply) };
-                asked.push(self.letters.begin(reactor, mail));
-            } else {
-                self.letters.send(reactor, Mail::SetMemory { session, map, reply: None });
-            }
-        }
+            self.letters.begin(reactor, |reply| Mail::SetMemory { session, map, gone, reply })
+        };
+        // Waited for even if nothing is gone: once the front-end has its answer, guests use the new memory.
+        let asked: Vec<_> = self.reactors.iter().map(set).collect();
         for answer in asked {
             answer.wait("commands that use memory which goes away");
         }
     }
 
     fn reset(&mut self) {
+        // First no more commands: one that is taken after the reset would be told of it in place of the next driver.
+        let rings = self.begin_stop_all();
         if self.itn_id.is_some() {
             self.port.reset(self.id);
         }
-        self.stop_all();
+        self.drain(&rings, STOP_PATIENCE);
+        self.port.stopped(self.id);
     }
 
     fn disconnected(&mut self) {
-        self.stop_all();
+        let rings = self.begin_stop_all();
+        self.drain(&rings, GONE_PATIENCE);
         self.close_sessions();
         self.map = Arc::default();
         self.port.disconnected(self.id);

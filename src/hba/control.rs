@@ -2,48 +2,38 @@
 //!
 //! A task management function that names a task names it by the guest's own 64-bit id, which may repeat and which only the
 //! reactors that took the commands know. So each of them is asked first (it pops what its rings show, then looks); then
-//! one TSK_MGMT_REQ goes out for each task found, or one that names no task.
+//! one TSK_MGMT_REQ goes out for each task found, or one that names no task. The state of all this is in the request's slot, so it
+//! goes when the request does.
 
-use super::answer::is_current;
-use super::mail::Mail;
+use super::mail::{Mail, SessionId};
 use super::queue::Role;
 use super::reactor::Reactor;
-use crate::scsi::{FunctionResponse, Lun, TaskManagementFunction};
+use crate::scsi::{FunctionResponse, Lun, LunAddress};
 use crate::tgt::{KEvent, Tag, TskMgmtReq, TskMgmtRsp};
 use crate::virtio_scsi::{ChainError, ControlFunction, ResponseCode, function_response};
 
-/// Searches under way for tasks that functions of this reactor's control queues name.
-#[derive(Debug, Default)]
-pub struct Searches {
-    next: u64,
-    open: Vec<Search>,
-}
-
-#[derive(Debug)]
-struct Search {
-    name: u64,
-    /// The request on the control queue.
-    request: Tag,
-    function: TaskManagementFunction,
-    lun: Lun,
-    /// Reactors that have not answered yet.
-    waiting: usize,
-    found: Vec<Tag>,
-}
+/// Commands with one id that one function is carried out for. A driver has no use for more than one; each costs a round through all
+/// reactors.
+const SAME_ID_MAX: usize = 64;
 
 impl Reactor {
     /// Takes charge of a chain of a control queue.
     pub(super) fn on_control(&mut self, request: Tag) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(request.queue())) else { return };
-        let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
-        let Some(slot) = queue.slots.get_mut(usize::from(request.head())) else { return };
-        slot.functions = 0;
-        slot.function_result = None;
-        match slot.control.parse(&queue.chain, session.snapshots.map()) {
+        let place = queue.session;
+        let Some(Some(session)) = self.sessions.get_mut(place) else { return };
+        let Some((slot, chain)) = queue.slot(request) else { return };
+        let Some(control) = slot.control() else { return };
+        control.searching = 0;
+        control.found.clear();
+        control.functions = 0;
+        control.outcome = None;
+        let map = session.snapshots.map();
+        match control.request.parse(chain, map) {
             Ok(()) => {}
             Err(ChainError::Answerable(why)) => {
                 log::debug!("{}: a control request is refused: {why}", session.initiator);
-                let written = slot.control.reject(session.snapshots.map());
+                let written = control.request.reject(map);
                 self.finish_chain(request, written);
                 return;
             }
@@ -53,90 +43,94 @@ impl Reactor {
                 return;
             }
         }
-        let (function, lun, id) = match slot.control.function {
+        let (function, lun, id) = match control.request.function {
             ControlFunction::TaskManagement { function, lun, id } => (function, lun, id),
             ControlFunction::AsyncQuery { .. } | ControlFunction::AsyncSubscribe { .. } => {
                 // There are no asynchronous events to subscribe to: none of those asked for is.
-                let written = slot.control.response.write_async(session.snapshots.map(), 0, ResponseCode::Ok);
+                let written = control.request.response.write_async(map, 0, ResponseCode::Ok);
                 self.finish_chain(request, written);
                 return;
             }
         };
-        let Some(function) = function else {
-            self.finish_function(request, FunctionResponse::Rejected);
-            return;
-        };
-        let session_id = session.id;
+        let session = session.id;
         match function {
-            TaskManagementFunction::AbortTask | TaskManagementFunction::QueryTask => {
-                self.search(request, session_id, function, lun, id);
-            }
-            _ => {
-                // What was posted before the function cannot start after it.
-                self.pop_everything();
-                self.manage(request, function, lun, &[Tag::NONE]);
-            }
+            None => self.finish_function(request, FunctionResponse::Rejected),
+            Some(function) if function.names_a_task() => self.search(request, place, session, id, lun),
+            // The order that this becomes makes every reactor pop what its rings show before it is carried out.
+            Some(_) => self.manage(request),
         }
     }
 
-    fn search(&mut self, request: Tag, session: u64, function: TaskManagementFunction, lun: Lun, id: u64) {
-        let name = self.searches.next;
-        self.searches.next += 1;
-        self.pop_everything();
+    fn search(&mut self, request: Tag, place: usize, session: SessionId, id: u64, lun: Lun) {
+        // What was posted before the function must be found.
+        self.pop_session(place);
         let found = self.find_tasks(session, id, lun);
-        let others = self.post.others(self.index);
-        let waiting = others.len();
-        self.searches.open.push(Search { name, request, function, lun, waiting, found });
-        for other in others {
-            self.post.send(other, Mail::FindTask { session, id, lun, asker: self.index, search: name });
+        let others = usize::from(self.post.reactors()).saturating_sub(1);
+        let Some(control) = self.control(request) else { return };
+        control.found.extend(found);
+        control.searching = others;
+        if others == 0 {
+            return self.manage(request);
         }
-        self.end_search_if_done(name);
+        for other in self.post.others(self.index) {
+            self.post.send(other, Mail::FindTask { session, id, lun, request });
+        }
     }
 
-    /// The tasks of this session here that carry the guest's `id`.
-    pub(super) fn find_tasks(&self, session: u64, id: u64, lun: Lun) -> Vec<Tag> {
+    /// The tasks of this session here that carry the guest's `id` and are addressed to `lun`, in whichever form.
+    pub(super) fn find_tasks(&mut self, session: SessionId, id: u64, lun: Lun) -> Vec<Tag> {
+        let Some((place, _)) = self.session(session) else { return Vec::new() };
         let mut found = Vec::new();
-        for (number, queue) in self.queues.iter().enumerate() {
-            let Some(queue) = queue.as_ref().filter(|q| q.role == Role::Request) else { continue };
-            if !matches!(self.sessions.get(queue.session), Some(Some(s)) if s.id == session) {
+        for (number, queue) in (0u16..).zip(&self.queues) {
+            let Some(queue) = queue.as_ref().filter(|q| q.session == place && q.role == Role::Request) else {
                 continue;
-            }
-            for (head, slot) in queue.slots.iter().enumerate() {
-                if slot.busy && slot.command.id == id && slot.command.lun == lun {
-                    found.push(Tag::new(self.index, number as u16, head as u16, slot.generation));
-                }
+            };
+            let wanted = |c: &crate::virtio_scsi::CommandRequest| c.id == id && same_unit(c.lun, lun);
+            found.extend(queue.find(self.index, number, wanted).take(SAME_ID_MAX + 1));
+            if found.len() > SAME_ID_MAX {
+                break;
             }
         }
         found
     }
 
     /// Another reactor looked.
-    pub(super) fn on_found(&mut self, name: u64, tags: Vec<Tag>) {
-        if let Some(search) = self.searches.open.iter_mut().find(|s| s.name == name) {
-            search.waiting = search.waiting.saturating_sub(1);
-            search.found.extend(tags);
+    pub(super) fn on_found(&mut self, request: Tag, tags: Vec<Tag>) {
+        let Some(control) = self.control(request) else { return };
+        control.found.extend(tags);
+        control.searching = control.searching.saturating_sub(1);
+        if control.searching == 0 {
+            self.manage(request);
         }
-        self.end_search_if_done(name);
     }
 
-    fn end_search_if_done(&mut self, name: u64) {
-        let Some(at) = self.searches.open.iter().position(|s| s.name == name && s.waiting == 0) else { return };
-        let search = self.searches.open.swap_remove(at);
-        let tags = if search.found.is_empty() { vec![Tag::NONE] } else { search.found };
-        self.manage(search.request, search.function, search.lun, &tags);
+    /// The control request that `tag` names, while it is not answered.
+    fn control(&mut self, tag: Tag) -> Option<&mut super::queue::Control> {
+        self.queues.get_mut(usize::from(tag.queue()))?.as_mut()?.slot(tag)?.0.control()
     }
 
-    /// Posts the function for each of `tags`.
-    fn manage(&mut self, request: Tag, function: TaskManagementFunction, lun: Lun, tags: &[Tag]) {
+    /// Posts the function for each task that was found, or once if none was or none is named.
+    fn manage(&mut self, request: Tag) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(request.queue())) else { return };
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
-        let Some(slot) = queue.slots.get_mut(usize::from(request.head())).filter(|s| is_current(s, request)) else {
+        let Some(control) = queue.slot(request).and_then(|(slot, _)| slot.control()) else { return };
+        let ControlFunction::TaskManagement { function: Some(function), lun, .. } = control.request.function else {
             return;
         };
-        slot.functions = tags.len() as u32;
+        if control.found.len() > SAME_ID_MAX {
+            session
+                .limit
+                .warn(format_args!("{}: {function:?} for an id that too many commands have", session.initiator));
+            return self.finish_function(request, FunctionResponse::Failed);
+        }
+        if control.found.is_empty() {
+            control.found.push(Tag::NONE);
+        }
+        let tags = std::mem::take(&mut control.found);
+        control.functions = tags.len();
         let (host_no, itn_id) = (session.host_no, session.itn_id);
         log::debug!("{}: task management: {function:?} {lun:?}", session.initiator);
-        for &tag in tags {
+        for &tag in &tags {
             let event = TskMgmtReq { host_no, function: function as i32, itn_id, tag, lun, mid: request.0 };
             self.post_request(KEvent::TskMgmtReq(event), None);
         }
@@ -148,30 +142,47 @@ impl Reactor {
             return;
         }
         let request = Tag(rsp.mid);
-        let Some(Some(queue)) = self.queues.get_mut(usize::from(request.queue())) else { return };
-        let Some(slot) = queue.slots.get_mut(usize::from(request.head())).filter(|s| is_current(s, request)) else {
-            log::error!("a task management answer came for a request that is over");
+        let Some(control) = self.control(request) else {
+            log::error!("a task management answer came for a request that is over: {rsp:?}");
             return;
         };
         // Of several tasks with one id: one that is still there decides a query, and a failure decides an abort.
-        let worst = slot.function_result.map_or(rsp.result, |sofar| sofar.max(rsp.result));
-        slot.function_result = Some(worst);
-        slot.functions = slot.functions.saturating_sub(1);
-        if slot.functions > 0 {
-            return;
+        let worst = control.outcome.map_or(rsp.result, |sofar| sofar.max(rsp.result));
+        control.outcome = Some(worst);
+        control.functions = control.functions.saturating_sub(1);
+        if control.functions == 0 {
+            self.finish_function(request, FunctionResponse::try_from(worst).unwrap_or(FunctionResponse::Failed));
         }
-        self.finish_function(request, FunctionResponse::try_from(worst).unwrap_or(FunctionResponse::Failed));
     }
 
     /// SRP_TSK_MGMT is answered by an SRP_RSP with a response code, and that by a byte on the control queue.
     fn finish_function(&mut self, request: Tag, response: FunctionResponse) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(request.queue())) else { return };
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
-        let Some(slot) = queue.slots.get_mut(usize::from(request.head())).filter(|s| is_current(s, request)) else {
-            return;
-        };
-        let map = session.snapshots.map();
-        let written = slot.control.response.write_task_management(map, function_response(response));
+        let Some((slot, _)) = queue.slot(request) else { return };
+        let kept = slot.kept.clone();
+        let Some(control) = slot.control() else { return };
+        let map = kept.as_ref().unwrap_or(session.snapshots.map());
+        let written = control.request.response.write_task_management(map, function_response(response));
         self.finish_chain(request, written);
+    }
+}
+
+/// Whether two numbers address one unit: there are two forms of most.
+fn same_unit(a: Lun, b: Lun) -> bool {
+    a == b || a.address() == b.address() && a.address() != LunAddress::Invalid
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_number_are_one_unit() {
+        let [peripheral, flat] = [Lun([1, 3, 0, 7, 0, 0, 0, 0]), Lun([1, 3, 0x40, 7, 0, 0, 0, 0])];
+        assert!(same_unit(peripheral, flat));
+        assert!(!same_unit(peripheral, Lun([1, 4, 0, 7, 0, 0, 0, 0])));
+        assert!(same_unit(Lun([9; 8]), Lun([9; 8])), "whatever it is, it is itself");
+        assert!(!same_unit(Lun([9; 8]), Lun([8; 8])), "what addresses nothing is not one unit");
     }
 }

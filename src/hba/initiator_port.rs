@@ -10,15 +10,20 @@
 //! | stopped, then another connection of the port starts | handed over | none |
 //! | connection lost, nobody starts within the nexus loss time | destroyed; made anew at the next start | 29h/07h |
 //! | rings start while another live connection runs | LOGIN_REJ | – |
+//!
+//! A connection whose other end is closed is not live, even while its session has not noticed or its commands have not ended: the
+//! next one waits for that. Its guest may send again what was under way; the old command must not come after the new one.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::letters::Letters;
+use super::losses::Losses;
 use super::mail::{Login, Mail, SessionId};
-use super::start::Letters;
 use crate::srp::{self, PortId};
+use crate::sys::rate_limit::RateLimit;
 use crate::tgt::{HostNo, ItnId};
-use crate::vhost_user::StartError;
+use crate::vhost_user::{Hangup, StartError};
 
 /// Bits of an `itn_id` that hold the initiator port's number; the rest counts its nexuses.
 const PORT_BITS: u32 = 16;
@@ -37,8 +42,15 @@ pub struct InitiatorPort {
     home: u8,
     letters: Arc<Letters>,
     losses: Arc<Losses>,
+    /// Budget for log lines that front-ends cause.
+    limit: RateLimit,
     state: Mutex<State>,
+    /// The owner's rings do not run any more.
+    stopped: Condvar,
 }
+
+/// How long a connection waits for the commands of the one before.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
@@ -46,6 +58,8 @@ struct State {
     nexus: Option<ItnId>,
     /// The connection whose rings were started last.
     owner: Option<SessionId>,
+    /// Says whether it is over; `None` once it is.
+    hangup: Option<Hangup>,
     /// Whether rings of it run.
     running: bool,
     /// When the nexus is lost, if its connection is gone.
@@ -82,7 +96,9 @@ impl InitiatorPort {
             home: setup.home,
             letters,
             losses,
+            limit: RateLimit::per_peer(),
             state: Mutex::default(),
+            stopped: Condvar::new(),
         })
     }
 
@@ -111,19 +127,19 @@ impl InitiatorPort {
     }
 
     /// A connection is about to start its first ring: it gets the nexus, a new one if there is none.
-    pub(super) fn login(&self, connection: SessionId) -> Result<ItnId, StartError> {
+    ///
+    /// Waits for the commands of a connection before it that is over.
+    pub(super) fn login(&self, connection: SessionId, hangup: Option<&Hangup>) -> Result<ItnId, StartError> {
         // Held over the target's answer: logins of one port are one after the other, and the reactor never takes this lock.
         let mut state = self.state();
-        if state.running && state.owner != Some(connection) {
-            log::warn!(
-                "{}: login rejected: another live connection of this initiator port is running (SRP_LOGIN_REJ {:#x})",
-                self.name,
-                srp::RejectReason::CannotAssociate as u32,
-            );
-            return Err(StartError::LoginRejected(format!(
-                "initiator port '{}' is in use by another live connection; give each guest a socket of its own",
-                self.name
-            )));
+        let deadline = Instant::now() + LOGIN_PATIENCE;
+        while state.running && state.owner != Some(connection) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let dying = state.hangup.as_ref().is_none_or(Hangup::is_over);
+            if !dying || left.is_zero() {
+                return Err(self.rejected(srp::RejectReason::ChannelLimit));
+            }
+            state = self.stopped.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let itn_id = match state.nexus {
             Some(itn_id) => itn_id,
@@ -136,6 +152,7 @@ impl InitiatorPort {
             }
         };
         state.owner = Some(connection);
+        state.hangup = hangup.cloned();
         state.running = true;
         state.lost_at = None;
         Ok(itn_id)
@@ -154,14 +171,21 @@ impl InitiatorPort {
             let (host_no, max_cmds) = (self.host_no, self.max_cmds);
             Mail::Login(Box::new(Login { request, host_no, itn_id, max_cmds, reply }))
         };
-        match self.letters.ask(self.home, login) {
+        match self.letters.ask(self.home, "a login", login) {
             Some(srp::LoginAnswer::Accepted(_)) => Ok(()),
-            Some(srp::LoginAnswer::Rejected(rejection)) => {
-                log::warn!("{}: login rejected: {:?}", self.name, rejection.reason);
-                Err(StartError::LoginRejected(format!("{:?}", rejection.reason)))
-            }
+            Some(srp::LoginAnswer::Rejected(rejection)) => Err(self.rejected(rejection.reason)),
             None => Err(StartError::ShuttingDown),
         }
+    }
+
+    /// SRP_LOGIN_REJ, as the front-end and the log hear of it.
+    fn rejected(&self, reason: srp::RejectReason) -> StartError {
+        self.limit.warn(format_args!("{}: SRP_LOGIN_REJ {:#010x}: {reason}", self.name, reason as u32));
+        let help = match reason {
+            srp::RejectReason::ChannelLimit => "; give each guest a socket of its own",
+            _ => "",
+        };
+        StartError::LoginRejected(format!("initiator port '{}': {reason}{help}", self.name))
     }
 
     /// The connection's rings are all stopped; the nexus stays.
@@ -169,6 +193,7 @@ impl InitiatorPort {
         let mut state = self.state();
         if state.owner == Some(connection) {
             state.running = false;
+            self.stopped.notify_all();
         }
     }
 
@@ -180,7 +205,7 @@ impl InitiatorPort {
         };
         if let Some(itn_id) = itn_id {
             let host_no = self.host_no;
-            self.letters.ask(self.home, |reply| Mail::ResetNexus { host_no, itn_id, reply });
+            self.letters.ask(self.home, "a nexus reset", |reply| Mail::ResetNexus { host_no, itn_id, reply });
         }
     }
 
@@ -189,15 +214,17 @@ impl InitiatorPort {
         let mut state = self.state();
         if state.owner == Some(connection) {
             state.running = false;
+            state.hangup = None;
+            self.stopped.notify_all();
             if state.nexus.is_some() {
-                state.lost_at = Some(self.losses.deadline());
+                state.lost_at = self.losses.deadline();
                 self.losses.add(self);
             }
         }
     }
 
     /// Ends the nexus if its time is over; gives back when to look again.
-    fn expire(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn expire(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state();
         let lost_at = state.lost_at?;
         if now < lost_at {
@@ -217,83 +244,11 @@ impl InitiatorPort {
     fn end_nexus(&self, state: &mut State) {
         state.lost_at = None;
         state.owner = None;
+        state.hangup = None;
         state.running = false;
         if let Some(itn_id) = state.nexus.take() {
             let host_no = self.host_no;
-            self.letters.ask(self.home, |reply| Mail::Logout { host_no, itn_id, reply });
-        }
-    }
-}
-
-/// Initiator ports whose connection is gone, watched by one thread until they come back or their time is over.
-pub struct Losses {
-    timeout: Duration,
-    state: Mutex<Watch>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Watch {
-    ports: Vec<Weak<InitiatorPort>>,
-    stopping: bool,
-}
-
-impl Losses {
-    /// Nothing is lost yet. `timeout` is how long a nexus waits for its initiator.
-    pub(super) fn new(timeout: Duration) -> Arc<Losses> {
-        Arc::new(Losses { timeout, state: Mutex::default(), changed: Condvar::new() })
-    }
-
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.timeout
-    }
-
-    fn add(&self, port: &Arc<InitiatorPort>) {
-        let mut watch = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !watch.ports.iter().any(|p| p.ptr_eq(&Arc::downgrade(port))) {
-            watch.ports.push(Arc::downgrade(port));
-        }
-        self.changed.notify_one();
-    }
-
-    /// Ends the watching thread.
-    pub(super) fn stop(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).stopping = true;
-        self.changed.notify_one();
-    }
-
-    /// The watching thread. Sleeps without a timer while nothing is lost.
-    pub(super) fn run(&self) {
-        let mut watch = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while !watch.stopping {
-            let ports = std::mem::take(&mut watch.ports);
-            drop(watch);
-            let now = Instant::now();
-            let mut next: Option<Instant> = None;
-            let mut kept = Vec::new();
-            for port in ports {
-                if let Some(at) = port.upgrade().and_then(|p| p.expire(now)) {
-                    next = Some(next.map_or(at, |n| n.min(at)));
-                    kept.push(port);
-                }
-            }
-            watch = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let new_ones = !watch.ports.is_empty();
-            for port in kept {
-                if !watch.ports.iter().any(|p| p.ptr_eq(&port)) {
-                    watch.ports.push(port);
-                }
-            }
-            if new_ones || watch.stopping {
-                continue;
-            }
-            watch = match next {
-                None => self.changed.wait(watch).unwrap_or_else(PoisonError::into_inner),
-                Some(at) => {
-                    let pause = at.saturating_duration_since(Instant::now());
-                    self.changed.wait_timeout(watch, pause).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            self.letters.ask(self.home, "a logout", |reply| Mail::Logout { host_no, itn_id, reply });
         }
     }
 }

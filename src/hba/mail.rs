@@ -30,7 +30,7 @@ pub enum Mail {
     Shard(ShardMail),
     /// A connection will have rings here.
     OpenSession(Box<OpenSession>),
-    /// The connection's rings here are all closed: forget it and its memory.
+    /// Forget a connection and its memory. Its rings here should be closed; those that are not are drained first.
     CloseSession {
         /// Whose.
         session: SessionId,
@@ -47,6 +47,13 @@ pub enum Mail {
         ring: u16,
         /// Gets the next available index.
         reply: Reply<Option<u16>>,
+    },
+    /// A ring drains for too long: end what can be ended of its commands.
+    HurryQueue {
+        /// Whose.
+        session: SessionId,
+        /// Which ring.
+        ring: u16,
     },
     /// Another interrupt for a ring.
     SetCall {
@@ -72,8 +79,10 @@ pub enum Mail {
         session: SessionId,
         /// The map.
         map: Arc<MemoryMap>,
-        /// If given: answered when nothing touches memory that the map lacks.
-        reply: Option<Reply<()>>,
+        /// Whether it lacks memory that the one before had.
+        gone: bool,
+        /// Answered when the map is in use and, if memory is `gone`, nothing touches that any more.
+        reply: Reply<()>,
     },
     /// An initiator port logs in (home reactor only).
     Login(Box<Login>),
@@ -101,22 +110,32 @@ pub enum Mail {
         session: SessionId,
         /// The id as the guest gave it.
         id: u64,
-        /// The logical unit it was sent to.
+        /// The logical unit that the function is about.
         lun: Lun,
-        /// Who asks.
-        asker: u8,
-        /// The asker's name for its search.
-        search: u64,
+        /// The control request that asks; its reactor gets the answer.
+        request: Tag,
     },
     /// The answer to [`Mail::FindTask`].
     FoundTasks {
-        /// The asker's name for its search.
-        search: u64,
+        /// The control request that asked.
+        request: Tag,
         /// What was found.
         tags: Vec<Tag>,
     },
     /// End, when nothing is left to do.
     Stop,
+}
+
+impl Mail {
+    /// Whether it judges commands: those that the rings show must be taken before it is read, for their guests posted
+    /// them before whatever made somebody write this.
+    pub fn needs_pop(&self) -> bool {
+        match self {
+            Mail::Shard(mail) => mail.needs_pop(),
+            Mail::FindTask { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// A connection's place on a reactor.

@@ -6,15 +6,20 @@
 //! * A [`Reactor`](reactor::Reactor) is one thread. It owns an I/O port, a target shard, the pair of event rings between itself and that
 //!   shard, and the virtqueues that were mailed to it. Nobody else touches them. It never waits for a device and never takes
 //!   a session's lock; what others want of it they put into its mailbox ([`mail::Mail`]).
-//! * A turn: read mail → pop chains into `CMD_REQ`s → let the shard plan them → submit I/O once → reap completions → turn
-//!   `CMD_RSP`s into responses → publish each used ring once → `CMD_DONE` → interrupt each guest at most once.
+//! * A turn: read mail → take chains from the rings that may have some, make them `CMD_REQ`s → let the shard plan them → submit I/O once →
+//!   reap completions → turn `CMD_RSP`s into responses → publish each used ring once → `CMD_DONE` → interrupt.
+//! * Everything in a turn is bounded: letters, chains and bytes per ring. What is left over is the next turn's, each ring's after
+//!   the others'. A ring that shows nothing is not looked at.
 //! * `CMD_DONE` is posted after the used index is stored: what waits for it (task management, draining) never overtakes
 //!   the completions it covers.
-//! * Before mail that judges tasks is handed to the shard, everything the rings show is popped: a request that was posted
-//!   before a task management function cannot start after it.
+//! * Before mail that judges tasks is read, everything the rings show is popped: a request that was posted before a task
+//!   management function cannot start after it.
+//! * A ring that drains takes no more chains, but finishes those it took, whether or not it is broken. When its answer is given,
+//!   nothing touches it or its guest's memory on its behalf. A response, too, keeps memory from going away.
 //! * A [`Connection`] is the [`Device`](crate::vhost_user::Device) behind one vhost-user session. It logs its initiator
 //!   port in on the home reactor when the first ring starts, and spreads the rings over the reactors.
 //! * An [`InitiatorPort`](initiator_port::InitiatorPort) outlives its connections: the I_T nexus is its, not theirs.
+//! * Nothing is allocated per command once vectors have grown (but for sense data and long CDBs).
 //!
 //! Nothing here knows SPC or SBC.
 
@@ -22,11 +27,17 @@ mod answer;
 mod command;
 mod connection;
 mod control;
+mod heads;
 mod initiator_port;
+mod letters;
+mod losses;
 mod mail;
 mod nexus;
+mod pop;
+mod publish;
 mod queue;
 mod reactor;
+mod rings;
 mod session;
 mod start;
 

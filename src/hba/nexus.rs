@@ -74,7 +74,6 @@ impl Reactor {
         let function = TaskManagementFunction::ItNexusReset as i32;
         // The function is about every unit of the nexus; the LUN is not looked at (SAM-5 7.7).
         let event = TskMgmtReq { host_no, function, itn_id, tag: Tag::NONE, lun: Lun::default(), mid };
-        self.pop_everything();
         self.post_request(KEvent::TskMgmtReq(event), None);
         self.drain_events();
     }

@@ -1,12 +1,15 @@
 //! A virtqueue as its reactor holds it: the ring, a slot for every descriptor head, the eventfds.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::sync::Arc;
 
+use super::heads::Heads;
 use super::mail::Reply;
-use crate::mem::IoBuf;
+use crate::mem::{IoBuf, MemoryMap};
+use crate::sys::event;
 use crate::tgt::Tag;
-use crate::virtio_scsi::{Chain, CommandRequest, ControlRequest, SplitRing};
+use crate::vhost_user::RingConfig;
+use crate::virtio_scsi::{Chain, CommandRequest, ControlRequest, ResponseSlot, SplitRing};
 
 /// What a ring is for (virtio 1.2 5.6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,23 +33,77 @@ impl Role {
     }
 }
 
-/// What a descriptor head is used for at the moment. Kept from use to use, so that nothing is allocated per command.
+/// A command, on a request queue.
 #[derive(Debug, Default)]
-pub struct Slot {
-    /// A chain with this head was taken and not answered yet.
-    pub busy: bool,
-    /// Counts uses, so that an answer to an earlier use is known as such.
-    pub generation: u16,
-    /// The command, on a request queue.
-    pub command: CommandRequest,
-    /// The request, on the control queue.
-    pub control: ControlRequest,
-    /// On the control queue: how many TSK_MGMT_RSPs are still to come for it.
-    pub functions: u32,
-    /// On the control queue: the outcome so far.
-    pub function_result: Option<i32>,
+pub struct Command {
+    /// What the guest asked.
+    pub request: CommandRequest,
     /// An empty buffer whose capacity is used again.
     pub spare: IoBuf,
+}
+
+/// A request on the control queue.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// What the guest asked.
+    pub request: ControlRequest,
+    /// How many reactors have still to say whether they have the task that it names.
+    pub searching: usize,
+    /// The tasks found so far.
+    pub found: Vec<Tag>,
+    /// How many TSK_MGMT_RSPs are still to come for it.
+    pub functions: usize,
+    /// The outcome so far.
+    pub outcome: Option<i32>,
+}
+
+/// What a head is used for, by the queue's role.
+#[derive(Debug)]
+pub enum Work {
+    /// On a request queue.
+    Command(Command),
+    /// On the control queue.
+    Control(Control),
+    /// On the event queue, from which nothing is taken.
+    Nothing,
+}
+
+/// What belongs to a descriptor head. Kept from use to use, so that nothing is allocated per command.
+#[derive(Debug)]
+pub struct Slot {
+    /// Counts uses, so that an answer to an earlier use is known as such.
+    generation: u16,
+    /// The map that the response must be written to although it is not the current one: it has the response's place, which
+    /// the current one lacks.
+    pub kept: Option<Arc<MemoryMap>>,
+    /// What it is used for.
+    pub work: Work,
+}
+
+impl Slot {
+    /// The command, on a request queue.
+    pub fn command(&mut self) -> Option<&mut Command> {
+        match &mut self.work {
+            Work::Command(command) => Some(command),
+            Work::Control(_) | Work::Nothing => None,
+        }
+    }
+
+    /// The request, on the control queue.
+    pub fn control(&mut self) -> Option<&mut Control> {
+        match &mut self.work {
+            Work::Control(control) => Some(control),
+            Work::Command(_) | Work::Nothing => None,
+        }
+    }
+
+    fn response(&self) -> Option<&ResponseSlot> {
+        match &self.work {
+            Work::Command(command) => Some(&command.request.response),
+            Work::Control(control) => Some(&control.request.response),
+            Work::Nothing => None,
+        }
+    }
 }
 
 /// Whether chains are taken from a ring.
@@ -54,10 +111,11 @@ pub struct Slot {
 pub enum State {
     /// They are.
     Running,
-    /// No more; when the last one taken has been answered, the next available index is given back.
-    Draining(Reply<Option<u16>>),
     /// No more: what the guest put there cannot be understood.
     Broken,
+    /// No more; when the last one taken has been answered the ring is given up, and whoever waits gets the next available
+    /// index.
+    Draining(Option<Reply<Option<u16>>>),
 }
 
 /// A virtqueue.
@@ -71,57 +129,157 @@ pub struct Queue {
     pub role: Role,
     /// The ring.
     pub ring: SplitRing,
-    /// One for every descriptor head.
-    pub slots: Vec<Slot>,
     /// The chain being looked at.
     pub chain: Chain,
     /// Whether chains are taken.
     pub state: State,
-    /// There may be chains to take.
-    pub more: bool,
+    /// Listed among the reactor's queues that may have chains to take.
+    pub active: bool,
     /// Listed among the reactor's queues to publish.
     pub touched: bool,
-    /// Answered, with a used entry written but not published.
+    /// Used entries that the guest cannot see yet.
+    pub unseen: u32,
+    /// Commands of those used entries: their `CMD_DONE`s are owed.
     pub done: Vec<Tag>,
-    /// Chains taken and not yet published.
-    pub outstanding: u32,
-    /// The guest kicks here.
-    pub kick: Option<File>,
-    /// The guest is interrupted here.
-    pub call: Option<File>,
-    /// The front-end hears here of a broken ring.
-    pub err: Option<File>,
+    /// Heads taken and not answered.
+    pub heads: Heads,
+    slots: Box<[Slot]>,
+    kick: Option<File>,
+    call: Option<File>,
+    err: Option<File>,
 }
 
 impl Queue {
-    /// Takes the kick off its eventfd.
-    pub fn drain_kick(&mut self) {
-        if let Some(kick) = &mut self.kick {
-            // An eventfd that is empty, or was made blocking and empty by a front-end, is read only when the wait set said it is
-            // readable; an error means there is nothing to take.
-            if let Err(e) = kick.read(&mut [0; 8]) {
-                log::trace!("kick already taken: {e}");
+    /// A queue over `ring`. `seed` is where its generations begin: by another number than those of the queue that had this one's
+    /// number before.
+    pub fn new(session: usize, ring: SplitRing, config: RingConfig, seed: u16) -> Queue {
+        let role = Role::of(config.index);
+        let work = || match role {
+            Role::Request => Work::Command(Command::default()),
+            Role::Control => Work::Control(Control::default()),
+            Role::Event => Work::Nothing,
+        };
+        let slots = (0..config.size).map(|_| Slot { generation: seed, kept: None, work: work() }).collect();
+        Queue {
+            session,
+            ring_index: config.index,
+            role,
+            ring,
+            chain: Chain::default(),
+            state: State::Running,
+            active: false,
+            touched: false,
+            unseen: 0,
+            done: Vec::with_capacity(usize::from(config.size)),
+            heads: Heads::new(config.size),
+            slots,
+            kick: config.kick,
+            call: config.call,
+            err: config.err,
+        }
+    }
+
+    /// Whether chains are taken from it.
+    pub fn takes_chains(&self) -> bool {
+        matches!(self.state, State::Running) && self.role != Role::Event
+    }
+
+    /// Whether nothing that was taken is unanswered, or answered unseen.
+    pub fn is_idle(&self) -> bool {
+        self.heads.is_empty() && !self.touched
+    }
+
+    /// Begins to use the slot of the chain that was just popped: its tag; `None` if it is in use or there is none.
+    pub fn take(&mut self, reactor: u8, number: u16) -> Option<Tag> {
+        let head = self.chain.head;
+        let slot = self.slots.get_mut(usize::from(head))?;
+        if !self.heads.insert(head) {
+            return None;
+        }
+        slot.generation = slot.generation.wrapping_add(1);
+        Some(Tag::new(reactor, number, head, slot.generation))
+    }
+
+    /// The slot whose present use `tag` names, and the chain that was popped last.
+    pub fn slot(&mut self, tag: Tag) -> Option<(&mut Slot, &Chain)> {
+        let slot = self.slots.get_mut(usize::from(tag.head()))?;
+        let current = self.heads.contains(tag.head()) && slot.generation == tag.generation();
+        current.then_some((slot, &self.chain))
+    }
+
+    /// Ends a use: `written` bytes were written to its chain, which goes on the used ring. `None` if it had ended before; else
+    /// whether its response went to a map that was kept for it.
+    pub fn finish(&mut self, tag: Tag, written: u32) -> Option<bool> {
+        let kept = self.slot(tag)?.0.kept.take().is_some();
+        self.heads.remove(tag.head());
+        self.ring.push_used(tag.head(), written);
+        self.unseen += 1;
+        Some(kept)
+    }
+
+    /// The tags of the commands for which `wanted` holds.
+    pub fn find<'a>(
+        &'a self,
+        reactor: u8,
+        number: u16,
+        wanted: impl Fn(&CommandRequest) -> bool + 'a,
+    ) -> impl Iterator<Item = Tag> + 'a {
+        let slots = self.heads.iter().filter_map(|head| Some((head, self.slots.get(usize::from(head))?)));
+        slots.filter_map(move |(head, slot)| match &slot.work {
+            Work::Command(c) if wanted(&c.request) => Some(Tag::new(reactor, number, head, slot.generation)),
+            _ => None,
+        })
+    }
+
+    /// Keeps `before` for all requests whose response has no place in `now`; how many there are.
+    pub fn keep_responses(&mut self, before: &Arc<MemoryMap>, now: &MemoryMap) -> usize {
+        let mut kept = 0;
+        for head in self.heads.iter() {
+            let Some(slot) = self.slots.get_mut(usize::from(head)).filter(|slot| slot.kept.is_none()) else { continue };
+            let lost = |&(addr, len): &(u64, u32)| !now.contains(addr, len.into());
+            if slot.response().is_some_and(|response| response.pieces().iter().any(lost)) {
+                slot.kept = Some(Arc::clone(before));
+                kept += 1;
             }
+        }
+        kept
+    }
+
+    /// Where the guest kicks.
+    pub fn kick(&self) -> Option<&File> {
+        self.kick.as_ref()
+    }
+
+    /// Another interrupt. What was published while there was none, or the old one, must not be missed.
+    pub fn set_call(&mut self, call: Option<File>) {
+        self.call = call;
+        self.signal();
+    }
+
+    /// Another place to hear of a broken ring.
+    pub fn set_err(&mut self, err: Option<File>) {
+        self.err = err;
+        if matches!(self.state, State::Broken) {
+            self.signal_error();
         }
     }
 
     /// Interrupts the guest.
-    pub fn signal(&mut self) {
-        signal(&mut self.call);
+    pub fn signal(&self) {
+        signal(self.call.as_ref());
     }
 
     /// Tells the front-end that the ring is broken.
-    pub fn signal_error(&mut self) {
-        signal(&mut self.err);
+    pub fn signal_error(&self) {
+        signal(self.err.as_ref());
     }
 }
 
-fn signal(fd: &mut Option<File>) {
-    if let Some(fd) = fd
-        && let Err(e) = fd.write(&1u64.to_ne_bytes())
+fn signal(to: Option<&File>) {
+    if let Some(to) = to
+        && let Err(e) = event::signal(to)
     {
-        // EAGAIN: the counter is full, so the other side has something to read already. Anything else is the
-        // front-end's own doing, and its loss.
-        log::trace!("eventfd not written: {e}");
+        // It is the front-end's descriptor, and its loss.
+        log::debug!("an eventfd cannot be written: {e}");
     }
 }

@@ -21,10 +21,14 @@ pub struct Session {
     pub itn_id: ItnId,
     /// Its memory, and what is still used of earlier maps.
     pub snapshots: SnapshotSet,
+    /// Requests whose response goes to an earlier map.
+    pub kept: usize,
     /// Numbers of its queues on this reactor.
     pub queues: Vec<u16>,
     /// Who waits until nothing touches memory that is gone.
     pub memory_waiters: Vec<Reply<()>>,
+    /// Who waits until nothing of it is left: then it goes with its last queue.
+    pub closing: Option<Reply<()>>,
     /// Ends the connection.
     pub hangup: Option<Hangup>,
     /// The request limit that the login granted, for the rings here.
@@ -42,8 +46,10 @@ impl Session {
             host_no: open.host_no,
             itn_id: open.itn_id,
             snapshots: SnapshotSet::new(open.map),
+            kept: 0,
             queues: Vec::new(),
             memory_waiters: Vec::new(),
+            closing: None,
             hangup: open.hangup,
             credit: Credit::new(open.max_cmds),
             limit: RateLimit::per_peer(),
@@ -52,10 +58,19 @@ impl Session {
 
     /// Answers those who wait for memory, if it is free.
     pub fn check_memory_waiters(&mut self) {
-        if !self.memory_waiters.is_empty() && self.snapshots.old_in_use() == 0 {
+        if !self.memory_waiters.is_empty() && self.kept == 0 && !self.snapshots.in_use_outside() {
             for reply in self.memory_waiters.drain(..) {
                 answer(&reply, ());
             }
         }
+    }
+
+    /// Ends the connection if the guest's memory turned out to be gone; true if it did.
+    pub fn hang_up_if_poisoned(&self) -> bool {
+        let poisoned = self.snapshots.map().poisoned();
+        if poisoned && let Some(hangup) = self.hangup.as_ref().filter(|h| h.reason().is_none()) {
+            hangup.hang_up("the file behind its guest memory was shrunk");
+        }
+        poisoned
     }
 }

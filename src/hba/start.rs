@@ -1,23 +1,26 @@
-//! Starting and stopping the reactors; posting letters to them.
+//! Starting and stopping the reactors.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::initiator_port::{InitiatorPort, Losses, PortSetup};
-use super::mail::{Mail, Reply};
+use super::initiator_port::{InitiatorPort, PortSetup};
+use super::letters::Letters;
+use super::losses::Losses;
+use super::mail::Mail;
 use super::reactor::{Parts, Reactor};
 use crate::backing::IoPort;
 use crate::srp::PortId;
-use crate::sys::mailbox::{Address, Mailbox, Waker, mailbox};
+use crate::sys::mailbox::{Mailbox, Waker, mailbox};
 use crate::sys::pool::Pool;
 use crate::sys::ring::Ring;
 use crate::sys::wait::{EpollWait, UringWait, Wait};
-use crate::target::{Post, Shard, ShardMail, Spawn, Target};
-use crate::tgt::{EventRings, HostNo, KEvent, Tap, UEvent};
+use crate::target::{Post, Shard, Spawn, Target};
+use crate::tgt::{EventRings, HostNo, LogTap};
 use crate::vhost_user::MakeDevice;
 use crate::virtio_scsi::MAX_RING_SIZE;
 
@@ -72,68 +75,6 @@ pub enum HbaError {
     },
 }
 
-/// Everybody's addresses.
-pub struct Letters {
-    addresses: Vec<Address<Mail>>,
-}
-
-impl Letters {
-    /// How many reactors there are.
-    pub fn reactors(&self) -> u8 {
-        self.addresses.len() as u8
-    }
-
-    /// All reactors but one.
-    pub fn others(&self, but: u8) -> Vec<u8> {
-        (0..self.reactors()).filter(|r| *r != but).collect()
-    }
-
-    /// Posts a letter.
-    pub fn send(&self, reactor: u8, mail: Mail) {
-        if let Some(address) = self.addresses.get(usize::from(reactor))
-            && address.post(mail).is_err()
-        {
-            log::debug!("reactor {reactor} has ended; a letter to it is dropped");
-        }
-    }
-
-    /// Posts a letter that is to be answered; the answer is waited for later.
-    pub fn begin<T>(&self, reactor: u8, mail: impl FnOnce(Reply<T>) -> Mail) -> Pending<T> {
-        let (reply, answer): (SyncSender<T>, Receiver<T>) = sync_channel(1);
-        self.send(reactor, mail(reply));
-        Pending { answer }
-    }
-
-    /// Posts a letter and waits for its answer; `None` if the reactor has ended.
-    pub fn ask<T>(&self, reactor: u8, mail: impl FnOnce(Reply<T>) -> Mail) -> Option<T> {
-        self.begin(reactor, mail).wait("a reactor")
-    }
-}
-
-impl Post for Letters {
-    fn post(&self, shard: u8, mail: ShardMail) {
-        self.send(shard, Mail::Shard(mail));
-    }
-}
-
-/// An answer to come.
-pub struct Pending<T> {
-    answer: Receiver<T>,
-}
-
-impl<T> Pending<T> {
-    /// Waits for it, with a word in the log now and then if it takes long; `None` if the reactor has ended.
-    pub fn wait(self, what: &str) -> Option<T> {
-        loop {
-            match self.answer.recv_timeout(Duration::from_secs(10)) {
-                Ok(value) => return Some(value),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => log::warn!("still waiting for {what}"),
-            }
-        }
-    }
-}
-
 struct Jobs(Pool);
 
 impl Spawn for Jobs {
@@ -166,7 +107,7 @@ impl Hba {
             addresses.push(address);
             boxes.push(mailbox);
         }
-        let letters = Arc::new(Letters { addresses });
+        let letters = Arc::new(Letters::new(addresses));
         let jobs = Arc::new(Jobs(Pool::new(JOB_THREADS, "vstgt-job")));
         let losses = Losses::new(setup.nexus_loss_timeout);
         let mut hba = Hba {
@@ -233,21 +174,35 @@ impl Hba {
         Box::new(move || Box::new(Connection::new(Arc::clone(&port), Arc::clone(&letters), request_queues)))
     }
 
-    /// Ends all nexuses, then the reactors. To be called when no session is left.
+    /// Ends all nexuses, then the reactors. To be called when no session is left: a reactor ends only when it has no rings.
     pub fn stop(mut self) {
         self.losses.stop();
         for port in self.ports.get().into_iter().flatten() {
             port.shut_down();
         }
-        for reactor in 0..self.letters.reactors() {
-            self.letters.send(reactor, Mail::Stop);
-        }
+        self.tell_to_stop();
         for thread in self.threads.drain(..).chain(self.watcher.take()) {
             if thread.join().is_err() {
                 log::error!("a thread ended in a panic");
             }
         }
         self.jobs.0.shutdown();
+    }
+
+    fn tell_to_stop(&self) {
+        for reactor in 0..self.letters.reactors() {
+            self.letters.send(reactor, Mail::Stop);
+        }
+    }
+}
+
+impl Drop for Hba {
+    /// Lets the threads end when they can, without waiting for them; after [`Hba::stop`] there are none.
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.losses.stop();
+            self.tell_to_stop();
+        }
     }
 }
 
@@ -272,7 +227,11 @@ impl Start {
         match self.reactor() {
             Ok(reactor) => {
                 tell(Ok(()));
-                reactor.run();
+                if catch_unwind(AssertUnwindSafe(|| reactor.run())).is_err() {
+                    // Guests and other reactors would wait for ever for one that is gone.
+                    log::error!("a reactor panicked");
+                    std::process::abort();
+                }
             }
             Err(e) => tell(Err(e)),
         }
@@ -295,20 +254,5 @@ impl Start {
         }
         let (index, mailbox, post) = (self.index, self.mailbox, self.letters);
         Reactor::new(Parts { index, wait, mailbox, post, io, shard, rings })
-    }
-}
-
-/// Writes every event to the log.
-struct LogTap {
-    reactor: u8,
-}
-
-impl Tap for LogTap {
-    fn tx(&mut self, event: &KEvent) {
-        log::debug!("reactor {}: tx {event:?}", self.reactor);
-    }
-
-    fn rx(&mut self, event: &UEvent) {
-        log::debug!("reactor {}: rx {event:?}", self.reactor);
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! # Contract
 //!
-//! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring), [`wait`] and [`mod@file`] (system calls),
+//! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring), [`wait`], [`mod@file`], [`mod@event`] and others (system calls),
 //! each with its argument.
 
+pub mod event;
 pub mod fd;
 pub mod file;
+pub mod limits;
 pub mod mailbox;
 pub mod pool;
 pub mod rate_limit;

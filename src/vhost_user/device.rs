@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
 use crate::mem::MemoryMap;
+use crate::sys::unix_socket;
 
 /// Ends a connection from the device's side: what is left to do when the front-end's memory turns out to be broken.
 ///
@@ -32,6 +33,11 @@ impl Hangup {
     /// Why the connection was ended from this side, if it was.
     pub fn reason(&self) -> Option<&str> {
         self.reason.get().map(String::as_str)
+    }
+
+    /// Whether the connection is over, be it from the other side, even if its session has not noticed yet. Does not wait.
+    pub fn is_over(&self) -> bool {
+        unix_socket::is_over(&self.stream).unwrap_or(true)
     }
 
     pub(super) fn shut_down(&self) {

@@ -46,7 +46,7 @@ fn release() -> Command {
 
 /// Guests share two cores badly: one test at a time.
 fn guest_tests(environment: &[(&str, &str)]) -> Command {
-    let mut tests = cargo(&["test", "-p", "vm-tests", "--tests", "--", "--test-threads=1"]);
+    let mut tests = cargo(&["test", "-p", "vm-tests", "--tests", "--no-fail-fast", "--", "--test-threads=1"]);
     tests.envs(environment.iter().copied());
     tests
 }

@@ -3,6 +3,8 @@
 use crate::process::{Process, wait_until};
 use crate::{Context, Error, Result, paths};
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,16 +70,23 @@ impl Config {
     /// # Errors
     /// When it ends early or does not listen in time; the message holds what it said.
     pub fn start(self, log: &Path) -> Result<Vstgt> {
+        // A dead process's socket may lie where ours will be.
+        let stale: Vec<_> = self.sockets.iter().map(|socket| birth(socket)).collect();
         let mut process = Process::start("vstgt", self.command()?, log)?;
-        for socket in &self.sockets {
+        for (socket, stale) in self.sockets.iter().zip(stale) {
             let there = wait_until(BOUND, || match process.ended()? {
                 Some(status) => Err(Error::new(process.explain(&format!("vstgt ended early ({status})")))),
-                None => Ok(socket.exists().then_some(())),
+                None => Ok(birth(socket).filter(|birth| Some(*birth) != stale)),
             })?;
             there.context(|| process.explain(&format!("vstgt did not open {}", socket.display())))?;
         }
         Ok(Vstgt { process, sockets: self.sockets })
     }
+}
+
+/// What tells a file from another one of the same name: its inode (which may be used again) and time of change.
+fn birth(file: &Path) -> Option<(u64, i64, i64)> {
+    fs::metadata(file).ok().map(|metadata| (metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 impl Config {

@@ -6,15 +6,38 @@ mod uring;
 pub(super) use threads::ThreadEngine;
 pub(super) use uring::{Reaped, UringEngine};
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{BackingError, Completion, Image, Op, OpKind};
 use crate::mem::IoBuf;
 
+/// How a port's own thread holds an image: one atomic reference per image and port, and a plain count of the operations that
+/// share it. Nothing that two reactors share is written for an operation.
+pub(super) type LocalImage = Rc<Arc<dyn Image>>;
+
+/// Something that keeps an image open.
+pub(super) trait Holds {
+    /// The image.
+    fn image(&self) -> &Arc<dyn Image>;
+}
+
+impl Holds for LocalImage {
+    fn image(&self) -> &Arc<dyn Image> {
+        self
+    }
+}
+
+impl Holds for Arc<dyn Image> {
+    fn image(&self) -> &Arc<dyn Image> {
+        self
+    }
+}
+
 /// One operation under way. Linear: it ends as a [`Completion`].
 #[derive(Debug)]
-pub(super) struct Task {
-    pub(super) image: Arc<dyn Image>,
+pub(super) struct Task<I = LocalImage> {
+    pub(super) image: I,
     pub(super) op: Op,
     pub(super) buf: IoBuf,
     pub(super) cookie: u64,
@@ -23,6 +46,14 @@ pub(super) struct Task {
 }
 
 impl Task {
+    /// The same, fit for another thread.
+    pub(super) fn for_thread(self) -> Task<Arc<dyn Image>> {
+        let Task { image, op, buf, cookie, done } = self;
+        Task { image: Arc::clone(&image), op, buf, cookie, done }
+    }
+}
+
+impl<I: Holds> Task<I> {
     pub(super) fn complete(self, result: Result<(), BackingError>) -> Completion {
         Completion { cookie: self.cookie, result, buf: self.buf }
     }
@@ -31,12 +62,13 @@ impl Task {
     pub(super) fn run(mut self) -> Completion {
         let Op { kind, offset, len } = self.op;
         let (at, left) = (self.done, len.saturating_sub(self.done));
+        let image = self.image.image();
         let result = match kind {
-            OpKind::Read => self.image.read(offset.saturating_add(at), left, &mut self.buf, at),
-            OpKind::Write { fua } => self.image.write(offset.saturating_add(at), left, &self.buf, at, fua),
-            OpKind::Flush => self.image.flush(),
-            OpKind::Unmap => self.image.unmap(offset, len),
-            OpKind::WriteZeroes { unmap } => self.image.write_zeroes(offset, len, unmap),
+            OpKind::Read => image.read(offset.saturating_add(at), left, &mut self.buf, at),
+            OpKind::Write { fua } => image.write(offset.saturating_add(at), left, &self.buf, at, fua),
+            OpKind::Flush => image.flush(),
+            OpKind::Unmap => image.unmap(offset, len),
+            OpKind::WriteZeroes { unmap } => image.write_zeroes(offset, len, unmap),
         };
         self.complete(result)
     }

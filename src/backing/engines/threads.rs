@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Task;
-use crate::backing::{BackingError, Completion};
+use crate::backing::{BackingError, Completion, Image};
 use crate::sys::mailbox::Waker;
 use crate::sys::pool::Pool;
 
@@ -19,7 +19,7 @@ pub(in crate::backing) struct ThreadEngine {
 #[derive(Debug)]
 struct Shared {
     /// Not begun yet. One pool job is spawned per task, and takes the first that is there.
-    waiting: Mutex<VecDeque<Task>>,
+    waiting: Mutex<VecDeque<Task<Arc<dyn Image>>>>,
     done: Mutex<Vec<Completion>>,
     waker: Arc<Waker>,
 }
@@ -49,7 +49,7 @@ impl ThreadEngine {
         }
     }
 
-    pub(in crate::backing) fn submit(&mut self, task: Task) {
+    pub(in crate::backing) fn submit(&mut self, task: Task<Arc<dyn Image>>) {
         self.in_flight += 1;
         lock(&self.shared.waiting).push_back(task);
         let shared = Arc::clone(&self.shared);

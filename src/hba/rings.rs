@@ -1,0 +1,204 @@
+//! Sessions and their rings come and go; their memory changes.
+
+use std::sync::Arc;
+
+use super::mail::{OpenQueue, OpenSession, Reply, SessionId, answer};
+use super::queue::{Queue, Role, State};
+use super::reactor::Reactor;
+use super::session::Session;
+use crate::mem::MemoryMap;
+use crate::scsi::HostByte;
+use crate::vhost_user::{RingConfig, StartError};
+use crate::virtio_scsi::{RingSetup, SplitRing};
+
+/// Spreads the places where generations of tags begin over their range.
+const GENERATION_STEP: u16 = 0x2f6b;
+
+impl Reactor {
+    pub(super) fn open_session(&mut self, open: OpenSession) {
+        let session = Some(Session::new(open));
+        match self.sessions.iter_mut().find(|s| s.is_none()) {
+            Some(place) => *place = session,
+            None => self.sessions.push(session),
+        }
+    }
+
+    pub(super) fn close_session(&mut self, session: SessionId, reply: Reply<()>) {
+        let Some((place, s)) = self.session(session) else {
+            answer(&reply, ());
+            return;
+        };
+        s.closing = Some(reply);
+        for number in s.queues.clone() {
+            self.drain_queue(number, None);
+        }
+        self.forget_session_if_over(place);
+    }
+
+    fn forget_session_if_over(&mut self, place: usize) {
+        let Some(session) = self.sessions.get_mut(place) else { return };
+        if let Some(over) = session.take_if(|s| s.closing.is_some() && s.queues.is_empty()) {
+            let reply = over.closing.clone();
+            drop(over);
+            if let Some(reply) = reply {
+                answer(&reply, ());
+            }
+        }
+    }
+
+    /// A session by its name, and its place.
+    pub(super) fn session(&mut self, id: SessionId) -> Option<(usize, &mut Session)> {
+        let mut sessions = self.sessions.iter_mut().enumerate();
+        sessions.find_map(|(place, s)| Some((place, s.as_mut().filter(|s| s.id == id)?)))
+    }
+
+    fn queue_number(&mut self, session: SessionId, ring: u16) -> Option<u16> {
+        let (_, s) = self.session(session)?;
+        let numbers = std::mem::take(&mut s.queues);
+        let is_it = |n: &&u16| matches!(self.queues.get(usize::from(**n)), Some(Some(q)) if q.ring_index == ring);
+        let number = numbers.iter().find(is_it).copied();
+        self.session(session)?.1.queues = numbers;
+        number
+    }
+
+    /// A session's ring, if it is here.
+    pub(super) fn queue_of(&mut self, session: SessionId, ring: u16) -> Option<&mut Queue> {
+        let number = self.queue_number(session, ring)?;
+        self.queues.get_mut(usize::from(number))?.as_mut()
+    }
+
+    pub(super) fn open_queue(&mut self, open: OpenQueue) {
+        let result = self.start_queue(open.session, open.config);
+        answer(&open.reply, result);
+    }
+
+    fn start_queue(&mut self, session: SessionId, config: RingConfig) -> Result<(), StartError> {
+        let index = config.index;
+        let bad = |what| StartError::BadRing { index, what };
+        let free = self.queues.iter().position(Option::is_none).unwrap_or(self.queues.len());
+        let number = u16::try_from(free).map_err(|_| bad("no queue number is free"))?;
+        let reactor = self.index;
+        let (place, s) = self.session(session).ok_or(StartError::ShuttingDown)?;
+        let setup = RingSetup {
+            size: config.size,
+            desc: config.desc,
+            avail: config.avail,
+            used: config.used,
+            next_avail: config.next_avail,
+            next_used: config.next_used,
+            event_idx: config.event_idx,
+        };
+        let mut ring = SplitRing::new(s.snapshots.map(), &setup).map_err(|e| {
+            s.limit.warn(format_args!("{}: ring {index}: {e}", s.initiator));
+            bad("cannot be where it was put")
+        })?;
+        let role = Role::of(index);
+        log::debug!("{}: ring {index} runs on reactor {reactor} ({role:?}, {} entries)", s.initiator, config.size);
+        s.queues.push(number);
+        match (role, &config.kick) {
+            // Buffers wait here until there is an event; a kick says nothing.
+            (Role::Event, _) => ring.disable_kicks(),
+            (_, None) => self.polled.push(number),
+            (_, Some(kick)) => {
+                use std::os::fd::AsFd;
+                if let Err(e) = self.wait.add(kick.as_fd(), u64::from(number)) {
+                    log::warn!("ring {index}: its kick cannot be waited for: {e}");
+                    self.forget_number(place, number);
+                    return Err(bad("its kick cannot be waited for"));
+                }
+            }
+        }
+        self.opened = self.opened.wrapping_add(1);
+        let queue = Queue::new(place, ring, config, self.opened.wrapping_mul(GENERATION_STEP));
+        self.shard.open_queue(number, queue.ring.size());
+        if free == self.queues.len() {
+            self.queues.push(None);
+        }
+        self.queues[free] = Some(queue);
+        // It may have been kicked before it was ours.
+        self.activate(number);
+        Ok(())
+    }
+
+    fn forget_number(&mut self, place: usize, number: u16) {
+        if let Some(Some(s)) = self.sessions.get_mut(place) {
+            s.queues.retain(|n| *n != number);
+        }
+    }
+
+    pub(super) fn close_queue(&mut self, session: SessionId, ring: u16, reply: Reply<Option<u16>>) {
+        match self.queue_number(session, ring) {
+            Some(number) => self.drain_queue(number, Some(reply)),
+            None => answer(&reply, None),
+        }
+    }
+
+    /// Takes no more chains from a queue, and gives it up when nothing is outstanding.
+    fn drain_queue(&mut self, number: u16, reply: Option<Reply<Option<u16>>>) {
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { return };
+        queue.state = State::Draining(reply);
+        self.finish_draining(number);
+    }
+
+    /// Ends what can be ended of a ring's commands, if it drains.
+    pub(super) fn hurry_queue(&mut self, session: SessionId, ring: u16) {
+        let Some(number) = self.queue_number(session, ring) else { return };
+        let draining = matches!(&self.queues[usize::from(number)], Some(q) if matches!(q.state, State::Draining(_)));
+        if draining {
+            self.shard.abort_queue(number, HostByte::Reset, &mut self.io, &mut self.rings);
+            self.drain_events();
+        }
+    }
+
+    /// Gives a draining queue back once nothing of it is outstanding. From the answer on nothing of it is touched.
+    pub(super) fn finish_draining(&mut self, number: u16) {
+        let Some(slot) = self.queues.get_mut(usize::from(number)) else { return };
+        let Some(queue) = slot.take_if(|q| q.is_idle() && matches!(q.state, State::Draining(_))) else { return };
+        if queue.kick().is_some() && queue.role != Role::Event {
+            // It was taken out before if it could not be read.
+            if let Err(e) = self.wait.remove(u64::from(number)) {
+                log::debug!("ring {}: its kick was not waited for: {e}", queue.ring_index);
+            }
+        }
+        self.active.retain(|n| *n != number);
+        self.polled.retain(|n| *n != number);
+        self.shard.close_queue(number);
+        self.forget_number(queue.session, number);
+        let (next_avail, place) = (queue.ring.next_avail(), queue.session);
+        let State::Draining(reply) = queue.state else { return };
+        drop(queue.ring);
+        if let Some(reply) = reply {
+            answer(&reply, Some(next_avail));
+        }
+        self.forget_session_if_over(place);
+    }
+
+    /// Puts a new memory map in force. Chains that are taken from now on are looked up in it.
+    pub(super) fn set_memory(&mut self, session: SessionId, map: Arc<MemoryMap>, gone: bool, reply: Reply<()>) {
+        let Some((place, s)) = self.session(session) else {
+            answer(&reply, ());
+            return;
+        };
+        let before = Arc::clone(s.snapshots.map());
+        s.snapshots.replace(Arc::clone(&map));
+        let numbers = s.queues.clone();
+        let mut kept = 0;
+        for number in numbers {
+            let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { continue };
+            if gone {
+                kept += queue.keep_responses(&before, &map);
+            }
+            if let Err(e) = queue.ring.remap(&map) {
+                self.break_ring(number, &e.to_string());
+            }
+        }
+        let Some(Some(s)) = self.sessions.get_mut(place) else { return };
+        s.kept += kept;
+        if gone {
+            s.memory_waiters.push(reply);
+            s.check_memory_waiters();
+        } else {
+            answer(&reply, ());
+        }
+    }
+}
