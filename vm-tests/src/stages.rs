@@ -1,5 +1,6 @@
 //! The stages of `cargo xtask test` and `cargo xtask soak`, in order, each with the time it began.
 
+use crate::huge_pages::HugePages;
 use std::env;
 use std::path::Path;
 use std::process::Command;
