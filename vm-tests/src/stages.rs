@@ -5,7 +5,7 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
-use vm_tests::{Context, Result, VSTGT_SOAK, paths, provision, tools};
+use vm_tests::{Context, Result, VSTGT_SOAK, paths, provision, sys, tools};
 
 /// Environment variable naming the reactor's way of waiting in vstgt's own tests.
 const VSTGT_TEST_WAIT: &str = "VSTGT_TEST_WAIT";
