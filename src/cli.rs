@@ -25,9 +25,13 @@ pub struct Cli {
     #[arg(long = "blk-file", value_name = "FILE")]
     pub blk_file: Option<PathBuf>,
 
-    /// A logical unit: file=PATH[,lun=N][,target=N][,read-only=on|off][,serial=S][,block-size=512|4096][,vendor=V]
-    /// [,product=P][,initiator=NAME]... With initiator= (it repeats) only those initiators see it.
-    #[arg(long = "lun", value_name = "file=PATH[,KEY=VALUE]...")]
+    /// Logical units, as they are typed.
+    #[arg(
+        long = "lun",
+        value_name = "file=PATH[,KEY=VALUE]...",
+        help = "A logical unit: file=PATH[,lun=N][,target=N][,read-only=on|off][,serial=S][,block-size=512|4096]\
+                [,vendor=V][,product=P][,initiator=NAME]... With initiator= (it repeats) only those initiators see it"
+    )]
     pub lun: Vec<String>,
 
     /// Serve every logical unit read-only.

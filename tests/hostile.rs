@@ -649,24 +649,34 @@ fn eventfds() {
         guest.queue(REQUESTS).wait_used(BOUND).expect("answers come though no interrupt can");
     }
     scene.other.as_ref().unwrap().assert_goes_on();
-    // A kick that the front-end itself takes away as fast as it gives it: to read it would block.
+    // A kick that the front-end itself takes away as fast as it gives it, made blocking again behind the back of who made
+    // it non-blocking: a plain read of it would block.
     let kick = Arc::new(vmm_sys_util::eventfd::EventFd::new(0).unwrap());
     guest.frontend.set_vring_kick(2, &kick).unwrap();
+    // SAFETY: fcntl with F_SETFL takes an integer.
+    #[allow(unsafe_code, reason = "there is no safe way to make a descriptor blocking again")]
+    let rc = unsafe { libc::fcntl(kick.as_raw_fd(), libc::F_SETFL, libc::O_RDWR) };
+    assert_eq!(rc, 0);
     let stop = Arc::new(AtomicBool::new(false));
     let thief = {
         let (kick, stop) = (Arc::clone(&kick), Arc::clone(&stop));
         std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 kick.write(1).unwrap();
-                // Gone already, if the other side was faster.
+                // If the other side was faster, this blocks until the next kick, which is made below.
                 drop(kick.read());
             }
         })
     };
     for _ in 0..10 {
         scene.other.as_ref().unwrap().assert_goes_on();
+        kick.write(1).unwrap();
     }
     stop.store(true, Ordering::Relaxed);
+    while !thief.is_finished() {
+        kick.write(1).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
     thief.join().unwrap();
     drop(guest);
     scene.check("eventfds used against us");

@@ -3,9 +3,9 @@
 //!
 //! # Contract
 //!
-//! * A [`Reactor`](reactor::Reactor) is one thread. It owns an I/O port, a target shard, the pair of event rings between itself and that
+//! * A `Reactor` is one thread. It owns an I/O port, a target shard, the pair of event rings between itself and that
 //!   shard, and the virtqueues that were mailed to it. Nobody else touches them. It never waits for a device and never takes
-//!   a session's lock; what others want of it they put into its mailbox ([`mail::Mail`]).
+//!   a session's lock; what others want of it they put into its mailbox (`mail`).
 //! * A turn: read mail → take chains from the rings that may have some, make them `CMD_REQ`s → let the shard plan them → submit I/O once →
 //!   reap completions → turn `CMD_RSP`s into responses → publish each used ring once → `CMD_DONE` → interrupt.
 //! * Everything in a turn is bounded: letters, chains and bytes per ring. What is left over is the next turn's, each ring's after
@@ -18,7 +18,7 @@
 //!   nothing touches it or its guest's memory on its behalf. A response, too, keeps memory from going away.
 //! * A [`Connection`] is the [`Device`](crate::vhost_user::Device) behind one vhost-user session. It logs its initiator
 //!   port in on the home reactor when the first ring starts, and spreads the rings over the reactors.
-//! * An [`InitiatorPort`](initiator_port::InitiatorPort) outlives its connections: the I_T nexus is its, not theirs.
+//! * An [`InitiatorPort`] outlives its connections: the I_T nexus is its, not theirs.
 //! * Nothing is allocated per command once vectors have grown (but for sense data and long CDBs).
 //!
 //! Nothing here knows SPC or SBC.

@@ -90,7 +90,7 @@ impl Display for UEvent {
     }
 }
 
-/// A tap that logs every event at trace level, under the target `vstgt::tgt`.
+/// A tap that logs every event at debug level, under the target `vstgt::tgt`.
 #[derive(Clone, Copy, Debug)]
 pub struct LogTap {
     /// Whose rings these are.
@@ -99,11 +99,11 @@ pub struct LogTap {
 
 impl Tap for LogTap {
     fn tx(&mut self, event: &KEvent) {
-        log::trace!(target: "vstgt::tgt", "reactor {} tx {event}", self.reactor);
+        log::debug!(target: "vstgt::tgt", "reactor {} tx {event}", self.reactor);
     }
 
     fn rx(&mut self, event: &UEvent) {
-        log::trace!(target: "vstgt::tgt", "reactor {} rx {event}", self.reactor);
+        log::debug!(target: "vstgt::tgt", "reactor {} rx {event}", self.reactor);
     }
 }
 

@@ -72,6 +72,9 @@ pub(super) fn serve(name: &str, hangup: &Hangup, mut device: Box<dyn Device>, li
         (None, End::Failed(message, VhostError::ReqHandlerError(why))) => {
             limit.warn(format_args!("{name}: connection ended: {message} refused: {why}"));
         }
+        (None, End::Failed(_, VhostError::PartialMessage)) => {
+            limit.warn(format_args!("{name}: connection ended in the middle of a message"));
+        }
         (None, End::Failed(message, VhostError::InvalidMessage)) => {
             limit.warn(format_args!("{name}: connection ended: {message} is malformed or not supported"));
         }

@@ -185,7 +185,14 @@ fn lock_directory(path: &Path) -> Result<File, ListenError> {
     };
     let file = File::open(directory).map_err(failed("cannot open its directory"))?;
     let start = Instant::now();
-    while !fd::try_lock_exclusive(&file).map_err(failed("cannot lock its directory"))? {
+    loop {
+        match fd::try_lock_exclusive(&file) {
+            Ok(true) => break,
+            Ok(false) => {}
+            // A file system that knows no locks: then two that start at the same moment are not told apart.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS)) => break,
+            Err(e) => return Err(failed("cannot lock its directory")(e)),
+        }
         if start.elapsed() > LOCK_BOUND {
             return Err(ListenError::Locked(path.to_owned()));
         }

@@ -445,4 +445,6 @@ impl VhostUserBackendReqHandlerMut for Session {
 const NOT_OFFERED: VhostError = VhostError::InvalidOperation("this was not offered");
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -36,7 +36,7 @@ pub(super) struct Book {
     pub(super) map: Option<Arc<MemoryMap>>,
     /// `disconnected` does not return while this is set.
     pub(super) stuck: bool,
-    running: HashMap<u16, RingConfig>,
+    pub(super) running: HashMap<u16, RingConfig>,
 }
 
 #[derive(Clone, Default)]

@@ -34,7 +34,7 @@ pub mod provision;
 pub mod qemu;
 pub mod qmp;
 pub mod rootdisk;
-mod sys;
+pub mod sys;
 pub mod tools;
 pub mod vstgt;
 pub mod workdir;

@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a developer runs, and what the continuous integration runs.
 
+mod huge_pages;
 mod stages;
 
 use clap::{Parser, Subcommand};

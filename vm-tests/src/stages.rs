@@ -1,12 +1,20 @@
 //! The stages of `cargo xtask test` and `cargo xtask soak`, in order, each with the time it began.
 
+use crate::huge_pages::HugePages;
 use std::env;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
-use vm_tests::{Context, Result, VSTGT_SOAK, paths, provision, tools};
+use vm_tests::{Context, Result, VSTGT_SOAK, paths, provision, sys, tools};
 
 /// Environment variable naming the reactor's way of waiting in vstgt's own tests.
 const VSTGT_TEST_WAIT: &str = "VSTGT_TEST_WAIT";
+
+/// Environment variable by which tests know that there are huge pages: they fail without.
+const VSTGT_TEST_HUGE_PAGES: &str = "VSTGT_TEST_HUGE_PAGES";
+
+/// Environment variable by which tests know that they may use loop devices as block devices.
+const VSTGT_TEST_LOOP_DEVICES: &str = "VSTGT_TEST_LOOP_DEVICES";
 
 /// Everything that shall hold before a change is taken; with `quick`, only what needs no guest.
 pub fn test(quick: bool) -> Result<()> {
@@ -18,11 +26,7 @@ pub fn test(quick: bool) -> Result<()> {
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     stages.run("documentation", doc)?;
-    for wait in ["io_uring", "epoll"] {
-        let mut tests = cargo(&["test", "-p", "vstgt"]);
-        tests.env(VSTGT_TEST_WAIT, wait);
-        stages.run(&format!("vstgt's tests, waiting by {wait}"), tests)?;
-    }
+    units_and_sockets(&stages)?;
     if quick {
         let words = ["test", "-p", "vm-tests", "--lib", "--bins"];
         return stages.run("harness tests", cargo(&words));
@@ -30,6 +34,26 @@ pub fn test(quick: bool) -> Result<()> {
     stages.step("install what guests need", provision::ensure)?;
     stages.run("release build", release())?;
     stages.run("harness and guest tests", guest_tests(&[]))
+}
+
+/// vstgt's own tests: all of them waiting by io_uring, and those that run a whole target again waiting by epoll. With huge pages and
+/// loop devices where they are to be had.
+fn units_and_sockets(stages: &Stages) -> Result<()> {
+    let pages = HugePages::borrow();
+    let loops = sys::is_root() && Path::new("/dev/loop-control").exists();
+    let with_environment = |words: &[&str], wait: &str| {
+        let mut tests = cargo(words);
+        tests.env(VSTGT_TEST_WAIT, wait);
+        if pages.is_some() {
+            tests.env(VSTGT_TEST_HUGE_PAGES, "1");
+        }
+        if loops {
+            tests.env(VSTGT_TEST_LOOP_DEVICES, "1");
+        }
+        tests
+    };
+    stages.run("vstgt's tests, waiting by io_uring", with_environment(&["test", "-p", "vstgt"], "io_uring"))?;
+    stages.run("its socket tests, waiting by epoll", with_environment(&["test", "-p", "vstgt", "--test", "*"], "epoll"))
 }
 
 /// The guest tests again, with as much work as finds what a short run does not.
