@@ -29,12 +29,8 @@ fn main() -> ExitCode {
 
 /// Log lines go to standard error: seconds since the epoch, level, text.
 fn start_log(cli: &Cli) {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(cli.log_level());
-    if cli.traces_events() {
-        builder.filter_module("vstgt::tgt", log::LevelFilter::Trace);
-    }
-    builder
+    env_logger::Builder::new()
+        .filter_level(cli.log_level())
         .format(|out, record| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             writeln!(out, "{}.{:03} {} {}", now.as_secs(), now.subsec_millis(), record.level(), record.args())

@@ -74,18 +74,6 @@ pub fn listen(socket: OwnedFd, backlog: u16) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-/// Whether a connection is over: the other end is closed, or this one was shut down. What was sent before may still be there to
-/// read. Does not block.
-pub fn is_over(stream: &UnixStream) -> io::Result<bool> {
-    // POLLHUP is reported whether asked for or not.
-    let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: 0, revents: 0 };
-    // SAFETY: one live pollfd; a timeout of zero does not wait.
-    if unsafe { libc::poll(&mut poll, 1, 0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(poll.revents & libc::POLLHUP != 0)
-}
-
 /// Finds out whether somebody listens on the socket file at `path`, without ever blocking.
 pub fn probe(path: &Path) -> io::Result<Probe> {
     let (addr, len) = address(path)?;
@@ -143,7 +131,7 @@ pub fn peek(stream: &UnixStream, buf: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Whether the other end has closed the connection. What it sent before may still wait to be read.
+/// Whether the other end has closed the connection, or this one was shut down. What was sent before may still wait to be read.
 pub fn peer_has_closed(stream: &UnixStream) -> bool {
     let mut poll = libc::pollfd { fd: stream.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: `poll` is one valid pollfd for the duration of the call, which does not wait.
@@ -228,13 +216,13 @@ mod tests {
     #[test]
     fn a_connection_is_over_when_either_end_is_closed() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        assert!(!is_over(&ours).unwrap());
+        assert!(!peer_has_closed(&ours));
         std::io::Write::write_all(&mut &theirs, b"unread").unwrap();
         drop(theirs);
-        assert!(is_over(&ours).unwrap(), "closed, though there is something to read");
+        assert!(peer_has_closed(&ours), "closed, though there is something to read");
 
         let (ours, _theirs) = UnixStream::pair().unwrap();
         ours.shutdown(std::net::Shutdown::Both).unwrap();
-        assert!(is_over(&ours).unwrap());
+        assert!(peer_has_closed(&ours));
     }
 }

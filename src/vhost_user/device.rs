@@ -37,7 +37,7 @@ impl Hangup {
 
     /// Whether the connection is over, be it from the other side, even if its session has not noticed yet. Does not wait.
     pub fn is_over(&self) -> bool {
-        unix_socket::is_over(&self.stream).unwrap_or(true)
+        unix_socket::peer_has_closed(&self.stream)
     }
 
     pub(super) fn shut_down(&self) {
