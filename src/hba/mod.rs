@@ -8,8 +8,8 @@
 //!   a session's lock; what others want of it they put into its mailbox (`mail`).
 //! * A turn: read mail → take chains from the rings that may have some, make them `CMD_REQ`s → let the shard plan them → submit I/O once →
 //!   reap completions → turn `CMD_RSP`s into responses → publish each used ring once → `CMD_DONE` → interrupt.
-//! * Everything in a turn is bounded: letters, chains and bytes per ring. What is left over is the next turn's, each ring's after
-//!   the others'. A ring that shows nothing is not looked at.
+//! * Everything in a turn is bounded: letters; chains and bytes for each guest, however many rings it has. What is left over is the
+//!   next turn's, after the others'. A ring that shows nothing is not looked at.
 //! * `CMD_DONE` is posted after the used index is stored: what waits for it (task management, draining) never overtakes
 //!   the completions it covers.
 //! * Before mail that judges tasks is read, everything the rings show is popped: a request that was posted before a task

@@ -1,35 +1,41 @@
 //! Taking chains from rings.
 //!
-//! Only queues on the active list are looked at: those that were kicked, that had more than their share in the last turn, and new
-//! ones. An idle queue costs nothing.
+//! Only queues that may have chains are looked at: those that were kicked, that had more than their share in the last turn, and new
+//! ones. An idle queue costs nothing. In each turn every guest that has such queues gets one share, however many they are.
 
 use super::queue::{Role, State};
 use super::reactor::Reactor;
 use crate::sys::event;
 use crate::virtio_scsi::Popped;
 
-/// How much one queue may bring in one turn, so that a busy guest does not starve the others.
+/// How much one guest may bring in one turn, so that a busy one does not starve the others.
 #[derive(Clone, Copy)]
 struct Share {
-    chains: u32,
+    commands: u32,
+    /// Of commands' data.
     bytes: u64,
+    functions: u32,
 }
 
 impl Share {
-    /// Of a request queue: as many commands as go to the kernel at once, or what is copied in about a millisecond.
-    const REQUESTS: Share = Share { chains: 128, bytes: 4 << 20 };
-    /// Of a control queue: each function makes all reactors look through their tasks.
-    const CONTROL: Share = Share { chains: 8, bytes: u64::MAX };
+    /// As many commands as go to the kernel at once, or what is copied in about a millisecond; few functions, for each makes all
+    /// reactors look through their tasks.
+    const TURN: Share = Share { commands: 128, bytes: 4 << 20, functions: 8 };
 
-    fn of(role: Role) -> Share {
+    fn is_used_up(self, role: Role) -> bool {
         match role {
-            Role::Control => Share::CONTROL,
-            Role::Event | Role::Request => Share::REQUESTS,
+            Role::Control => self.functions == 0,
+            Role::Event | Role::Request => self.commands == 0 || self.bytes == 0,
         }
     }
 
-    fn is_used_up(self) -> bool {
-        self.chains == 0 || self.bytes == 0
+    fn without(self, role: Role, bytes: u64) -> Share {
+        match role {
+            Role::Control => Share { functions: self.functions.saturating_sub(1), ..self },
+            Role::Event | Role::Request => {
+                Share { commands: self.commands.saturating_sub(1), bytes: self.bytes.saturating_sub(bytes), ..self }
+            }
+        }
     }
 }
 
@@ -38,11 +44,16 @@ impl Share {
 const CONTROL_DEPTH: usize = 128;
 
 impl Reactor {
-    /// Puts a queue on the list of those that may have chains.
+    /// Puts a queue on its session's list of those that may have chains, and the session on the reactor's.
     pub(super) fn activate(&mut self, number: u16) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { return };
+        let place = queue.session;
+        let Some(Some(session)) = self.sessions.get_mut(place) else { return };
         if queue.takes_chains() && !std::mem::replace(&mut queue.active, true) {
-            self.active.push_back(number);
+            session.active.push_back(number);
+            if !std::mem::replace(&mut session.listed, true) {
+                self.active.push_back(place);
+            }
         }
     }
 
@@ -61,17 +72,36 @@ impl Reactor {
         self.activate(number);
     }
 
-    /// Takes chains from every queue on the list, each its share. Queues that have more go to the end of it.
+    /// Takes chains for every session on the list, each its share. Those that have more go to the end of it.
     pub(super) fn pop_active(&mut self) {
         for _ in 0..self.active.len() {
-            let Some(number) = self.active.pop_front() else { return };
+            let Some(place) = self.active.pop_front() else { return };
+            self.pop_share(place);
+            self.drain_events();
+        }
+    }
+
+    /// Takes one share from a session's queues, beginning with the one that has waited longest.
+    fn pop_share(&mut self, place: usize) {
+        let Some(Some(session)) = self.sessions.get_mut(place) else { return };
+        session.listed = false;
+        let mut share = Share::TURN;
+        for _ in 0..session.active.len() {
+            if share.is_used_up(Role::Request) {
+                break;
+            }
+            let Some(Some(session)) = self.sessions.get_mut(place) else { return };
+            let Some(number) = session.active.pop_front() else { break };
             let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { continue };
             queue.active = false;
-            let share = Share::of(queue.role);
-            if self.pop_queue(number, share) {
+            if self.pop_queue(number, &mut share) {
                 self.activate(number);
             }
-            self.drain_events();
+        }
+        // Those that did not get their turn are the first in the next one.
+        let Some(Some(session)) = self.sessions.get_mut(place) else { return };
+        if !session.active.is_empty() && !std::mem::replace(&mut session.listed, true) {
+            self.active.push_back(place);
         }
     }
 
@@ -100,14 +130,14 @@ impl Reactor {
         }
         // A ring never shows more chains than it has descriptors. One that is filled again while it is emptied is not followed: what
         // came later was not there "now".
-        let shown = Share { chains: u32::from(queue.ring.size()), bytes: u64::MAX };
-        if self.pop_queue(number, shown) {
+        let mut shown = Share { commands: u32::from(queue.ring.size()), bytes: u64::MAX, functions: 0 };
+        if self.pop_queue(number, &mut shown) {
             self.activate(number);
         }
     }
 
-    /// Takes chains from one queue, up to its share; true if there may be more.
-    fn pop_queue(&mut self, number: u16, mut share: Share) -> bool {
+    /// Takes chains from one queue, up to the share; true if there may be more.
+    fn pop_queue(&mut self, number: u16, share: &mut Share) -> bool {
         loop {
             let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { return false };
             if !queue.takes_chains() {
@@ -118,7 +148,7 @@ impl Reactor {
                 return false;
             }
             // A driver that makes heads available again before it has seen them used waits for its turn.
-            if share.is_used_up() || queue.unseen >= u32::from(queue.ring.size()) {
+            if share.is_used_up(queue.role) || queue.unseen >= u32::from(queue.ring.size()) {
                 return true;
             }
             let chain = match queue.ring.pop(&mut queue.chain) {
@@ -140,8 +170,9 @@ impl Reactor {
                     return false;
                 }
             };
+            let role = queue.role;
             let bytes = self.on_chain(number, chain);
-            share = Share { chains: share.chains - 1, bytes: share.bytes.saturating_sub(bytes) };
+            *share = share.without(role, bytes);
         }
     }
 

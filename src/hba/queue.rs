@@ -133,7 +133,7 @@ pub struct Queue {
     pub chain: Chain,
     /// Whether chains are taken.
     pub state: State,
-    /// Listed among the reactor's queues that may have chains to take.
+    /// Listed among its session's queues that may have chains to take.
     pub active: bool,
     /// Listed among the reactor's queues to publish.
     pub touched: bool,

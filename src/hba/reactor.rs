@@ -48,8 +48,8 @@ pub struct Reactor {
     pub(super) sessions: Vec<Option<Session>>,
     /// By number.
     pub(super) queues: Vec<Option<Queue>>,
-    /// Queues that may have chains to take, in the order in which it is their turn.
-    pub(super) active: VecDeque<u16>,
+    /// Places of sessions with queues that may have chains to take, in the order in which it is their turn.
+    pub(super) active: VecDeque<usize>,
     /// Queues with used entries to publish.
     pub(super) touched: Vec<u16>,
     /// Queues without a kick.

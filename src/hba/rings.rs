@@ -38,6 +38,7 @@ impl Reactor {
     fn forget_session_if_over(&mut self, place: usize) {
         let Some(session) = self.sessions.get_mut(place) else { return };
         if let Some(over) = session.take_if(|s| s.closing.is_some() && s.queues.is_empty()) {
+            self.active.retain(|p| *p != place);
             let reply = over.closing.clone();
             drop(over);
             if let Some(reply) = reply {
@@ -123,6 +124,7 @@ impl Reactor {
     fn forget_number(&mut self, place: usize, number: u16) {
         if let Some(Some(s)) = self.sessions.get_mut(place) {
             s.queues.retain(|n| *n != number);
+            s.active.retain(|n| *n != number);
         }
     }
 
@@ -160,7 +162,6 @@ impl Reactor {
                 log::debug!("ring {}: its kick was not waited for: {e}", queue.ring_index);
             }
         }
-        self.active.retain(|n| *n != number);
         self.polled.retain(|n| *n != number);
         self.shard.close_queue(number);
         self.forget_number(queue.session, number);

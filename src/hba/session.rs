@@ -1,5 +1,6 @@
 //! A connection as one reactor sees it: its memory and its rings here.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::mail::{OpenSession, Reply, SessionId, answer};
@@ -25,6 +26,10 @@ pub struct Session {
     pub kept: usize,
     /// Numbers of its queues on this reactor.
     pub queues: Vec<u16>,
+    /// Those of them that may have chains to take, in the order in which it is their turn.
+    pub active: VecDeque<u16>,
+    /// Listed among the reactor's sessions with such queues.
+    pub listed: bool,
     /// Who waits until nothing touches memory that is gone.
     pub memory_waiters: Vec<Reply<()>>,
     /// Who waits until nothing of it is left: then it goes with its last queue.
@@ -48,6 +53,8 @@ impl Session {
             snapshots: SnapshotSet::new(open.map),
             kept: 0,
             queues: Vec::new(),
+            active: VecDeque::new(),
+            listed: false,
             memory_waiters: Vec::new(),
             closing: None,
             hangup: open.hangup,
