@@ -25,7 +25,8 @@ use vstgt::backing::BackingError;
 use drive::*;
 use frontend::guest::{A_MOMENT, FrontendReq, FrontendReq::*, LINUX_FEATURES, lun, rw10};
 use frontend::{BOUND, Buffer, Guest, Ram, VerifiedIo, Wire, eventually};
-use held::{Kind, on_each};
+use held::image::Kind;
+use held::on_each;
 
 const LUN0: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 const LUN1: [u8; 8] = [1, 0, 0, 1, 0, 0, 0, 0];

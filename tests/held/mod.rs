@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use vstgt::backing::Image;
 use vstgt::hba::{Hba, HbaSetup, WaitKind};
 use vstgt::lu::{Lu, LuSetup};
 use vstgt::srp::PortId;
@@ -14,7 +15,7 @@ use vstgt::sys::wait::probe_io_uring;
 use vstgt::target::{Target, TargetSetup, UnitMapping};
 use vstgt::vhost_user::{DEFAULT_MODE, Endpoint, Listener, Options, Server};
 
-pub use image::{HeldImage, Kind};
+pub use image::HeldImage;
 
 use crate::drive::Driver;
 use crate::frontend::guest::{LINUX_FEATURES, connect};
@@ -53,41 +54,48 @@ pub fn on_each(test: impl Fn(Host)) {
     }
 }
 
+/// Serves LUN 0 of `a`, LUN 0 of `b` and LUN 1 of both from these images, on two reactors; sockets `a` and `b` in the directory.
+pub fn serve(wait: WaitKind, images: [Arc<dyn Image>; 3]) -> (Hba, Server, tempfile::TempDir) {
+    watchdog(Duration::from_secs(300));
+    // RUST_LOG shows what happens; only the first host of the program can set this.
+    drop(env_logger::Builder::from_env("RUST_LOG").is_test(true).try_init());
+    let names = ["a".to_owned(), "b".to_owned()];
+    let port = |name: &str| PortId::of_initiator(name).0;
+    let [one, two, both] = images;
+    let unit = |image: Arc<dyn Image>, naa: u64, lun: u16, initiators: Option<&str>| UnitMapping {
+        target: 0,
+        lun,
+        lu: Lu::new(LuSetup::new(image, 0x3000_0000_0000_0000 + naa, format!("S{naa}"))).unwrap(),
+        initiators: initiators.map(|name| vec![port(name)]),
+    };
+    let units = vec![unit(one, 1, 0, Some("a")), unit(two, 2, 0, Some("b")), unit(both, 3, 1, None)];
+    let names_of = names.iter().map(|name| (port(name), name.clone())).collect();
+    let target = Target::new(TargetSetup { shards: 2, hosts: vec![0], units, names: names_of }).unwrap();
+    let hba = Hba::start(HbaSetup {
+        reactors: 2,
+        wait,
+        target,
+        target_port: "t".to_owned(),
+        host_no: 0,
+        request_queues: 254,
+        nexus_loss_timeout: Duration::from_secs(60),
+        trace_events: true,
+    })
+    .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ports = hba.add_ports(&names).into_iter().zip(&names);
+    let endpoints = ports.map(|(port, name)| {
+        let listener = Listener::bind(&dir.path().join(name), DEFAULT_MODE).unwrap();
+        Endpoint::listening(listener, name, hba.connect(port))
+    });
+    let server = Server::start(endpoints.collect(), Options::default()).unwrap();
+    (hba, server, dir)
+}
+
 impl Host {
     pub fn start(wait: WaitKind) -> Host {
-        watchdog(Duration::from_secs(300));
-        // RUST_LOG shows what happens; only the first host of the program can set this.
-        drop(env_logger::Builder::from_env("RUST_LOG").is_test(true).try_init());
         let [image, other, shared] = [(); 3].map(|()| Arc::new(HeldImage::new()));
-        let names = ["a".to_owned(), "b".to_owned()];
-        let port = |name: &str| PortId::of_initiator(name).0;
-        let unit = |image: &Arc<HeldImage>, naa: u64, lun: u16, initiators: Option<&str>| UnitMapping {
-            target: 0,
-            lun,
-            lu: Lu::new(LuSetup::new(image.clone(), 0x3000_0000_0000_0000 + naa, format!("S{naa}"))).unwrap(),
-            initiators: initiators.map(|name| vec![port(name)]),
-        };
-        let units = vec![unit(&image, 1, 0, Some("a")), unit(&other, 2, 0, Some("b")), unit(&shared, 3, 1, None)];
-        let names_of = names.iter().map(|name| (port(name), name.clone())).collect();
-        let target = Target::new(TargetSetup { shards: 2, hosts: vec![0], units, names: names_of }).unwrap();
-        let hba = Hba::start(HbaSetup {
-            reactors: 2,
-            wait,
-            target,
-            target_port: "t".to_owned(),
-            host_no: 0,
-            request_queues: 254,
-            nexus_loss_timeout: Duration::from_secs(60),
-            trace_events: true,
-        })
-        .unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let ports = hba.add_ports(&names).into_iter().zip(&names);
-        let endpoints = ports.map(|(port, name)| {
-            let listener = Listener::bind(&dir.path().join(name), DEFAULT_MODE).unwrap();
-            Endpoint::listening(listener, name, hba.connect(port))
-        });
-        let server = Server::start(endpoints.collect(), Options::default()).unwrap();
+        let (hba, server, dir) = serve(wait, [image.clone(), other.clone(), shared.clone()]);
         Host { image, other, shared, hba: Some(hba), server: Some(server), dir }
     }
 
