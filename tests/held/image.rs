@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, dead_code, reason = "test code")]
 
 use std::ops::Range;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use vstgt::backing::{BackingError, Capabilities, Image, RawFile};
 use vstgt::mem::IoBuf;
@@ -75,7 +75,8 @@ impl HeldImage {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        // A test that failed with the lock held must still be able to let everything go.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Operations on these bytes wait from now on.
@@ -92,8 +93,10 @@ impl HeldImage {
     pub fn wait_held(&self, count: usize) -> Vec<Begun> {
         let (state, timeout) =
             self.changed.wait_timeout_while(self.state(), BOUND, |state| state.held.len() != count).unwrap();
-        assert!(!timeout.timed_out(), "{count} operations should be held: {:?}", state.held);
-        state.held.clone()
+        let held = state.held.clone();
+        drop(state);
+        assert!(!timeout.timed_out(), "{count} operations should be held: {held:?}");
+        held
     }
 
     pub fn held(&self) -> Vec<Begun> {
