@@ -16,6 +16,7 @@ mod memory;
 mod stopping;
 
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vhost::VhostBackend;
@@ -23,10 +24,10 @@ use vhost::vhost_user::VhostUserFrontend;
 use vstgt::backing::BackingError;
 
 use drive::*;
-use frontend::guest::{A_MOMENT, FrontendReq, FrontendReq::*, LINUX_FEATURES, lun, rw10};
+use frontend::guest::{A_MOMENT, FrontendReq, FrontendReq::*, LINUX_FEATURES, connect, lun, rw10};
 use frontend::{BOUND, Buffer, Guest, Ram, VerifiedIo, Wire, eventually};
 use held::image::Kind;
-use held::on_each;
+use held::{HeldImage, kinds, on_each, serve_units};
 
 const LUN0: [u8; 8] = [1, 0, 0, 0, 0, 0, 0, 0];
 const LUN1: [u8; 8] = [1, 0, 0, 1, 0, 0, 0, 0];

@@ -1,7 +1,7 @@
 //! The control queue: task management and asynchronous notification.
 //!
 //! A task management function that names a task names it by the guest's own 64-bit id, which may repeat and which only the
-//! reactors that took the commands know. So each of them is asked first (it pops what its rings show, then looks); then
+//! reactors that took the commands know. So each of them is asked first (it takes what its rings show, then looks); then
 //! one TSK_MGMT_REQ goes out for each task found, or one that names no task. The state of all this is in the request's slot, so it
 //! goes when the request does.
 
@@ -20,8 +20,7 @@ impl Reactor {
     /// Takes charge of a chain of a control queue.
     pub(super) fn on_control(&mut self, request: Tag) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(request.queue())) else { return };
-        let place = queue.session;
-        let Some(Some(session)) = self.sessions.get_mut(place) else { return };
+        let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
         let Some((slot, chain)) = queue.slot(request) else { return };
         let Some(control) = slot.control() else { return };
         control.searching = 0;
@@ -55,25 +54,19 @@ impl Reactor {
         let session = session.id;
         match function {
             None => self.finish_function(request, FunctionResponse::Rejected),
-            Some(function) if function.names_a_task() => self.search(request, place, session, id, lun),
-            // The order that this becomes makes every reactor pop what its rings show before it is carried out.
+            Some(function) if function.names_a_task() => self.search(request, session, id, lun),
+            // The order that this becomes makes every reactor take what its rings show before it is carried out.
             Some(_) => self.manage(request),
         }
     }
 
-    fn search(&mut self, request: Tag, place: usize, session: SessionId, id: u64, lun: Lun) {
-        // What was posted before the function must be found.
-        self.pop_session(place);
-        let found = self.find_tasks(session, id, lun);
-        let others = usize::from(self.post.reactors()).saturating_sub(1);
+    /// Asks all reactors, this one too, for the tasks that a function names.
+    fn search(&mut self, request: Tag, session: SessionId, id: u64, lun: Lun) {
+        let reactors = self.post.reactors();
         let Some(control) = self.control(request) else { return };
-        control.found.extend(found);
-        control.searching = others;
-        if others == 0 {
-            return self.manage(request);
-        }
-        for other in self.post.others(self.index) {
-            self.post.send(other, Mail::FindTask { session, id, lun, request });
+        control.searching = usize::from(reactors);
+        for reactor in 0..reactors {
+            self.post.send(reactor, Mail::FindTask { session, id, lun, request });
         }
     }
 
@@ -94,7 +87,7 @@ impl Reactor {
         found
     }
 
-    /// Another reactor looked.
+    /// A reactor looked.
     pub(super) fn on_found(&mut self, request: Tag, tags: Vec<Tag>) {
         let Some(control) = self.control(request) else { return };
         control.found.extend(tags);

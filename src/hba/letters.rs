@@ -26,11 +26,6 @@ impl Letters {
         self.addresses.len() as u8
     }
 
-    /// All reactors but one.
-    pub fn others(&self, but: u8) -> impl Iterator<Item = u8> + use<> {
-        (0..self.reactors()).filter(move |r| *r != but)
-    }
-
     /// Posts a letter.
     pub fn send(&self, reactor: u8, mail: Mail) {
         if let Some(address) = self.addresses.get(usize::from(reactor))

@@ -126,18 +126,6 @@ pub enum Mail {
     Stop,
 }
 
-impl Mail {
-    /// Whether it judges commands: those that the rings show must be taken before it is read, for their guests posted
-    /// them before whatever made somebody write this.
-    pub fn needs_pop(&self) -> bool {
-        match self {
-            Mail::Shard(mail) => mail.needs_pop(),
-            Mail::FindTask { .. } => true,
-            _ => false,
-        }
-    }
-}
-
 /// A connection's place on a reactor.
 pub struct OpenSession {
     /// Its name.

@@ -12,8 +12,8 @@
 //!   next turn's, after the others'. A ring that shows nothing is not looked at.
 //! * `CMD_DONE` is posted after the used index is stored: what waits for it (task management, draining) never overtakes
 //!   the completions it covers.
-//! * Before mail that judges tasks is read, everything the rings show is popped: a request that was posted before a task
-//!   management function cannot start after it.
+//! * A letter that judges a nexus's commands is read when everything has been taken that the nexus's rings showed as it came: what
+//!   a guest posted before a task management function cannot start after it.
 //! * A ring that drains takes no more chains, but finishes those it took, whether or not it is broken. When its answer is given,
 //!   nothing touches it or its guest's memory on its behalf. A response, too, keeps memory from going away.
 //! * A [`Connection`] is the [`Device`](crate::vhost_user::Device) behind one vhost-user session. It logs its initiator
@@ -29,6 +29,7 @@ mod connection;
 mod control;
 mod heads;
 mod initiator_port;
+mod judge;
 mod letters;
 mod losses;
 mod mail;

@@ -105,37 +105,6 @@ impl Reactor {
         }
     }
 
-    /// Takes all commands that the rings show now, of all sessions.
-    pub(super) fn pop_everything(&mut self) {
-        for number in 0..self.queues.len() {
-            self.pop_commands(number as u16);
-        }
-        self.drain_events();
-    }
-
-    /// Takes all commands that the rings of one session show now.
-    pub(super) fn pop_session(&mut self, place: usize) {
-        for number in 0..self.queues.len() {
-            if matches!(&self.queues[number], Some(queue) if queue.session == place) {
-                self.pop_commands(number as u16);
-            }
-        }
-        self.drain_events();
-    }
-
-    fn pop_commands(&mut self, number: u16) {
-        let Some(Some(queue)) = self.queues.get(usize::from(number)) else { return };
-        if queue.role != Role::Request {
-            return;
-        }
-        // A ring never shows more chains than it has descriptors. One that is filled again while it is emptied is not followed: what
-        // came later was not there "now".
-        let mut shown = Share { commands: u32::from(queue.ring.size()), bytes: u64::MAX, functions: 0 };
-        if self.pop_queue(number, &mut shown) {
-            self.activate(number);
-        }
-    }
-
     /// Takes chains from one queue, up to the share; true if there may be more.
     fn pop_queue(&mut self, number: u16, share: &mut Share) -> bool {
         loop {
@@ -171,6 +140,9 @@ impl Reactor {
                 }
             };
             let role = queue.role;
+            if queue.mark == Some(queue.ring.next_avail()) {
+                self.clear_mark(number);
+            }
             let bytes = self.on_chain(number, chain);
             *share = share.without(role, bytes);
         }
@@ -185,6 +157,8 @@ impl Reactor {
         }
         queue.state = State::Broken;
         queue.signal_error();
+        self.clear_mark(number);
+        let Some(Some(queue)) = self.queues.get(usize::from(number)) else { return };
         if let Some(Some(s)) = self.sessions.get(queue.session)
             && !s.hang_up_if_poisoned()
         {

@@ -135,6 +135,8 @@ pub struct Queue {
     pub state: State,
     /// Listed among its session's queues that may have chains to take.
     pub active: bool,
+    /// Where letters that judge its session's commands wait for it to get: an available index.
+    pub mark: Option<u16>,
     /// Listed among the reactor's queues to publish.
     pub touched: bool,
     /// Used entries that the guest cannot see yet.
@@ -168,6 +170,7 @@ impl Queue {
             chain: Chain::default(),
             state: State::Running,
             active: false,
+            mark: None,
             touched: false,
             unseen: 0,
             done: Vec::with_capacity(usize::from(config.size)),

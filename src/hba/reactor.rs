@@ -1,7 +1,7 @@
 //! A reactor: the thread that moves commands.
 //!
 //! Here are its turn, its mail and its sleep. How it takes chains is in `pop`, how it publishes answers in `publish`, rings coming and
-//! going in `rings`; what becomes of a chain in `command`, `answer` and `control`, nexuses in `nexus`.
+//! going in `rings`, letters that wait for chains in `judge`; what becomes of a chain in `command`, `answer` and `control`, nexuses in `nexus`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -50,6 +50,8 @@ pub struct Reactor {
     pub(super) queues: Vec<Option<Queue>>,
     /// Places of sessions with queues that may have chains to take, in the order in which it is their turn.
     pub(super) active: VecDeque<usize>,
+    /// Places of sessions whose letters may be ready to be read.
+    pub(super) to_judge: Vec<usize>,
     /// Queues with used entries to publish.
     pub(super) touched: Vec<u16>,
     /// Queues without a kick.
@@ -99,6 +101,7 @@ impl Reactor {
             sessions: Vec::new(),
             queues: Vec::new(),
             active: VecDeque::new(),
+            to_judge: Vec::new(),
             touched: Vec::new(),
             polled: Vec::new(),
             opened: 0,
@@ -114,6 +117,7 @@ impl Reactor {
         loop {
             self.read_mail();
             self.pop_active();
+            self.judge();
             self.settle();
             if self.stopping && self.queues.iter().all(Option::is_none) && self.shard.tasks() == 0 {
                 return;
@@ -129,17 +133,13 @@ impl Reactor {
         {
             letters.push(mail);
         }
-        // Once for all of them: whoever wrote one did so before now.
-        if letters.iter().any(Mail::needs_pop) {
-            self.pop_everything();
-        }
         for mail in letters.drain(..) {
-            self.read(mail);
+            self.receive(mail);
         }
         self.letters = letters;
     }
 
-    fn read(&mut self, mail: Mail) {
+    pub(super) fn read(&mut self, mail: Mail) {
         match mail {
             Mail::Shard(mail) => {
                 self.shard.on_mail(mail, &mut self.io, &mut self.rings);

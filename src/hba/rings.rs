@@ -37,8 +37,11 @@ impl Reactor {
 
     fn forget_session_if_over(&mut self, place: usize) {
         let Some(session) = self.sessions.get_mut(place) else { return };
-        if let Some(over) = session.take_if(|s| s.closing.is_some() && s.queues.is_empty()) {
+        if let Some(mut over) = session.take_if(|s| s.closing.is_some() && s.queues.is_empty()) {
             self.active.retain(|p| *p != place);
+            for mail in over.judging.take_all() {
+                self.read(mail);
+            }
             let reply = over.closing.clone();
             drop(over);
             if let Some(reply) = reply {
@@ -139,6 +142,7 @@ impl Reactor {
     fn drain_queue(&mut self, number: u16, reply: Option<Reply<Option<u16>>>) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { return };
         queue.state = State::Draining(reply);
+        self.clear_mark(number);
         self.finish_draining(number);
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::judge::Judging;
 use super::mail::{OpenSession, Reply, SessionId, answer};
 use crate::mem::SnapshotSet;
 use crate::srp::Credit;
@@ -30,6 +31,8 @@ pub struct Session {
     pub active: VecDeque<u16>,
     /// Listed among the reactor's sessions with such queues.
     pub listed: bool,
+    /// Letters that judge its commands; see [`super::judge`].
+    pub judging: Judging,
     /// Who waits until nothing touches memory that is gone.
     pub memory_waiters: Vec<Reply<()>>,
     /// Who waits until nothing of it is left: then it goes with its last queue.
@@ -55,6 +58,7 @@ impl Session {
             queues: Vec::new(),
             active: VecDeque::new(),
             listed: false,
+            judging: Judging::default(),
             memory_waiters: Vec::new(),
             closing: None,
             hangup: open.hangup,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::job::JobDone;
 use super::order::Order;
+use crate::tgt::ItnId;
 
 /// Carries mail to the shards of one target; the hba does it with its reactors' mailboxes.
 pub trait Post: Send + Sync {
@@ -37,6 +38,15 @@ impl ShardMail {
         match self {
             ShardMail::Order(order) => order.needs_pop(),
             ShardMail::OrderDone(_) | ShardMail::JobDone(_) => false,
+        }
+    }
+
+    /// The nexus that posted those commands, if [`needs_pop`](Self::needs_pop). Commands of other nexuses that the letter may end as
+    /// well have no order with the request that their initiators could have seen: they need not be popped.
+    pub fn judges(&self) -> Option<ItnId> {
+        match self {
+            ShardMail::Order(order) => order.judges(),
+            ShardMail::OrderDone(_) | ShardMail::JobDone(_) => None,
         }
     }
 }

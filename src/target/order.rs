@@ -93,6 +93,14 @@ impl Order {
         }
     }
 
+    /// The nexus whose commands those are. Between those of others and the request there is no order that anybody could have seen.
+    pub(super) fn judges(&self) -> Option<ItnId> {
+        match &self.work {
+            Work::Create { .. } | Work::Destroy { .. } => None,
+            Work::End { request, .. } | Work::Query { request, .. } => Some(request.itn_id),
+        }
+    }
+
     /// The service response to the task management function that it was; all shards are through.
     pub(super) fn response(&self) -> FunctionResponse {
         match &self.work {

@@ -262,6 +262,15 @@ impl SplitRing {
         first || event.is_none_or(|event| new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old))
     }
 
+    /// Index behind the last available entry: where [`SplitRing::next_avail`] is when all that is available now has been taken.
+    ///
+    /// # Errors
+    ///
+    /// If avail.idx is impossible, or the ring is broken.
+    pub fn end_avail(&self) -> Result<u16, RingError> {
+        self.avail_idx()
+    }
+
     /// Whether a chain is available.
     ///
     /// # Errors

@@ -71,34 +71,96 @@ fn an_id_that_is_everywhere_is_refused() {
     });
 }
 
+/// Puts so many TEST UNIT READYs on a ring, one descriptor each, without a kick.
+fn fill(driver: &mut Driver, ring: u16, count: u16) -> Vec<Sent> {
+    let ram = driver.guest.ram.clone();
+    let header = ram.alloc(51);
+    ram.write(header, &Guest::header(LUN0, &TEST_UNIT_READY));
+    let mut one = || {
+        let response = ram.alloc(108);
+        ram.write(response, &[0xff; 108]);
+        let chain = [Buffer::out(header, 51), Buffer::input(response, 108)];
+        let head = driver.guest.queue(ring).push_indirect(&chain);
+        Sent { ring, head, response, data: 0, len: 0 }
+    };
+    (0..count).map(|_| one()).collect()
+}
+
 /// More commands are answered in one turn than the event rings have slots.
 #[test]
 fn a_turn_may_be_larger_than_the_event_rings() {
+    for wait in kinds() {
+        let names: Vec<String> = (0..16).map(|i| format!("guest{i}")).collect();
+        let image = Arc::new(HeldImage::of_reactors());
+        let (hba, server, dir) = serve_units(wait, 1, &names, vec![(image.clone(), 0, None)]);
+        let mut drivers: Vec<Driver> = names
+            .iter()
+            .map(|name| {
+                let mut guest = Guest::over(connect(&dir.path().join(name)), Ram::new(4 << 20));
+                guest.negotiate();
+                guest.start(LINUX_FEATURES, &[0, 1, 2], 256);
+                guest.clear_attentions();
+                Driver::new(guest)
+            })
+            .collect();
+        // The only reactor is held up; when it looks again, all guests have their share for it.
+        image.hold(0..512);
+        let first = drivers[0].read(To::ring(2), 0, 512);
+        image.wait_held(1);
+        let sent: Vec<Vec<Sent>> = drivers.iter_mut().map(|driver| fill(driver, 2, 250)).collect();
+        drivers.iter_mut().for_each(|driver| driver.guest.queue(2).kick());
+        image.release_all();
+        assert_eq!(drivers[0].wait_good(&first), block(0));
+        for (driver, sent) in drivers.iter_mut().zip(&sent) {
+            for sent in sent {
+                assert!(driver.wait(sent).good());
+            }
+        }
+        server.stop(BOUND).unwrap();
+        hba.stop();
+    }
+}
+
+/// A function waits for all that its guest's rings show, over many turns; another guest's does not.
+#[test]
+fn full_rings_hold_up_only_their_own_guests_functions() {
     on_each(|host| {
         let rings: Vec<u16> = (0..14).collect();
         let mut guest = host.connect("a", Ram::new(16 << 20));
         guest.start(LINUX_FEATURES, &rings, 256);
         guest.clear_attentions();
-        let ram = guest.ram.clone();
-        let header = ram.alloc(51);
-        ram.write(header, &Guest::header(LUN0, &TEST_UNIT_READY));
-        let mut a = Driver::new(guest);
-        let mut sent = Vec::new();
-        for ring in 2..14 {
-            for _ in 0..256 {
+        let (mut a, mut b) = (Driver::new(guest), host.guest("b"));
+        host.image.hold_all();
+        let mut sent: Vec<Sent> = (2..14).flat_map(|ring| fill(&mut a, ring, 200)).collect();
+        // The last of all, behind what takes two turns.
+        let last: Vec<Sent> = (2..14)
+            .map(|ring| {
+                let to = To::ring(ring).id(77);
+                let ram = a.guest.ram.clone();
+                let (header, at) = (ram.alloc(51), ram.alloc(512));
+                let mut bytes = Guest::header(LUN0, &rw10(0x28, u32::from(ring), 512));
+                bytes[8..16].copy_from_slice(&to.id.to_le_bytes());
+                ram.write(header, &bytes);
                 let response = ram.alloc(108);
-                ram.write(response, &[0xff; 108]);
-                let chain = [Buffer::out(header, 51), Buffer::input(response, 108)];
-                // One descriptor each, so that the ring is full of commands.
+                let chain = [Buffer::out(header, 51), Buffer::input(response, 108), Buffer::input(at, 512)];
                 let head = a.guest.queue(ring).push_indirect(&chain);
-                sent.push(Sent { ring, head, response, data: 0, len: 0 });
-            }
+                Sent { ring, head, response, data: at, len: 512 }
+            })
+            .collect();
+        let query = a.function(QUERY_TASK, LUN0, 77);
+        let theirs = b.function(LOGICAL_UNIT_RESET, LUN1, 0);
+        assert_eq!(b.wait_function(&theirs), OK);
+        assert_eq!(a.wait_function(&query), FUNCTION_SUCCEEDED);
+        for sent in sent.drain(..) {
+            assert!(a.wait(&sent).good());
         }
-        // No ring was kicked. The function makes both reactors take everything at once.
-        let query = a.function(QUERY_TASK_SET, LUN0, 0);
-        assert_eq!(a.wait_function(&query), OK);
-        for sent in &sent {
-            assert!(a.wait(sent).good());
+        let abort = a.function(ABORT_TASK, LUN0, 77);
+        a.assert_held(&[abort]);
+        host.image.release_all();
+        assert_eq!(a.wait_function(&abort), OK);
+        for sent in &last {
+            assert!(a.is_done(sent));
+            assert_eq!(a.wait(sent).response, ABORTED);
         }
         host.stop();
     });

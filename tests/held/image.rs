@@ -53,6 +53,8 @@ impl State {
 pub struct HeldImage {
     state: Mutex<State>,
     changed: Condvar,
+    /// Says that it never waits, which is not true: so it holds up the reactor itself.
+    inline: bool,
 }
 
 impl std::fmt::Debug for HeldImage {
@@ -71,7 +73,13 @@ impl HeldImage {
     /// Holds nothing yet. Each block of 512 bytes is filled with the low byte of its number, plus one.
     pub fn new() -> HeldImage {
         let stored = vec![0; SIZE as usize];
-        HeldImage { state: Mutex::new(State { stored, ..State::default() }), changed: Condvar::new() }
+        let state = Mutex::new(State { stored, ..State::default() });
+        HeldImage { state, changed: Condvar::new(), inline: false }
+    }
+
+    /// One whose held operations hold up the reactor that does them.
+    pub fn of_reactors() -> HeldImage {
+        HeldImage { inline: true, ..HeldImage::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -166,7 +174,7 @@ impl Image for HeldImage {
             unmap: false,
             write_zeroes: false,
             unmap_granularity: 512,
-            never_waits: false,
+            never_waits: self.inline,
             direct: true,
         }
     }

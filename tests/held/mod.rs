@@ -54,25 +54,38 @@ pub fn on_each(test: impl Fn(Host)) {
     }
 }
 
-/// Serves LUN 0 of `a`, LUN 0 of `b` and LUN 1 of both from these images, on two reactors; sockets `a` and `b` in the directory.
+/// A LUN below target 0: its image, its number, and the one initiator that sees it, if not all do.
+pub type Unit<'a> = (Arc<dyn Image>, u16, Option<&'a str>);
+
+/// Serves LUN 0 of `a`, LUN 0 of `b` and LUN 1 of both from these images, on two reactors.
 pub fn serve(wait: WaitKind, images: [Arc<dyn Image>; 3]) -> (Hba, Server, tempfile::TempDir) {
+    let [one, two, both] = images;
+    let names = ["a", "b"].map(str::to_owned);
+    serve_units(wait, 2, &names, vec![(one, 0, Some("a")), (two, 0, Some("b")), (both, 1, None)])
+}
+
+/// Serves units to initiators; each has a socket of its name in the directory.
+pub fn serve_units(
+    wait: WaitKind,
+    reactors: u8,
+    names: &[String],
+    units: Vec<Unit<'_>>,
+) -> (Hba, Server, tempfile::TempDir) {
     watchdog(Duration::from_secs(300));
     // RUST_LOG shows what happens; only the first host of the program can set this.
     drop(env_logger::Builder::from_env("RUST_LOG").is_test(true).try_init());
-    let names = ["a".to_owned(), "b".to_owned()];
     let port = |name: &str| PortId::of_initiator(name).0;
-    let [one, two, both] = images;
-    let unit = |image: Arc<dyn Image>, naa: u64, lun: u16, initiators: Option<&str>| UnitMapping {
+    let mapped = |(number, (image, lun, initiator)): (u64, Unit<'_>)| UnitMapping {
         target: 0,
         lun,
-        lu: Lu::new(LuSetup::new(image, 0x3000_0000_0000_0000 + naa, format!("S{naa}"))).unwrap(),
-        initiators: initiators.map(|name| vec![port(name)]),
+        lu: Lu::new(LuSetup::new(image, 0x3000_0000_0000_0000 + number, format!("S{number}"))).unwrap(),
+        initiators: initiator.map(|name| vec![port(name)]),
     };
-    let units = vec![unit(one, 1, 0, Some("a")), unit(two, 2, 0, Some("b")), unit(both, 3, 1, None)];
+    let units = (1..).zip(units).map(mapped).collect();
     let names_of = names.iter().map(|name| (port(name), name.clone())).collect();
-    let target = Target::new(TargetSetup { shards: 2, hosts: vec![0], units, names: names_of }).unwrap();
+    let target = Target::new(TargetSetup { shards: reactors, hosts: vec![0], units, names: names_of }).unwrap();
     let hba = Hba::start(HbaSetup {
-        reactors: 2,
+        reactors,
         wait,
         target,
         target_port: "t".to_owned(),
@@ -83,7 +96,7 @@ pub fn serve(wait: WaitKind, images: [Arc<dyn Image>; 3]) -> (Hba, Server, tempf
     })
     .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let ports = hba.add_ports(&names).into_iter().zip(&names);
+    let ports = hba.add_ports(names).into_iter().zip(names);
     let endpoints = ports.map(|(port, name)| {
         let listener = Listener::bind(&dir.path().join(name), DEFAULT_MODE).unwrap();
         Endpoint::listening(listener, name, hba.connect(port))
