@@ -236,6 +236,28 @@ fn a_cancel_takes_what_waits_for_a_thread_and_not_what_runs() {
     assert!(ended.values().all(|(result, _)| *result == Ok(())));
 }
 
+/// A guest's LOGICAL UNIT RESET cancels all that it has in flight, which it may make very much: a look through everything for each of them
+/// would keep the reactor from its other guests for minutes.
+#[test]
+fn cancelling_everything_is_not_quadratic() {
+    const COUNT: u64 = 100_000;
+    let (mut door, stuck) = stuck(3);
+    let image: Arc<dyn Image> = stuck.clone();
+    let op = Op { kind: OpKind::Flush, offset: 0, len: 0 };
+    for cookie in 3..COUNT {
+        door.port.submit(&image, op, IoBuf::empty(), cookie);
+    }
+    let start = Instant::now();
+    for cookie in (3..COUNT).rev() {
+        door.port.cancel(cookie);
+    }
+    let ended = door.reap(COUNT as usize - 3);
+    assert!(ended.iter().all(|c| c.result == Err(BackingError::Cancelled)));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    stuck.open_up();
+    assert_eq!(door.reap(3).len(), 3);
+}
+
 #[test]
 fn dropping_a_port_waits_for_its_threads() {
     let (door, stuck) = stuck(5);

@@ -56,17 +56,19 @@ impl ThreadEngine {
         self.pool.spawn(Box::new(move || shared.run_one()));
     }
 
-    /// Takes the tasks of this name that have not begun out of the queue.
-    pub(in crate::backing) fn cancel(&mut self, cookie: u64) {
+    /// Takes the tasks with one of these names, which are ascending, out of the queue if they have not begun.
+    pub(in crate::backing) fn cancel(&mut self, cookies: &[u64]) {
         let mut cancelled = Vec::new();
         {
             let mut waiting = lock(&self.shared.waiting);
-            let mut index = 0;
-            while let Some(task) = waiting.get(index) {
-                if task.cookie != cookie || !task.without_effect() {
-                    index += 1;
-                } else if let Some(task) = waiting.remove(index) {
-                    cancelled.push(task.complete(Err(BackingError::Cancelled)));
+            // Once around: what stays keeps its order.
+            for _ in 0..waiting.len() {
+                match waiting.pop_front() {
+                    Some(task) if task.without_effect() && cookies.binary_search(&task.cookie).is_ok() => {
+                        cancelled.push(task.complete(Err(BackingError::Cancelled)));
+                    }
+                    Some(task) => waiting.push_back(task),
+                    None => break,
                 }
             }
         }
