@@ -57,7 +57,8 @@ impl UringWait {
     }
 
     fn arm(&mut self) {
-        for index in std::mem::take(&mut self.unarmed) {
+        // Emptied, not taken: this is every wake-up's, and must not allocate.
+        while let Some(index) = self.unarmed.pop() {
             let key = self.key(index);
             let Some(slot) = self.slots.get_mut(index) else { continue };
             let Some(fd) = slot.fd.as_ref().map(AsRawFd::as_raw_fd) else { continue };
