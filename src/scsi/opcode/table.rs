@@ -1,6 +1,6 @@
 //! The rows, by ascending operation code and service action.
 
-use super::{Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
+use super::{Attention, DataDirection, Readiness, Reservation, Row, Usage, decode, decode_management};
 
 /// All commands.
 pub(super) static ROWS: [Row; COUNT] = [
@@ -341,6 +341,17 @@ pub(super) static ROWS: [Row; COUNT] = [
     },
     Row {
         opcode: 0xa3,
+        service_action: Some(0x05),
+        name: "REPORT IDENTIFYING INFORMATION",
+        usage: Usage::new(&[0xa3, 0x05, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xfe, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::ALLOWED,
+        decode: decode_management::report_identifying_information,
+    },
+    Row {
+        opcode: 0xa3,
         service_action: Some(0x0c),
         name: "REPORT SUPPORTED OPERATION CODES",
         usage: Usage::new(&[0xa3, 0x0c, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00]),
@@ -360,6 +371,39 @@ pub(super) static ROWS: [Row; COUNT] = [
         readiness: Readiness::Any,
         reservation: Reservation::READS,
         decode: decode::report_supported_task_management_functions,
+    },
+    Row {
+        opcode: 0xa3,
+        service_action: Some(0x0f),
+        name: "REPORT TIMESTAMP",
+        usage: Usage::new(&[0xa3, 0x0f, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::ALLOWED,
+        decode: decode_management::report_timestamp,
+    },
+    Row {
+        opcode: 0xa4,
+        service_action: Some(0x06),
+        name: "SET IDENTIFYING INFORMATION",
+        usage: Usage::new(&[0xa4, 0x06, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xfe, 0x00]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::WRITES,
+        decode: decode_management::set_identifying_information,
+    },
+    Row {
+        opcode: 0xa4,
+        service_action: Some(0x0f),
+        name: "SET TIMESTAMP",
+        usage: Usage::new(&[0xa4, 0x0f, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::WRITES,
+        decode: decode_management::set_timestamp,
     },
     Row {
         opcode: 0xa8,
@@ -407,7 +451,7 @@ pub(super) static ROWS: [Row; COUNT] = [
     },
 ];
 
-const COUNT: usize = 35;
+const COUNT: usize = 39;
 
 /// `FIRST[opcode]..FIRST[opcode + 1]` are the operation code's rows.
 pub(super) static FIRST: [u8; 257] = {
