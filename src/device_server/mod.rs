@@ -13,11 +13,13 @@
 //!
 //! # Where is what
 //!
-//! `spc` and `sbc` hold the commands, a file for each family; `timestamp` and `identifying` hold those that keep
+//! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying` and `buffer` hold those that keep
 //! something in the unit's [`Records`](crate::lu::Records); `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `transfer` checks data buffers.
 
 mod absent;
+mod buffer;
+mod defects;
 mod identifying;
 mod outcome;
 mod sbc;
@@ -239,6 +241,15 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         }
         Command::ReportSupportedTaskManagementFunctions { repd, allocation_length } => {
             spc::report_supported_task_management_functions(task, repd, allocation_length)
+        }
+        Command::WriteBuffer { mode, buffer_id, offset, parameter_list_length } => {
+            buffer::write(task, mode, buffer_id, offset, parameter_list_length)
+        }
+        Command::ReadBuffer { mode, buffer_id, offset, allocation_length } => {
+            buffer::read(task, mode, buffer_id, offset, allocation_length)
+        }
+        Command::ReadDefectData { twelve, plist, glist, format, allocation_length } => {
+            defects::read(task, twelve, plist, glist, format, allocation_length)
         }
         Command::ReportIdentifyingInformation { kind, allocation_length } => {
             identifying::report(task, kind, allocation_length)

@@ -14,6 +14,36 @@ pub struct Records {
     pub clock: Clock,
     /// What SET IDENTIFYING INFORMATION set.
     pub identifying: IdentifyingInformation,
+    /// The data buffer of WRITE BUFFER and READ BUFFER.
+    pub buffer: DataBuffer,
+}
+
+/// Bytes in the unit's data buffer.
+pub const DATA_BUFFER_CAPACITY: usize = 64 << 10;
+
+/// Bytes in each nexus's echo buffer.
+pub const ECHO_BUFFER_CAPACITY: usize = 4096;
+
+/// A buffer of [`DATA_BUFFER_CAPACITY`] bytes, at first zeros; it takes memory only once it was written.
+#[derive(Clone, Debug, Default)]
+pub struct DataBuffer {
+    bytes: Vec<u8>,
+}
+
+impl DataBuffer {
+    /// Writes `data` at `offset`; what does not lie within the buffer is not written.
+    pub fn write(&mut self, offset: usize, data: &[u8]) {
+        self.bytes.resize(DATA_BUFFER_CAPACITY, 0);
+        let room = self.bytes.get_mut(offset..).unwrap_or_default();
+        room.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+    }
+
+    /// `length` bytes from `offset` on; past the end there are zeros.
+    pub fn read(&self, offset: usize, length: usize) -> Vec<u8> {
+        let mut data: Vec<u8> = self.bytes.iter().skip(offset).take(length).copied().collect();
+        data.resize(length, 0);
+        data
+    }
 }
 
 /// A device clock: the host's until an initiator sets it, and from then on that initiator's, whatever the host's does. It

@@ -181,6 +181,39 @@ pub(super) static ROWS: [Row; COUNT] = [
         decode: decode::synchronize_cache,
     },
     Row {
+        opcode: 0x37,
+        service_action: None,
+        name: "READ DEFECT DATA(10)",
+        usage: Usage::new(&[0x37, 0x00, 0x1f, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::NeedsReady,
+        reservation: Reservation::READS,
+        decode: decode_management::read_defect_data10,
+    },
+    Row {
+        opcode: 0x3b,
+        service_action: None,
+        name: "WRITE BUFFER",
+        usage: Usage::new(&[0x3b, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::WRITES,
+        decode: decode_management::write_buffer,
+    },
+    Row {
+        opcode: 0x3c,
+        service_action: None,
+        name: "READ BUFFER(10)",
+        usage: Usage::new(&[0x3c, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::READS,
+        decode: decode_management::read_buffer,
+    },
+    Row {
         opcode: 0x41,
         service_action: None,
         name: "WRITE SAME(10)",
@@ -449,9 +482,20 @@ pub(super) static ROWS: [Row; COUNT] = [
         reservation: Reservation::READS,
         decode: decode::verify,
     },
+    Row {
+        opcode: 0xb7,
+        service_action: None,
+        name: "READ DEFECT DATA(12)",
+        usage: Usage::new(&[0xb7, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::NeedsReady,
+        reservation: Reservation::READS,
+        decode: decode_management::read_defect_data12,
+    },
 ];
 
-const COUNT: usize = 39;
+const COUNT: usize = 43;
 
 /// `FIRST[opcode]..FIRST[opcode + 1]` are the operation code's rows.
 pub(super) static FIRST: [u8; 257] = {
