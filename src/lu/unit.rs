@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Attention, GateBits, Geometry, Identity, IdentityError, Itl};
+use super::{Attention, GateBits, Geometry, Identity, IdentityError, Itl, Records};
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
 use crate::scsi::spc::ModeState;
@@ -123,6 +123,7 @@ pub struct Lu {
 #[derive(Debug, Default)]
 struct Cold {
     nexuses: Vec<Weak<Itl>>,
+    records: Records,
 }
 
 /// Mode parameters as one byte, so that they are read with one load.
@@ -293,6 +294,11 @@ impl Lu {
     /// Establishes a unit attention for every nexus but, perhaps, one.
     pub fn establish(&self, attention: Attention, except: Option<&Itl>) {
         tell(&self.cold(), attention, except);
+    }
+
+    /// Looks at the unit's records, or changes them, under its lock.
+    pub fn records<R>(&self, with: impl FnOnce(&mut Records) -> R) -> R {
+        with(&mut self.cold().records)
     }
 
     /// How many nexuses see the unit.

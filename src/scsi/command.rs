@@ -66,6 +66,20 @@ pub enum Command {
     ReportSupportedOperationCodes { rctd: bool, options: u8, opcode: u8, service_action: u16, allocation_length: u32 },
     /// SPC-4 6.36.
     ReportSupportedTaskManagementFunctions { repd: bool, allocation_length: u32 },
+    /// SPC-4 6.49; every mode, known or not.
+    WriteBuffer { mode: u8, buffer_id: u8, offset: u32, parameter_list_length: u32 },
+    /// SPC-4 6.18; every mode, known or not.
+    ReadBuffer { mode: u8, buffer_id: u8, offset: u32, allocation_length: u32 },
+    /// SBC-3 5.17, 5.18.
+    ReadDefectData { twelve: bool, plist: bool, glist: bool, format: u8, allocation_length: u32 },
+    /// SPC-4 6.32; the type as it stands in the CDB.
+    ReportIdentifyingInformation { kind: u8, allocation_length: u32 },
+    /// SPC-4 6.43.
+    SetIdentifyingInformation { kind: u8, parameter_list_length: u32 },
+    /// SPC-4 6.38.
+    ReportTimestamp { allocation_length: u32 },
+    /// SPC-4 6.46.
+    SetTimestamp { parameter_list_length: u32 },
     /// SPC-4 6.11, 6.12.
     ModeSense { ten: bool, llbaa: bool, dbd: bool, control: PageControl, page: u8, subpage: u8, allocation_length: u32 },
     /// SBC-3 5.15.
