@@ -80,7 +80,7 @@ fn vpd(lu: &Lu, page: u8) -> Result<ParameterData, Sense> {
         vpd_page::SUPPORTED_PAGES => data::supported_vpd_pages(Peripheral::DISK, &VPD_PAGES),
         vpd_page::UNIT_SERIAL_NUMBER => data::unit_serial_number(Peripheral::DISK, &lu.identity().serial),
         vpd_page::DEVICE_IDENTIFICATION => data::device_identification(Peripheral::DISK, &designators(lu)),
-        vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry(lu).data(Peripheral::DISK),
+        vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry().data(Peripheral::DISK),
         vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
         vpd_page::BLOCK_DEVICE_CHARACTERISTICS => {
@@ -104,14 +104,10 @@ fn designators(lu: &Lu) -> [Designator; 2] {
     ]
 }
 
-/// SIMPLE and HEAD OF QUEUE hold of themselves, since every command starts when it arrives.
-fn extended_inquiry(lu: &Lu) -> ExtendedInquiry {
-    ExtendedInquiry {
-        simple: true,
-        head_of_queue: true,
-        volatile_cache: lu.default_mode().wce,
-        ..ExtendedInquiry::default()
-    }
+/// SIMPLE and HEAD OF QUEUE hold of themselves, since every command starts when it arrives. V_SUP does not tell whether WCE is one, but
+/// that it may become one.
+fn extended_inquiry() -> ExtendedInquiry {
+    ExtendedInquiry { simple: true, head_of_queue: true, volatile_cache: true, ..ExtendedInquiry::default() }
 }
 
 fn block_limits(lu: &Lu) -> BlockLimits {
