@@ -181,10 +181,15 @@ fn units(config: &Config, images: &[Arc<dyn Image>]) -> Result<Vec<UnitMapping>,
     for (u, image) in config.units.iter().zip(images) {
         let unit = |what: String| Error::Unit { file: u.file.clone(), what };
         let path = u.file.canonicalize().map_err(|e| unit(e.to_string()))?;
-        let (naa, serial) = lu::derive(&path, u.serial.as_deref(), None);
+        let (naa, serial) = lu::derive(&path, u.serial.as_deref(), u.naa);
         let mut setup = LuSetup {
             block_size: u.block_size,
             read_only: u.read_only,
+            physical_exponent: u.physical_exponent(),
+            rotation_rate: u.rotation_rate,
+            provisioning: u.provisioning,
+            write_cache: u.write_cache,
+            descriptor_sense: u.descriptor_sense,
             ..LuSetup::new(Arc::clone(image), naa, serial)
         };
         if let Some(vendor) = &u.vendor {
@@ -192,6 +197,9 @@ fn units(config: &Config, images: &[Arc<dyn Image>]) -> Result<Vec<UnitMapping>,
         }
         if let Some(product) = &u.product {
             setup.product.clone_from(product);
+        }
+        if let Some(revision) = &u.revision {
+            setup.revision.clone_from(revision);
         }
         let lu = Lu::new(setup).map_err(|e| unit(e.to_string()))?;
         let initiators = (!u.initiators.is_empty())

@@ -9,6 +9,7 @@ mod basics;
 mod engines;
 mod full;
 mod guest;
+mod map;
 mod random;
 mod tear;
 
@@ -200,7 +201,7 @@ impl Door {
             None => Box::new(EpollWait::new().unwrap()),
         };
         wait.add(waker.as_fd(), 0).unwrap();
-        Door { port: IoPort::new(ring, Arc::clone(&waker), 3), wait, waker, ended: Vec::new() }
+        Door { port: IoPort::new(ring, Arc::clone(&waker), 6), wait, waker, ended: Vec::new() }
     }
 
     /// Takes part in the port's life until `count` operations have ended; returns them in order of their end.

@@ -85,6 +85,9 @@ pub struct IoPort {
     in_flight: usize,
     /// The images it has been given operations on.
     images: Vec<LocalImage>,
+    /// What is to be cancelled with the next `flush` or `reap`: all at once, for each look goes through everything in flight, and a guest that
+    /// aborts a task set cancels all it has.
+    cancels: Vec<u64>,
 }
 
 impl IoPort {
@@ -97,6 +100,7 @@ impl IoPort {
             ended: Vec::new(),
             in_flight: 0,
             images: Vec::new(),
+            cancels: Vec::new(),
         }
     }
 
@@ -105,6 +109,7 @@ impl IoPort {
     ///
     /// An error means that the ring is unusable; it does not happen to a ring that worked before.
     pub fn flush(&mut self) -> std::io::Result<()> {
+        self.carry_out_cancels();
         match &self.uring {
             Some(uring) if uring.in_flight() > 0 => uring.ring().enter(),
             _ => Ok(()),
@@ -113,6 +118,7 @@ impl IoPort {
 
     /// Appends the operations that have ended to `out`, without waiting and without a system call.
     pub fn reap(&mut self, out: &mut Vec<Completion>) {
+        self.carry_out_cancels();
         let before = out.len();
         out.append(&mut self.ended);
         if let Some(uring) = &mut self.uring {
@@ -136,6 +142,18 @@ impl IoPort {
     /// wakes the reactor.
     pub fn has_ended(&self) -> bool {
         !self.ended.is_empty() || self.threads.has_ended() || self.uring.as_ref().is_some_and(UringEngine::has_ended)
+    }
+
+    fn carry_out_cancels(&mut self) {
+        if self.cancels.is_empty() {
+            return;
+        }
+        self.cancels.sort_unstable();
+        if let Some(uring) = &mut self.uring {
+            uring.cancel(&self.cancels);
+        }
+        self.threads.cancel(&self.cancels);
+        self.cancels.clear();
     }
 
     /// This thread's hold on an image. Made once for each; those that nothing uses are let go when a new one comes and there are many.
@@ -195,10 +213,7 @@ impl Submit for IoPort {
     }
 
     fn cancel(&mut self, cookie: u64) {
-        if let Some(uring) = &mut self.uring {
-            uring.cancel(cookie);
-        }
-        self.threads.cancel(cookie);
+        self.cancels.push(cookie);
     }
 }
 

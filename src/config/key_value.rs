@@ -30,7 +30,7 @@ pub enum OptionsError {
 }
 
 /// A list taken apart; keys are taken out one by one, and what is left over at the end is an error.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Options {
     items: Vec<(String, String)>,
 }
@@ -111,6 +111,20 @@ impl Options {
             Some("on") => Ok(true),
             Some("off") => Ok(false),
             Some(value) => Err(OptionsError::Bad { key, value: value.to_owned(), what: "on or off".to_owned() }),
+        }
+    }
+
+    /// Takes out a value that `parse` understands; `what` says what it has to be.
+    pub fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        what: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, OptionsError> {
+        let Some(value) = self.optional(key)? else { return Ok(None) };
+        match parse(&value) {
+            Some(parsed) => Ok(Some(parsed)),
+            None => Err(OptionsError::Bad { key, value, what: what.to_owned() }),
         }
     }
 

@@ -8,16 +8,17 @@
 mod key_value;
 #[cfg(test)]
 mod tests;
+mod unit;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::backing::EngineChoice;
 use crate::cli::Cli;
-use crate::lu::MAX_SERIAL;
 use key_value::{Options, OptionsError};
+pub use unit::UnitConfig;
 
 /// The longest nexus loss timeout, in seconds: a year.
 const MAX_LOSS_TIMEOUT: u64 = 365 * 24 * 3600;
@@ -76,6 +77,18 @@ pub enum ConfigError {
         "{0} is given for two logical units, one of them writable: one image is one logical unit; show it to more initiators instead"
     )]
     DuplicateImage(PathBuf),
+    /// Two images say that they are one unit.
+    #[error(
+        "{first} and {second} have one {what}, so guests would take them for two paths to one disk: identify them apart with serial= or naa="
+    )]
+    DuplicateIdentity {
+        /// The first image.
+        first: PathBuf,
+        /// The second image.
+        second: PathBuf,
+        /// What they have in common.
+        what: String,
+    },
     /// A unit is shown to an initiator that has no socket.
     #[error("--lun {file}: initiator '{name}' has no socket")]
     UnknownInitiator {
@@ -102,36 +115,6 @@ pub struct EndpointConfig {
     pub socket: SocketConfig,
     /// The initiator port's name.
     pub initiator: String,
-}
-
-/// One logical unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnitConfig {
-    /// Its image.
-    pub file: PathBuf,
-    /// SCSI target number, 0–255.
-    pub target: u8,
-    /// Logical unit number, 0–16383.
-    pub lun: u16,
-    /// Serve it read-only.
-    pub read_only: bool,
-    /// Logical block size in bytes: 512 or 4096.
-    pub block_size: u32,
-    /// Unit serial number; by default made from the image's canonical path.
-    pub serial: Option<String>,
-    /// T10 vendor identification, at most 8 characters.
-    pub vendor: Option<String>,
-    /// Product identification, at most 16 characters.
-    pub product: Option<String>,
-    /// The initiators that see it; empty: all.
-    pub initiators: Vec<String>,
-}
-
-impl UnitConfig {
-    /// Whether more than one of the initiator ports `all` can reach it.
-    pub fn shared_by(&self, all: usize) -> bool {
-        if self.initiators.is_empty() { all > 1 } else { self.initiators.len() > 1 }
-    }
 }
 
 /// How reactors wait.
@@ -171,7 +154,7 @@ impl TryFrom<Cli> for Config {
 
     fn try_from(cli: Cli) -> Result<Config, ConfigError> {
         let endpoints = endpoints(&cli)?;
-        let units = units(&cli, &endpoints)?;
+        let units = unit::units(&cli, &endpoints)?;
         if !(1..=254).contains(&cli.num_queues) {
             return Err(value("--num-queues", &cli.num_queues.to_string(), "must be 1 to 254"));
         }
@@ -275,78 +258,4 @@ fn canonical_socket_path(path: &Path) -> PathBuf {
         (Ok(directory), Some(name)) => directory.join(name),
         _ => path.to_owned(),
     }
-}
-
-fn units(cli: &Cli, endpoints: &[EndpointConfig]) -> Result<Vec<UnitConfig>, ConfigError> {
-    let mut units = Vec::new();
-    if let Some(file) = &cli.blk_file {
-        units.push(UnitConfig {
-            file: file.clone(),
-            target: 0,
-            lun: 0,
-            read_only: cli.read_only,
-            block_size: 512,
-            serial: None,
-            vendor: None,
-            product: None,
-            initiators: Vec::new(),
-        });
-    }
-    for text in &cli.lun {
-        units.push(unit(text, cli.read_only)?);
-    }
-    if units.is_empty() {
-        return Err(ConfigError::NoUnit);
-    }
-    let mut places: HashMap<(u8, u16), Vec<&UnitConfig>> = HashMap::new();
-    let mut images: HashMap<PathBuf, &UnitConfig> = HashMap::new();
-    for u in &units {
-        let there = places.entry((u.target, u.lun)).or_default();
-        if let Some(first) = there.iter().find(|first| overlap(first, u)) {
-            let (first, second) = (first.file.clone(), u.file.clone());
-            return Err(ConfigError::DuplicateUnit { target: u.target, lun: u.lun, first, second });
-        }
-        there.push(u);
-        let image = u.file.canonicalize().unwrap_or_else(|_| u.file.clone());
-        if let Some(first) = images.insert(image, u)
-            && !(first.read_only && u.read_only)
-        {
-            return Err(ConfigError::DuplicateImage(u.file.clone()));
-        }
-        if let Some(name) = u.initiators.iter().find(|n| endpoints.iter().all(|e| e.initiator != **n)) {
-            return Err(ConfigError::UnknownInitiator { file: u.file.clone(), name: name.clone() });
-        }
-    }
-    Ok(units)
-}
-
-/// Two units may have one number only if no initiator sees both.
-fn overlap(a: &UnitConfig, b: &UnitConfig) -> bool {
-    a.initiators.is_empty() || b.initiators.is_empty() || a.initiators.iter().any(|n| b.initiators.contains(n))
-}
-
-fn unit(text: &str, all_read_only: bool) -> Result<UnitConfig, ConfigError> {
-    let syntax = |source| ConfigError::Syntax { option: "--lun", text: text.to_owned(), source };
-    let mut o = Options::parse(text).map_err(syntax)?;
-    let file = PathBuf::from(o.required("file").map_err(syntax)?);
-    let lun = o.number("lun", 0, 0..=16383).map_err(syntax)?;
-    let target = o.number("target", 0, 0..=255).map_err(syntax)?;
-    let read_only = o.switch("read-only", false).map_err(syntax)?;
-    let block_size = o.choice("block-size", 512, &[512, 4096]).map_err(syntax)?;
-    let serial = o.text("serial", 1, MAX_SERIAL).map_err(syntax)?;
-    let vendor = o.text("vendor", 1, 8).map_err(syntax)?;
-    let product = o.text("product", 1, 16).map_err(syntax)?;
-    let initiators = o.repeated("initiator");
-    o.finish().map_err(syntax)?;
-    Ok(UnitConfig {
-        file,
-        target: target as u8,
-        lun: lun as u16,
-        read_only: read_only || all_read_only,
-        block_size,
-        serial,
-        vendor,
-        product,
-        initiators,
-    })
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::lu::Provisioning;
 
 fn cli(args: &[&str]) -> Cli {
     use clap::Parser;
@@ -38,7 +39,9 @@ fn all_keys_of_a_unit_are_taken() {
         "--socket-path",
         "b.sock,initiator=b",
         "--lun",
-        "file=d,lun=16383,target=255,read-only=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b",
+        "file=d,lun=16383,target=255,read-only=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b,\
+         physical-block-size=16384,rotation-rate=7200,provisioning=full,write-cache=off,sense-format=descriptor,\
+         naa=0x5000123456789aBc,revision=1.2",
     ])
     .unwrap();
 
@@ -50,13 +53,102 @@ fn all_keys_of_a_unit_are_taken() {
             lun: 16383,
             read_only: true,
             block_size: 4096,
+            physical_block_size: 16384,
+            rotation_rate: 7200,
+            provisioning: Provisioning::Full,
+            write_cache: false,
+            descriptor_sense: true,
             serial: Some("S1".into()),
+            naa: Some(0x5000_1234_5678_9abc),
             vendor: Some("V".into()),
             product: Some("P".into()),
+            revision: Some("1.2".into()),
             initiators: vec!["a".into(), "b".into()],
         }
     );
     assert!(c.units[0].shared_by(2));
+    assert_eq!(c.units[0].physical_exponent(), 2);
+}
+
+#[test]
+fn what_is_not_said_of_a_unit_has_a_default() {
+    for args in [["--blk-file", "d"], ["--lun", "file=d"]] {
+        let c = config(&[&["--socket-path", "s"], &args[..]].concat()).unwrap();
+        let u = &c.units[0];
+        assert_eq!((u.block_size, u.physical_block_size, u.physical_exponent()), (512, 512, 0));
+        assert_eq!((u.rotation_rate, u.provisioning), (1, Provisioning::AsImage));
+        assert!(u.write_cache && !u.descriptor_sense && !u.read_only);
+        assert_eq!((&u.serial, u.naa, &u.vendor, &u.product, &u.revision), (&None, None, &None, &None, &None));
+    }
+}
+
+#[test]
+fn physical_blocks_are_logical_blocks_times_a_power_of_two_up_to_128() {
+    let with = |keys: &str| config(&["--socket-path", "s", "--lun", &format!("file=d,{keys}")]);
+    for (keys, exponent) in [
+        ("physical-block-size=512", 0),
+        ("physical-block-size=4096", 3),
+        ("physical-block-size=65536", 7),
+        ("block-size=4096,physical-block-size=4096", 0),
+        ("physical-block-size=524288,block-size=4096", 7),
+    ] {
+        assert_eq!(with(keys).unwrap().units[0].physical_exponent(), exponent, "{keys}");
+    }
+    for keys in [
+        "physical-block-size=0",
+        "physical-block-size=256",
+        "physical-block-size=1000",
+        "physical-block-size=131072",
+        "block-size=4096,physical-block-size=512",
+    ] {
+        assert!(with(keys).unwrap_err().contains("physical-block-size="), "{keys}");
+    }
+}
+
+#[test]
+fn reserved_values_are_refused() {
+    let with = |keys: &str| config(&["--socket-path", "s", "--lun", &format!("file=d,{keys}")]);
+    for rate in ["0", "1", "1025", "65534"] {
+        assert!(with(&format!("rotation-rate={rate}")).is_ok(), "{rate}");
+    }
+    for rate in ["2", "1024", "65535", "65536", "-1", "fast"] {
+        assert!(with(&format!("rotation-rate={rate}")).unwrap_err().contains("0, 1 or 1025"), "{rate}");
+    }
+    for naa in ["0x2000000000000001", "0x3fffffffffffffff", "0x5000000000000000"] {
+        assert!(with(&format!("naa={naa}")).is_ok(), "{naa}");
+    }
+    for naa in
+        ["0x1000000000000001", "0x6000000000000000", "5000000000000000", "0x500000000000000", "0x+000000000000000"]
+    {
+        assert!(with(&format!("naa={naa}")).unwrap_err().contains("16 hexadecimal digits"), "{naa}");
+    }
+    assert!(with("provisioning=thick").unwrap_err().contains("thin or full"));
+    assert!(with("sense-format=both").unwrap_err().contains("fixed or descriptor"));
+    assert!(with("write-cache=maybe").unwrap_err().contains("on or off"));
+    assert!(with("revision=12345").unwrap_err().contains("1 to 4 printable"));
+}
+
+#[test]
+fn two_images_are_not_one_unit() {
+    let two = |a: &str, b: &str| {
+        let (a, b) = (format!("file=/a{a}"), format!("file=/b,lun=1{b}"));
+        config(&["--socket-path", "s", "--lun", &a, "--lun", &b])
+    };
+    let error = two(",serial=S", ",serial=S").unwrap_err();
+    assert!(error.starts_with("/a and /b have one serial number 'S'"), "{error}");
+    let error = two(",naa=0x5000000000000001", ",naa=0x5000000000000001,serial=T").unwrap_err();
+    assert!(error.contains("one NAA designator 0x5000000000000001"), "{error}");
+    // A serial number that is configured and one that is derived from a designator.
+    let error = two(",naa=0x5000000000000001", ",serial=5000000000000001").unwrap_err();
+    assert!(error.contains("one serial number '5000000000000001'"), "{error}");
+    // A designator that another unit derives from its path.
+    let (derived, _) = crate::lu::derive(Path::new("/a"), None, None);
+    assert!(two("", &format!(",serial=T,naa=0x{derived:016x}")).unwrap_err().contains("NAA designator"));
+    assert!(two(",serial=S", ",serial=T").is_ok());
+    assert!(two("", "").is_ok());
+    // One image, read-only, twice.
+    let twice = ["--socket-path", "s", "--lun", "file=/a,read-only=on", "--lun", "file=/a,lun=1,read-only=on"];
+    assert!(config(&twice).is_ok());
 }
 
 #[test]

@@ -13,10 +13,14 @@
 //!
 //! # Where is what
 //!
-//! `spc` and `sbc` hold the commands, a file for each family; `absent` answers for units that are not there, `well_known` for
+//! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying` and `buffer` hold those that keep
+//! something in the unit's [`Records`](crate::lu::Records); `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `transfer` checks data buffers.
 
 mod absent;
+mod buffer;
+mod defects;
+mod identifying;
 mod outcome;
 mod sbc;
 mod spc;
@@ -24,6 +28,7 @@ mod spc;
 pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
+mod timestamp;
 mod transfer;
 mod well_known;
 
@@ -237,6 +242,23 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::ReportSupportedTaskManagementFunctions { repd, allocation_length } => {
             spc::report_supported_task_management_functions(task, repd, allocation_length)
         }
+        Command::WriteBuffer { mode, buffer_id, offset, parameter_list_length } => {
+            buffer::write(task, mode, buffer_id, offset, parameter_list_length)
+        }
+        Command::ReadBuffer { mode, buffer_id, offset, allocation_length } => {
+            buffer::read(task, mode, buffer_id, offset, allocation_length)
+        }
+        Command::ReadDefectData { twelve, plist, glist, format, allocation_length } => {
+            defects::read(task, twelve, plist, glist, format, allocation_length)
+        }
+        Command::ReportIdentifyingInformation { kind, allocation_length } => {
+            identifying::report(task, kind, allocation_length)
+        }
+        Command::SetIdentifyingInformation { kind, parameter_list_length } => {
+            identifying::set(task, kind, parameter_list_length)
+        }
+        Command::ReportTimestamp { allocation_length } => timestamp::report(task, allocation_length),
+        Command::SetTimestamp { parameter_list_length } => timestamp::set(task, parameter_list_length),
         Command::ModeSense { ten, llbaa, dbd, control, page, subpage, allocation_length } => {
             let fields = ModeSenseFields { ten, llbaa, dbd, control, page, subpage };
             spc::mode_sense(task, fields, allocation_length)
@@ -246,6 +268,7 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         }
         Command::ReadCapacity10 => sbc::read_capacity10(task),
         Command::ReadCapacity16 { allocation_length } => sbc::read_capacity16(task, allocation_length),
+        Command::GetLbaStatus { lba, allocation_length } => sbc::get_lba_status(task, lba, allocation_length),
         Command::Read(transfer) => sbc::read(task, transfer),
         Command::Write(transfer) => sbc::write(task, transfer),
         Command::WriteAndVerify { transfer, check } => sbc::write_and_verify(task, transfer, check),

@@ -17,11 +17,12 @@ use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseForm
 pub(super) const NO_SENSE: Sense = Sense::new(SenseKey::NoSense, AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION);
 
 /// The VPD pages of a unit, ascending, as [`vpd`] knows them.
-const VPD_PAGES: [u8; 7] = [
+const VPD_PAGES: [u8; 8] = [
     vpd_page::SUPPORTED_PAGES,
     vpd_page::UNIT_SERIAL_NUMBER,
     vpd_page::DEVICE_IDENTIFICATION,
     vpd_page::EXTENDED_INQUIRY_DATA,
+    vpd_page::MODE_PAGE_POLICY,
     vpd_page::BLOCK_LIMITS,
     vpd_page::BLOCK_DEVICE_CHARACTERISTICS,
     vpd_page::LOGICAL_BLOCK_PROVISIONING,
@@ -79,7 +80,8 @@ fn vpd(lu: &Lu, page: u8) -> Result<ParameterData, Sense> {
         vpd_page::SUPPORTED_PAGES => data::supported_vpd_pages(Peripheral::DISK, &VPD_PAGES),
         vpd_page::UNIT_SERIAL_NUMBER => data::unit_serial_number(Peripheral::DISK, &lu.identity().serial),
         vpd_page::DEVICE_IDENTIFICATION => data::device_identification(Peripheral::DISK, &designators(lu)),
-        vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry(lu).data(Peripheral::DISK),
+        vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry().data(Peripheral::DISK),
+        vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
         vpd_page::BLOCK_DEVICE_CHARACTERISTICS => {
             // FUAB 0: SYNCHRONIZE CACHE makes everything durable, which is more than FUAB 1 promises.
@@ -102,14 +104,10 @@ fn designators(lu: &Lu) -> [Designator; 2] {
     ]
 }
 
-/// SIMPLE and HEAD OF QUEUE hold of themselves, since every command starts when it arrives.
-fn extended_inquiry(lu: &Lu) -> ExtendedInquiry {
-    ExtendedInquiry {
-        simple: true,
-        head_of_queue: true,
-        volatile_cache: lu.default_mode().wce,
-        ..ExtendedInquiry::default()
-    }
+/// SIMPLE and HEAD OF QUEUE hold of themselves, since every command starts when it arrives. V_SUP does not tell whether WCE is one, but
+/// that it may become one.
+fn extended_inquiry() -> ExtendedInquiry {
+    ExtendedInquiry { simple: true, head_of_queue: true, volatile_cache: true, ..ExtendedInquiry::default() }
 }
 
 fn block_limits(lu: &Lu) -> BlockLimits {

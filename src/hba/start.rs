@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,23 +15,28 @@ use super::mail::Mail;
 use super::reactor::{Parts, Reactor};
 use crate::backing::IoPort;
 use crate::srp::PortId;
+use crate::sys::fair::Fair;
 use crate::sys::mailbox::{Mailbox, Waker, mailbox};
-use crate::sys::pool::Pool;
+use crate::sys::pool::{Job, Pool};
 use crate::sys::ring::Ring;
 use crate::sys::wait::{EpollWait, UringWait, Wait};
 use crate::target::{Post, Shard, Spawn, Target};
-use crate::tgt::{EventRings, HostNo, LogTap};
+use crate::tgt::{EventRings, HostNo, ItnId, LogTap};
 use crate::vhost_user::MakeDevice;
 use crate::virtio_scsi::MAX_RING_SIZE;
 
 /// Entries of a reactor's io_uring: what may be submitted in one go. More is submitted in several.
 const RING_ENTRIES: u32 = 1024;
 
-/// Threads of a reactor for I/O that may wait and that its ring cannot do: one slow disk must not hold up the others.
-const IO_THREADS: usize = 8;
+/// Threads of a reactor for I/O that may wait and that its ring cannot do. They are started when needed; one disk gets half of
+/// them, so that a slow one does not hold up the others.
+const IO_THREADS: usize = 16;
 
-/// Threads for jobs: commands of several steps.
-const JOB_THREADS: usize = 4;
+/// Threads for jobs: commands of several steps. Started when needed.
+const JOB_THREADS: usize = 16;
+
+/// How many of them one nexus may keep: a VERIFY of a whole disk takes as long as it takes.
+const JOB_SHARE: usize = 4;
 
 /// How reactors wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +80,35 @@ pub enum HbaError {
     },
 }
 
-struct Jobs(Pool);
+struct Jobs {
+    pool: Pool,
+    waiting: Arc<Mutex<Fair<Job>>>,
+}
+
+impl Jobs {
+    fn new(threads: usize, share: usize) -> Jobs {
+        Jobs { pool: Pool::new(threads, "vstgt-job"), waiting: Arc::new(Mutex::new(Fair::new(share))) }
+    }
+}
+
+/// No job runs under the lock, so no panic can have left the queue half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Spawn for Jobs {
-    fn spawn(&self, work: Box<dyn FnOnce() + Send>) {
-        self.0.spawn(work);
+    fn spawn(&self, owner: ItnId, work: Job) {
+        lock(&self.waiting).put(owner, work);
+        let waiting = Arc::clone(&self.waiting);
+        // One for each job that may begin at once; one that may not is begun by whoever ends one of its owner's.
+        self.pool.spawn(Box::new(move || {
+            loop {
+                let next = lock(&waiting).take();
+                let Some((owner, work)) = next else { return };
+                work();
+                lock(&waiting).ended(owner);
+            }
+        }));
     }
 }
 
@@ -108,7 +137,7 @@ impl Hba {
             boxes.push(mailbox);
         }
         let letters = Arc::new(Letters::new(addresses));
-        let jobs = Arc::new(Jobs(Pool::new(JOB_THREADS, "vstgt-job")));
+        let jobs = Arc::new(Jobs::new(JOB_THREADS, JOB_SHARE));
         let losses = Losses::new(setup.nexus_loss_timeout);
         let mut hba = Hba {
             letters: Arc::clone(&letters),
@@ -186,7 +215,7 @@ impl Hba {
                 log::error!("a thread ended in a panic");
             }
         }
-        self.jobs.0.shutdown();
+        self.jobs.pool.shutdown();
     }
 
     fn tell_to_stop(&self) {
@@ -254,5 +283,41 @@ impl Start {
         }
         let (index, mailbox, post) = (self.index, self.mailbox, self.letters);
         Reactor::new(Parts { index, wait, mailbox, post, io, shard, rings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// One guest's VERIFYs of its whole disk, as many as it likes, keep nobody else's jobs waiting.
+    #[test]
+    fn a_nexus_cannot_keep_all_job_threads() {
+        let jobs = Jobs::new(3, 2);
+        let (begun, begins) = channel();
+        let gates: Vec<_> = (0..10)
+            .map(|_| {
+                let (open, opened) = channel::<()>();
+                let begun = begun.clone();
+                jobs.spawn(
+                    1,
+                    Box::new(move || {
+                        begun.send(1).unwrap();
+                        opened.recv().unwrap();
+                    }),
+                );
+                open
+            })
+            .collect();
+        let bound = Duration::from_secs(20);
+        assert_eq!([1, 2].map(|_| begins.recv_timeout(bound).unwrap()), [1, 1]);
+        let other = begun.clone();
+        jobs.spawn(2, Box::new(move || other.send(2).unwrap()));
+        assert_eq!(begins.recv_timeout(bound), Ok(2));
+        gates.iter().for_each(|gate| gate.send(()).unwrap());
+        jobs.pool.shutdown();
+        assert_eq!(begins.try_iter().count(), 8);
     }
 }

@@ -1,7 +1,7 @@
 //! One I_T_L nexus.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Attention, Gate, Lu};
 
@@ -12,12 +12,14 @@ pub struct Itl {
     gate: Gate,
     /// PREVENT of PREVENT ALLOW MEDIUM REMOVAL (SPC-4 6.15): this nexus wants the medium to stay.
     prevent: AtomicBool,
+    /// What WRITE BUFFER left to be echoed.
+    echo: Mutex<Option<Vec<u8>>>,
 }
 
 impl Itl {
     /// Gives a nexus a unit, with the unit attention it starts with: [`Attention::PowerOn`] for a nexus that is new.
     pub fn new(lu: Arc<Lu>, attention: Option<Attention>) -> Arc<Itl> {
-        let itl = Arc::new(Itl { lu, gate: Gate::new(), prevent: AtomicBool::new(false) });
+        let itl = Arc::new(Itl { lu, gate: Gate::new(), prevent: AtomicBool::new(false), echo: Mutex::default() });
         if let Some(attention) = attention {
             itl.gate.establish(attention);
         }
@@ -39,6 +41,7 @@ impl Itl {
     /// tasks are the target's to end.
     pub fn lose_nexus(&self) {
         self.allow_removal();
+        *self.echo_buffer() = None;
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
         self.gate.establish(Attention::NexusLoss);
@@ -57,5 +60,20 @@ impl Itl {
     /// Whether this nexus prevents removal.
     pub fn prevents_removal(&self) -> bool {
         self.prevent.load(Ordering::Acquire)
+    }
+
+    /// Fills the nexus's echo buffer (SPC-4 6.49).
+    pub fn set_echo(&self, data: Vec<u8>) {
+        *self.echo_buffer() = Some(data);
+    }
+
+    /// What is in the nexus's echo buffer; `None` before it was filled.
+    pub fn echo(&self) -> Option<Vec<u8>> {
+        self.echo_buffer().clone()
+    }
+
+    fn echo_buffer(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        // It is replaced whole, so a panic elsewhere leaves nothing half done.
+        self.echo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

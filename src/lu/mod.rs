@@ -8,6 +8,7 @@
 //!   compare-and-swap, so each is reported exactly once.
 //! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
 //!   processes that serve one image agree.
+//! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
 //! * A unit knows nothing of targets.
 
 mod attention;
@@ -15,6 +16,7 @@ mod gate;
 mod geometry;
 mod identity;
 mod itl;
+mod records;
 mod unit;
 
 pub use attention::*;
@@ -22,4 +24,5 @@ pub use gate::*;
 pub use geometry::*;
 pub use identity::*;
 pub use itl::*;
+pub use records::*;
 pub use unit::*;

@@ -3,10 +3,22 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Attention, GateBits, Geometry, Identity, IdentityError, Itl};
+use super::{Attention, GateBits, Geometry, Identity, IdentityError, Itl, Records};
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
 use crate::scsi::spc::ModeState;
+
+/// Whether a unit's blocks can be deallocated (SBC-3 4.7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provisioning {
+    /// Thin if the image can deallocate, else fully provisioned.
+    #[default]
+    AsImage,
+    /// Thin provisioned; an image that cannot deallocate is refused.
+    Thin,
+    /// Fully provisioned, even if the image can deallocate.
+    Full,
+}
 
 /// What a logical unit is made from.
 #[derive(Clone, Debug)]
@@ -31,13 +43,17 @@ pub struct LuSetup {
     pub read_only: bool,
     /// The default of WCE: written data may be lost in a power failure until it is synchronized.
     pub write_cache: bool,
+    /// The default of D_SENSE: sense data in descriptor format.
+    pub descriptor_sense: bool,
+    /// Whether blocks can be deallocated.
+    pub provisioning: Provisioning,
     /// MEDIUM ROTATION RATE (SBC-3 6.6.2): 0 not reported, 1 non-rotating, else in revolutions a minute.
     pub rotation_rate: u16,
 }
 
 impl LuSetup {
-    /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache,
-    /// non-rotating.
+    /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
+    /// in fixed format, thin if the image can be, non-rotating.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -50,6 +66,8 @@ impl LuSetup {
             naa,
             read_only: false,
             write_cache: true,
+            descriptor_sense: false,
+            provisioning: Provisioning::AsImage,
             rotation_rate: 1,
         }
     }
@@ -75,6 +93,9 @@ pub enum SetupError {
     /// Beyond what physical disks have.
     #[error("physical block exponent {0} is more than 7")]
     PhysicalExponent(u8),
+    /// Thin provisioning of an image that cannot deallocate.
+    #[error("it cannot be thin provisioned: no blocks of it can be deallocated, or it is read-only")]
+    NotThin,
     /// An identifying text is not fit.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -123,6 +144,7 @@ pub struct Lu {
 #[derive(Debug, Default)]
 struct Cold {
     nexuses: Vec<Weak<Itl>>,
+    records: Records,
 }
 
 /// Mode parameters as one byte, so that they are read with one load.
@@ -156,14 +178,21 @@ impl Lu {
             return Err(SetupError::PartialBlock { size, block_size: setup.block_size });
         }
         let capabilities = setup.image.capabilities();
-        let default_mode = ModeState { wce: setup.write_cache, ..ModeState::default() };
+        let thin = match setup.provisioning {
+            Provisioning::AsImage => capabilities.unmap,
+            Provisioning::Thin if capabilities.unmap => true,
+            Provisioning::Thin => return Err(SetupError::NotThin),
+            Provisioning::Full => false,
+        };
+        let default_mode =
+            ModeState { wce: setup.write_cache, d_sense: setup.descriptor_sense, ..ModeState::default() };
         Ok(Arc::new(Lu {
             identity,
             block_size: setup.block_size,
             physical_exponent: setup.physical_exponent,
             rotation_rate: setup.rotation_rate,
             read_only: setup.read_only || capabilities.read_only,
-            thin: capabilities.unmap,
+            thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
             mode: AtomicU8::new(pack(default_mode)),
@@ -293,6 +322,11 @@ impl Lu {
     /// Establishes a unit attention for every nexus but, perhaps, one.
     pub fn establish(&self, attention: Attention, except: Option<&Itl>) {
         tell(&self.cold(), attention, except);
+    }
+
+    /// Looks at the unit's records, or changes them, under its lock.
+    pub fn records<R>(&self, with: impl FnOnce(&mut Records) -> R) -> R {
+        with(&mut self.cold().records)
     }
 
     /// How many nexuses see the unit.

@@ -66,12 +66,28 @@ pub enum Command {
     ReportSupportedOperationCodes { rctd: bool, options: u8, opcode: u8, service_action: u16, allocation_length: u32 },
     /// SPC-4 6.36.
     ReportSupportedTaskManagementFunctions { repd: bool, allocation_length: u32 },
+    /// SPC-4 6.49; every mode, known or not.
+    WriteBuffer { mode: u8, buffer_id: u8, offset: u32, parameter_list_length: u32 },
+    /// SPC-4 6.18; every mode, known or not.
+    ReadBuffer { mode: u8, buffer_id: u8, offset: u32, allocation_length: u32 },
+    /// SBC-3 5.17, 5.18.
+    ReadDefectData { twelve: bool, plist: bool, glist: bool, format: u8, allocation_length: u32 },
+    /// SPC-4 6.32; the type as it stands in the CDB.
+    ReportIdentifyingInformation { kind: u8, allocation_length: u32 },
+    /// SPC-4 6.43.
+    SetIdentifyingInformation { kind: u8, parameter_list_length: u32 },
+    /// SPC-4 6.38.
+    ReportTimestamp { allocation_length: u32 },
+    /// SPC-4 6.46.
+    SetTimestamp { parameter_list_length: u32 },
     /// SPC-4 6.11, 6.12.
     ModeSense { ten: bool, llbaa: bool, dbd: bool, control: PageControl, page: u8, subpage: u8, allocation_length: u32 },
     /// SBC-3 5.15.
     ReadCapacity10,
     /// SBC-3 5.16.
     ReadCapacity16 { allocation_length: u32 },
+    /// SBC-3 5.6.
+    GetLbaStatus { lba: u64, allocation_length: u32 },
     /// SBC-3 5.10–5.14.
     Read(Transfer),
     /// SBC-3 5.39–5.43.

@@ -6,6 +6,7 @@
 //! each with its argument.
 
 pub mod event;
+pub mod fair;
 pub mod fd;
 pub mod file;
 pub mod limits;

@@ -16,7 +16,8 @@ pub trait Post: Send + Sync {
 /// Runs work on threads that may wait.
 pub trait Spawn: Send + Sync {
     /// Takes `work`, to be run once. Work that is dropped instead (at shutdown) ends its command with an error.
-    fn spawn(&self, work: Box<dyn FnOnce() + Send>);
+    /// Work may take long, so no `owner` (a nexus) may keep all the others' waiting.
+    fn spawn(&self, owner: ItnId, work: Box<dyn FnOnce() + Send>);
 }
 
 /// A letter from a shard, or from a job of its own, to a shard.

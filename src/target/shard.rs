@@ -203,7 +203,7 @@ impl Shard {
             Plan::Job(plan) => {
                 let abort = AbortFlag::default();
                 task.state = State::Job(abort.clone());
-                self.pool.spawn(job::work(plan, abort, buf, tag, self.index, Arc::clone(&self.post)));
+                self.pool.spawn(req.itn_id, job::work(plan, abort, buf, tag, self.index, Arc::clone(&self.post)));
             }
         }
     }

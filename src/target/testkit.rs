@@ -60,7 +60,7 @@ impl HeldPool {
 }
 
 impl Spawn for HeldPool {
-    fn spawn(&self, work: Box<dyn FnOnce() + Send>) {
+    fn spawn(&self, _owner: ItnId, work: Box<dyn FnOnce() + Send>) {
         self.0.lock().unwrap().push(work);
     }
 }

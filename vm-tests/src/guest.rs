@@ -160,6 +160,18 @@ impl Guest {
         Err(Error::new(format!("in the guest: `{script}` ended with {}\n{}", outcome.status, outcome.text())))
     }
 
+    /// Resets the guest's machine from within, as a kernel does that reboots at once, and waits until the agent answers again. The machine
+    /// must be one that [reboots](Machine::reboots).
+    ///
+    /// # Errors
+    /// When it does not come up; the message holds the console's end.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.start("sync; echo b > /proc/sysrq-trigger")?;
+        let ready = self.vm.agent().expect("@@ ready\n", BOOT * self.slowness);
+        ready.context(|| self.vm.explain("the guest did not come up again"))?;
+        Ok(())
+    }
+
     /// Powers the guest off and waits for QEMU's end.
     ///
     /// # Errors

@@ -45,6 +45,7 @@ pub struct Machine {
     firmware: Firmware,
     arguments: Vec<OsString>,
     disks: u32,
+    reboots: bool,
 }
 
 impl Machine {
@@ -67,6 +68,7 @@ impl Machine {
             firmware: Firmware::SeaBios,
             arguments: Vec::new(),
             disks: 0,
+            reboots: false,
         }
     }
 
@@ -93,6 +95,13 @@ impl Machine {
     #[must_use]
     pub fn firmware(mut self, firmware: Firmware) -> Machine {
         self.firmware = firmware;
+        self
+    }
+
+    /// Lets the guest reboot. Otherwise a reset ends QEMU, so that a guest that panics is noticed at once.
+    #[must_use]
+    pub fn reboots(mut self) -> Machine {
+        self.reboots = true;
         self
     }
 
@@ -211,7 +220,10 @@ impl Machine {
     fn basics(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         let mut add = |list: &[&str]| words.extend(list.iter().map(OsString::from));
-        add(&["-name", &self.name, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        add(&["-name", &self.name, "-nodefaults", "-no-user-config", "-display", "none"]);
+        if !self.reboots {
+            add(&["-no-reboot"]);
+        }
         add(&["-machine", "q35,memory-backend=mem,vmport=off,usb=off,hpet=off,i8042=off"]);
         add(&["-object", &format!("memory-backend-memfd,id=mem,size={}M,share=on", self.memory_mib)]);
         add(&["-m", &format!("{}M", self.memory_mib), "-smp", &self.vcpus.to_string()]);

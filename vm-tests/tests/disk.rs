@@ -1,6 +1,7 @@
-//! One guest, three disks: what Linux sees of them, what it writes to them, and what the host finds afterwards.
+//! One guest, five disks: what Linux sees of them, what it writes to them, and what the host finds afterwards.
 //!
-//! A boot is the dear part, so each kernel boots once and everything is asked in that boot.
+//! A boot is the dear part, so each kernel boots once and everything is asked in that boot; one of them boots again to see what a
+//! reset leaves. One kernel's vstgt waits with epoll, the other's with what the system has, which is io_uring where it is allowed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
@@ -23,31 +24,41 @@ const MAIN: u64 = 128 * MIB;
 const LARGE_BLOCKS: u64 = 32 * MIB;
 /// A read-only disk.
 const FIXED: u64 = MIB;
+/// A disk of another target, which has no LUN 0.
+const FAR: u64 = 3 * MIB;
+/// A disk whose number needs flat space addressing (SAM-5 4.7.7.3).
+const FLAT: u64 = 5 * MIB;
+/// How many disks that is.
+const DISKS: usize = 5;
 
 /// How long fio may take, where guests are fast.
 const FIO: Duration = Duration::from_secs(60);
 
 #[test]
 fn linux_6_1_has_real_disks() -> Result<()> {
-    real_disks(Line::V6_1)
+    real_disks(Line::V6_1, "epoll")
 }
 
 #[test]
 fn linux_6_12_has_real_disks() -> Result<()> {
-    real_disks(Line::V6_12)
+    real_disks(Line::V6_12, "auto")
 }
 
-fn real_disks(line: Line) -> Result<()> {
+fn real_disks(line: Line, wait: &str) -> Result<()> {
     provision::check()?;
-    let mut setup = Setup::new(line)?;
+    let mut setup = Setup::new(line, wait)?;
     identity(&mut setup.guest)?;
+    addresses(&mut setup.guest)?;
     read_only(&mut setup)?;
     large_blocks(&mut setup.guest)?;
     raw_io_and_pauses(&mut setup.guest)?;
     let digests = file_system(&mut setup)?;
+    if line == Line::V6_12 {
+        reset(&mut setup.guest, &digests)?;
+    }
     setup.guest.poweroff()?;
     let log = setup.vstgt.terminate()?;
-    // Firmware, kernel and pauses were one nexus.
+    // Firmware, kernel, pauses and a reset were one nexus.
     assert_eq!(log.matches("I_T nexus created").count(), 1, "{log}");
     assert_eq!(log.matches("I_T nexus destroyed").count(), 1, "{log}");
 
@@ -68,7 +79,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(line: Line) -> Result<Setup> {
+    fn new(line: Line, wait: &str) -> Result<Setup> {
         let dir = WorkDir::new("disk")?;
         let main = dir.sparse("main.img", MAIN)?;
         let large = dir.sparse("large.img", LARGE_BLOCKS)?;
@@ -80,9 +91,13 @@ impl Setup {
             .lun(&main, ",serial=MAIN01")
             .lun(&large, ",lun=1,serial=LARGE01,block-size=4096")
             .lun(&fixed, ",lun=2,serial=FIXED01,read-only=on")
+            .lun(&dir.sparse("far.img", FAR)?, ",target=1,lun=3,serial=FAR01")
+            .lun(&dir.sparse("flat.img", FLAT)?, ",lun=300,serial=FLAT01")
+            .arg("--wait")
+            .arg(wait)
             .arg("-v")
             .start(&dir.path("vstgt.log"))?;
-        let machine = Machine::new("guest")?.vhost_user_scsi(&socket, 2);
+        let machine = Machine::new("guest")?.reboots().vhost_user_scsi(&socket, 2);
         let guest = Guest::boot(machine, line, dir.root())?;
         Ok(Setup { guest, vstgt, main, fixed, dir })
     }
@@ -146,7 +161,8 @@ fn identity(guest: &mut Guest) -> Result<()> {
     assert_eq!(number(&capacity, "Number of logical blocks="), (MAIN / 512).into());
 
     let luns = guest.sh(&format!("sg_luns {disk}"))?;
-    assert_says(&luns, &["3 lun entries", "0000000000000000", "0001000000000000", "0002000000000000"]);
+    assert_says(&luns, &["4 lun entries", "0000000000000000", "0001000000000000", "0002000000000000"]);
+    assert_says(&luns, &["412c000000000000"]);
     commands(&guest.sh(&format!("sg_opcodes {disk}"))?);
     let modes = guest.sh(&format!("sg_modes -a {disk}"))?;
     assert_says(&modes, &["Caching", "Control", "WP=0", "DpoFua=1"]);
@@ -269,10 +285,38 @@ fn raw_io_and_pauses(guest: &mut Guest) -> Result<()> {
     assert_eq!(outcome.status, 0, "{}", outcome.text());
     assert_says(&outcome.text(), &["err= 0"]);
     // Each disk's unit attention at its discovery, and nothing since.
+    undisturbed(guest)
+}
+
+/// Each disk has told of one reset since this boot, when it was found, and nothing has gone wrong.
+fn undisturbed(guest: &mut Guest) -> Result<()> {
     let attentions = guest.sh("dmesg | grep -c 'Power-on or device reset occurred'")?;
-    assert_eq!(attentions, "3");
+    assert_eq!(attentions, DISKS.to_string());
     assert_eq!(guest.sh("dmesg | grep -iE 'i/o error|abort|timed out|hung' || true")?, "");
     Ok(())
+}
+
+/// Disks of other targets than 0, and of numbers that one byte cannot hold, are what they are and hold data.
+fn addresses(guest: &mut Guest) -> Result<()> {
+    // Linux's number of the second is its address as two bytes: 412Ch.
+    for (serial, address, size) in [("FAR01", "[0:0:1:3]", FAR), ("FLAT01", "[0:0:0:16684]", FLAT)] {
+        let disk = guest.disk(serial)?;
+        assert_says(&guest.sh(&format!("lsscsi | grep {disk}"))?, &[address, "IBM VDASD blkdev"]);
+        assert_eq!(guest.sh(&format!("blockdev --getsize64 {disk}"))?, size.to_string());
+        let outcome = guest.run(&fio(&disk, "4k/55:16k/45", MIB), FIO)?;
+        assert_eq!(outcome.status, 0, "{}", outcome.text());
+    }
+    assert_eq!(guest.sh("ls -d /sys/block/sd* | wc -l")?, DISKS.to_string());
+    Ok(())
+}
+
+/// The machine is reset, which for the units is a loss of the nexus (RESET_DEVICE), told once; the data is still there.
+fn reset(guest: &mut Guest, digests: &Digests) -> Result<()> {
+    guest.reboot()?;
+    let disk = guest.disk("MAIN01")?;
+    let device = guest.sh(&format!("dd if={disk} bs=1M iflag=direct 2> /dev/null | sha256sum"))?;
+    assert_says(&device, &[&digests.device]);
+    undisturbed(guest)
 }
 
 struct Digests {

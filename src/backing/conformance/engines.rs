@@ -192,7 +192,7 @@ impl Image for Stuck {
 
 const READ: Op = Op { kind: OpKind::Read, offset: 0, len: 4096 };
 
-/// A port of three I/O threads with `count` operations on a stuck image.
+/// A port whose I/O threads are three for one image, with `count` operations on a stuck image.
 fn stuck(count: u64) -> (Door, Arc<Stuck>) {
     let stuck = Arc::new(Stuck::default());
     let image: Arc<dyn Image> = stuck.clone();
@@ -208,18 +208,19 @@ fn stuck(count: u64) -> (Door, Arc<Stuck>) {
 
 #[test]
 fn a_slow_image_does_not_hold_up_another() {
-    let (mut door, stuck) = stuck(2);
+    // More than there are threads at all.
+    let (mut door, stuck) = stuck(10);
     let case = Case { place: Place::Disk, shared: false, engine: Engine::Threads };
     let rig = case.rig(MIB);
-    for cookie in 10..30 {
+    for cookie in 20..40 {
         door.port.submit(&rig.image, READ, filled(&[1; 4096]), cookie);
     }
     let ended = by_cookie(door.reap(20));
     assert!(
-        ended.iter().all(|(cookie, (result, buf))| *cookie >= 10 && *result == Ok(()) && contents(buf) == [0; 4096])
+        ended.iter().all(|(cookie, (result, buf))| *cookie >= 20 && *result == Ok(()) && contents(buf) == [0; 4096])
     );
     stuck.open_up();
-    assert_eq!(by_cookie(door.reap(2)).len(), 2);
+    assert_eq!(by_cookie(door.reap(10)).len(), 10);
 }
 
 #[test]
@@ -234,6 +235,28 @@ fn a_cancel_takes_what_waits_for_a_thread_and_not_what_runs() {
     stuck.open_up();
     let ended = by_cookie(door.reap(3));
     assert!(ended.values().all(|(result, _)| *result == Ok(())));
+}
+
+/// A guest's LOGICAL UNIT RESET cancels all that it has in flight, which it may make very much: a look through everything for each of them
+/// would keep the reactor from its other guests for minutes.
+#[test]
+fn cancelling_everything_is_not_quadratic() {
+    const COUNT: u64 = 100_000;
+    let (mut door, stuck) = stuck(3);
+    let image: Arc<dyn Image> = stuck.clone();
+    let op = Op { kind: OpKind::Flush, offset: 0, len: 0 };
+    for cookie in 3..COUNT {
+        door.port.submit(&image, op, IoBuf::empty(), cookie);
+    }
+    let start = Instant::now();
+    for cookie in (3..COUNT).rev() {
+        door.port.cancel(cookie);
+    }
+    let ended = door.reap(COUNT as usize - 3);
+    assert!(ended.iter().all(|c| c.result == Err(BackingError::Cancelled)));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    stuck.open_up();
+    assert_eq!(door.reap(3).len(), 3);
 }
 
 #[test]

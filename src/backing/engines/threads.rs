@@ -1,12 +1,16 @@
 //! The engine of blocking calls: I/O threads that call the image's methods.
+//!
+//! A disk that hangs keeps the threads that wait for it. So one image gets only half of them; the others' operations go on.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Task;
 use crate::backing::{BackingError, Completion, Image};
+use crate::sys::fair::Fair;
 use crate::sys::mailbox::Waker;
 use crate::sys::pool::Pool;
+
+type Operation = Task<Arc<dyn Image>>;
 
 /// I/O threads of one port.
 #[derive(Debug)]
@@ -18,10 +22,15 @@ pub(in crate::backing) struct ThreadEngine {
 
 #[derive(Debug)]
 struct Shared {
-    /// Not begun yet. One pool job is spawned per task, and takes the first that is there.
-    waiting: Mutex<VecDeque<Task<Arc<dyn Image>>>>,
+    /// Not begun yet; its owners are images.
+    waiting: Mutex<Fair<Operation>>,
     done: Mutex<Vec<Completion>>,
     waker: Arc<Waker>,
+}
+
+/// Tells images apart, while one of their operations lives.
+fn name_of(task: &Operation) -> u64 {
+    Arc::as_ptr(&task.image).cast::<()>().addr() as u64
 }
 
 /// No code that may panic runs under these locks.
@@ -30,48 +39,49 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn run_one(&self) {
-        // None: it was cancelled.
-        let Some(task) = lock(&self.waiting).pop_front() else { return };
-        let completion = task.run();
-        lock(&self.done).push(completion);
-        self.waker.wake();
+    /// Does what may be done until there is nothing. One pool job is spawned per task, so there is one for each that may begin at once;
+    /// one that may not is begun by whoever ends one of its image's.
+    fn run(&self) {
+        loop {
+            // The guard is gone before the work begins.
+            let next = lock(&self.waiting).take();
+            let Some((name, task)) = next else { return };
+            // Until the end is told, no other image may get its address.
+            let image = Arc::clone(&task.image);
+            let completion = task.run();
+            lock(&self.waiting).ended(name);
+            drop(image);
+            lock(&self.done).push(completion);
+            self.waker.wake();
+        }
     }
 }
 
 impl ThreadEngine {
     /// At most `threads` threads, started when needed; `waker` is woken for each operation that ends.
     pub(in crate::backing) fn new(threads: usize, waker: Arc<Waker>) -> ThreadEngine {
+        let waiting = Mutex::new(Fair::new(threads.div_ceil(2)));
         ThreadEngine {
             pool: Pool::new(threads, "vstgt-io"),
-            shared: Arc::new(Shared { waiting: Mutex::default(), done: Mutex::default(), waker }),
+            shared: Arc::new(Shared { waiting, done: Mutex::default(), waker }),
             in_flight: 0,
         }
     }
 
-    pub(in crate::backing) fn submit(&mut self, task: Task<Arc<dyn Image>>) {
+    pub(in crate::backing) fn submit(&mut self, task: Operation) {
         self.in_flight += 1;
-        lock(&self.shared.waiting).push_back(task);
+        lock(&self.shared.waiting).put(name_of(&task), task);
         let shared = Arc::clone(&self.shared);
-        self.pool.spawn(Box::new(move || shared.run_one()));
+        self.pool.spawn(Box::new(move || shared.run()));
     }
 
-    /// Takes the tasks of this name that have not begun out of the queue.
-    pub(in crate::backing) fn cancel(&mut self, cookie: u64) {
-        let mut cancelled = Vec::new();
-        {
-            let mut waiting = lock(&self.shared.waiting);
-            let mut index = 0;
-            while let Some(task) = waiting.get(index) {
-                if task.cookie != cookie || !task.without_effect() {
-                    index += 1;
-                } else if let Some(task) = waiting.remove(index) {
-                    cancelled.push(task.complete(Err(BackingError::Cancelled)));
-                }
-            }
-        }
+    /// Takes the tasks with one of these names, which are ascending, out of the queues if they have not begun.
+    pub(in crate::backing) fn cancel(&mut self, cookies: &[u64]) {
+        let named = |task: &Operation| task.without_effect() && cookies.binary_search(&task.cookie).is_ok();
+        let cancelled = lock(&self.shared.waiting).remove(named);
         if !cancelled.is_empty() {
-            lock(&self.shared.done).append(&mut cancelled);
+            let ended = cancelled.into_iter().map(|task| task.complete(Err(BackingError::Cancelled)));
+            lock(&self.shared.done).extend(ended);
             self.shared.waker.wake();
         }
     }

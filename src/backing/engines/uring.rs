@@ -109,10 +109,11 @@ impl UringEngine {
         if self.start(index) { None } else { self.retire(index) }
     }
 
-    /// Asks the kernel to cancel what has this name.
-    pub(in crate::backing) fn cancel(&mut self, cookie: u64) {
+    /// Asks the kernel to cancel what has one of these names, which are ascending.
+    pub(in crate::backing) fn cancel(&mut self, cookies: &[u64]) {
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if slot.task.as_ref().is_some_and(|task| task.cookie == cookie) && !slot.cancelled {
+            let named = slot.task.as_ref().is_some_and(|task| cookies.binary_search(&task.cookie).is_ok());
+            if named && !slot.cancelled {
                 slot.cancelled = true;
                 let target = self.channel.user_data(key(index, slot.generation));
                 let entry = opcode::AsyncCancel::new(target).build();

@@ -40,10 +40,10 @@ fn names_can_be_set() {
 #[test]
 fn supported_pages_are_all_there() {
     let b = bench();
-    assert_eq!(vpd(&b, 0x00), [0, 0x00, 0, 7, 0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2]);
+    assert_eq!(vpd(&b, 0x00), [0, 0x00, 0, 8, 0x00, 0x80, 0x83, 0x86, 0x87, 0xb0, 0xb1, 0xb2]);
     for page in 0..=0xff {
         let answer = b.data_in(&inquiry(1, page, 255), 255).answer;
-        if [0x00, 0x80, 0x83, 0x86, 0xb0, 0xb1, 0xb2].contains(&page) {
+        if [0x00, 0x80, 0x83, 0x86, 0x87, 0xb0, 0xb1, 0xb2].contains(&page) {
             assert!(answer.sense.is_none(), "{page:02x}");
         } else {
             assert_eq!(answer, check(invalid_field(2, 7)), "{page:02x}");
@@ -99,6 +99,7 @@ fn characteristics_and_provisioning() {
     let b = Bench::with(MemImage::new(512).without_unmap(), |s| s.rotation_rate = 7200);
     assert_eq!(vpd(&b, 0xb1)[4..6], 7200u16.to_be_bytes());
     assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0, 0, 0]);
+    assert_eq!(vpd(&b, 0x87), [0, 0x87, 0, 4, 0x3f, 0xff, 0, 0], "all mode pages are shared");
     assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x05, 0x01, 0]);
 }
 

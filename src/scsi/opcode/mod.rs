@@ -8,6 +8,7 @@
 //! (GROUP_SUP is 0), vendor-specific CONTROL bits, and NACA: NORMACA is not claimed.
 
 mod decode;
+mod decode_management;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The rows, by ascending operation code and service action.
 
-use super::{Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
+use super::{Attention, DataDirection, Readiness, Reservation, Row, Usage, decode, decode_management};
 
 /// All commands.
 pub(super) static ROWS: [Row; COUNT] = [
@@ -181,6 +181,39 @@ pub(super) static ROWS: [Row; COUNT] = [
         decode: decode::synchronize_cache,
     },
     Row {
+        opcode: 0x37,
+        service_action: None,
+        name: "READ DEFECT DATA(10)",
+        usage: Usage::new(&[0x37, 0x00, 0x1f, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::NeedsReady,
+        reservation: Reservation::READS,
+        decode: decode_management::read_defect_data10,
+    },
+    Row {
+        opcode: 0x3b,
+        service_action: None,
+        name: "WRITE BUFFER",
+        usage: Usage::new(&[0x3b, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::WRITES,
+        decode: decode_management::write_buffer,
+    },
+    Row {
+        opcode: 0x3c,
+        service_action: None,
+        name: "READ BUFFER(10)",
+        usage: Usage::new(&[0x3c, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::READS,
+        decode: decode_management::read_buffer,
+    },
+    Row {
         opcode: 0x41,
         service_action: None,
         name: "WRITE SAME(10)",
@@ -329,6 +362,19 @@ pub(super) static ROWS: [Row; COUNT] = [
         decode: decode::read_capacity16,
     },
     Row {
+        opcode: 0x9e,
+        service_action: Some(0x12),
+        name: "GET LBA STATUS",
+        usage: Usage::new(&[
+            0x9e, 0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00,
+        ]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::NeedsReady,
+        reservation: Reservation::READS,
+        decode: decode::get_lba_status,
+    },
+    Row {
         opcode: 0xa0,
         service_action: None,
         name: "REPORT LUNS",
@@ -338,6 +384,17 @@ pub(super) static ROWS: [Row; COUNT] = [
         readiness: Readiness::Any,
         reservation: Reservation::ALLOWED,
         decode: decode::report_luns,
+    },
+    Row {
+        opcode: 0xa3,
+        service_action: Some(0x05),
+        name: "REPORT IDENTIFYING INFORMATION",
+        usage: Usage::new(&[0xa3, 0x05, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xfe, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::ALLOWED,
+        decode: decode_management::report_identifying_information,
     },
     Row {
         opcode: 0xa3,
@@ -360,6 +417,39 @@ pub(super) static ROWS: [Row; COUNT] = [
         readiness: Readiness::Any,
         reservation: Reservation::READS,
         decode: decode::report_supported_task_management_functions,
+    },
+    Row {
+        opcode: 0xa3,
+        service_action: Some(0x0f),
+        name: "REPORT TIMESTAMP",
+        usage: Usage::new(&[0xa3, 0x0f, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::ALLOWED,
+        decode: decode_management::report_timestamp,
+    },
+    Row {
+        opcode: 0xa4,
+        service_action: Some(0x06),
+        name: "SET IDENTIFYING INFORMATION",
+        usage: Usage::new(&[0xa4, 0x06, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xfe, 0x00]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::WRITES,
+        decode: decode_management::set_identifying_information,
+    },
+    Row {
+        opcode: 0xa4,
+        service_action: Some(0x0f),
+        name: "SET TIMESTAMP",
+        usage: Usage::new(&[0xa4, 0x0f, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::WRITES,
+        decode: decode_management::set_timestamp,
     },
     Row {
         opcode: 0xa8,
@@ -405,9 +495,20 @@ pub(super) static ROWS: [Row; COUNT] = [
         reservation: Reservation::READS,
         decode: decode::verify,
     },
+    Row {
+        opcode: 0xb7,
+        service_action: None,
+        name: "READ DEFECT DATA(12)",
+        usage: Usage::new(&[0xb7, 0x1f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::NeedsReady,
+        reservation: Reservation::READS,
+        decode: decode_management::read_defect_data12,
+    },
 ];
 
-const COUNT: usize = 35;
+const COUNT: usize = 44;
 
 /// `FIRST[opcode]..FIRST[opcode + 1]` are the operation code's rows.
 pub(super) static FIRST: [u8; 257] = {

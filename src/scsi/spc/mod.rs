@@ -1,19 +1,23 @@
 //! SPC-4's parameter data as pure functions of plain values.
 
 mod designator;
+mod identifying;
 mod inquiry;
 mod mode;
 mod mode_select;
 mod report_luns;
 mod report_opcodes;
 mod report_tmf;
+mod timestamp;
 mod vpd;
 
 pub use designator::*;
+pub use identifying::*;
 pub use inquiry::*;
 pub use mode::*;
 pub use mode_select::*;
 pub use report_luns::*;
 pub use report_opcodes::*;
 pub use report_tmf::*;
+pub use timestamp::*;
 pub use vpd::*;

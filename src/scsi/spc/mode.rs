@@ -92,8 +92,8 @@ const PAGES: [ModePage; 6] = [
     },
     // Control (SPC-4 7.5.10).
     ModePage { page: 0x0a, subpage: 0x00, image: control, take: take_control },
-    // Control Extension (SPC-4 7.5.11).
-    ModePage { page: 0x0a, subpage: 0x01, image: |_| vec![0; 28], take: |_, _| () },
+    // Control Extension (SPC-4 7.5.11): TCMOS and SCSIP, for the clock is the host's until SET TIMESTAMP sets it.
+    ModePage { page: 0x0a, subpage: 0x01, image: |_| with_byte(28, 0, 0x06), take: |_, _| () },
     // Power Condition (SPC-4 7.5.15): no timers.
     ModePage { page: 0x1a, subpage: 0x00, image: |_| vec![0; 38], take: |_, _| () },
     // Informational Exceptions Control (SBC-3 6.5.7): DEXCPT, none are reported.

@@ -82,7 +82,7 @@ fn pages_must_be_known_and_have_their_length() {
     assert_eq!(select(&with_page(&[0x4a, 0x00, 0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])), Err(invalid(5, 7)));
     assert_eq!(select(&with_page(&[0x0a, 11])), Err(invalid(5, 7)));
     assert_eq!(select(&with_page(&[0x4a, 0x01, 0, 27])), Err(invalid(6, 7)));
-    let page = [[0x4a, 0x01, 0, 28].as_slice(), &[0; 28]].concat();
+    let page = [[0x4a, 0x01, 0, 28, 0x06].as_slice(), &[0; 27]].concat();
     assert_eq!(select(&with_page(&page)), Ok(UNIT.current));
 }
 

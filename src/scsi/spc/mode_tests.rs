@@ -75,7 +75,7 @@ fn the_other_pages() {
     let power = pages(PageControl::Current, 0x1a, 0);
     assert_eq!((power.len(), &power[..2]), (40, &[0x1a, 38][..]));
     let extension = pages(PageControl::Current, 0x0a, 1);
-    assert_eq!((extension.len(), &extension[..5]), (32, &[0x4a, 1, 0, 28, 0][..]));
+    assert_eq!((extension.len(), &extension[..5]), (32, &[0x4a, 1, 0, 28, 0x06][..]));
     for page in [0x01, 0x1a, 0x1c] {
         assert!(pages(PageControl::Changeable, page, 0)[2..].iter().all(|byte| *byte == 0));
     }

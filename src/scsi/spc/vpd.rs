@@ -13,6 +13,8 @@ pub mod vpd_page {
     pub const DEVICE_IDENTIFICATION: u8 = 0x83;
     /// Extended INQUIRY Data.
     pub const EXTENDED_INQUIRY_DATA: u8 = 0x86;
+    /// Mode Page Policy.
+    pub const MODE_PAGE_POLICY: u8 = 0x87;
     /// Block Limits (SBC).
     pub const BLOCK_LIMITS: u8 = 0xb0;
     /// Block Device Characteristics (SBC).
@@ -46,6 +48,13 @@ pub fn unit_serial_number(peripheral: Peripheral, serial: &str) -> ParameterData
 pub fn device_identification(peripheral: Peripheral, designators: &[Designator]) -> ParameterData {
     vpd(peripheral, vpd_page::DEVICE_IDENTIFICATION, |data| {
         designators.iter().for_each(|designator| designator.write(data));
+    })
+}
+
+/// Page 87h: all mode pages and subpages are shared by all nexuses, and by no other unit (SPC-4 7.8.11).
+pub fn mode_page_policy(peripheral: Peripheral) -> ParameterData {
+    vpd(peripheral, vpd_page::MODE_PAGE_POLICY, |data| {
+        data.u8(0x3f).u8(0xff).u8(0x00).u8(0);
     })
 }
 

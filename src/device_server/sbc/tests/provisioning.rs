@@ -4,6 +4,7 @@ use super::*;
 use crate::backing::{BackingError, OpKind};
 use crate::device_server::testkit::{Bench, Call, MemImage, check, good, out_buf, pattern};
 use crate::device_server::{AbortFlag, Finish, Plan};
+use crate::lu::Provisioning;
 use crate::mem::{Direction, IoBuf};
 
 const BLOCKS: u64 = 100;
@@ -244,4 +245,24 @@ fn write_same_refused_forms() {
     // Zeros are written where they cannot be made otherwise.
     assert_eq!(b.data_out(&cdb10(0x41, 0, 0, 2), &[0; 512]), good(512));
     assert_eq!(b.image.calls(), [Call::Write(0, 1024, false)]);
+}
+
+/// A unit that is set up fully provisioned has nothing of provisioning, whatever its image can do.
+#[test]
+fn full_provisioning() {
+    let b = Bench::with(MemImage::patterned(BLOCKS as usize * 512), |s| s.provisioning = Provisioning::Full);
+    let not_there = check(plain(SenseKey::IllegalRequest, 0x2000));
+    assert_eq!(run_unmap(&b, &[(0, 1)]), not_there);
+    let same = b.data_out(&cdb16(0x93, WRITE_SAME_UNMAP, 0, 1), &[0; 512]);
+    assert_eq!(same, check(invalid_field(1, 3)));
+    let mut capacity = cdb16(0x9e, 0x10, 0, 32);
+    capacity[2..10].fill(0);
+    assert_eq!(b.data_in(&capacity, 32).data[14], 0, "LBPME, LBPRZ");
+    assert_eq!(b.data_in(&[0x12, 1, 0xb2, 0, 8, 0], 8).data, [0, 0xb2, 0, 4, 0, 0, 0, 0]);
+    assert_eq!(b.data_in(&[0x12, 1, 0xb0, 0, 64, 0], 64).data[20..36], [0; 16], "no UNMAP limits");
+    assert_eq!(b.data_in(&[0xa3, 0x0c, 1, 0x42, 0, 0, 0, 0, 0, 4, 0, 0], 4).data[1], 1, "UNMAP is not reported");
+    assert!(b.image.calls().is_empty());
+    // Zeros may still be written without writing them.
+    assert_eq!(b.data_out(&cdb16(0x93, WRITE_SAME_NDOB, 0, 1), &[]), good(0));
+    assert_eq!(b.image.calls(), [Call::WriteZeroes(0, 512, false)]);
 }

@@ -1,0 +1,71 @@
+//! From CDBs to meanings, for the commands that ask after a unit, or keep something in it, besides its medium.
+
+use crate::scsi::{Cdb, Command, FieldPointer, Sense};
+
+type Decoded = Result<Command, Sense>;
+
+/// IDENTIFYING INFORMATION TYPE (SPC-4 6.32, 6.43).
+fn identifying_information_type(cdb: Cdb<'_>) -> u8 {
+    cdb.u8(10) >> 1
+}
+
+pub(super) fn report_identifying_information(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::ReportIdentifyingInformation { kind: identifying_information_type(cdb), allocation_length: cdb.u32(6) })
+}
+
+pub(super) fn set_identifying_information(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::SetIdentifyingInformation {
+        kind: identifying_information_type(cdb),
+        parameter_list_length: cdb.u32(6),
+    })
+}
+
+pub(super) fn report_timestamp(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::ReportTimestamp { allocation_length: cdb.u32(6) })
+}
+
+pub(super) fn set_timestamp(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::SetTimestamp { parameter_list_length: cdb.u32(6) })
+}
+
+/// Three bytes.
+fn u24(cdb: Cdb<'_>, at: usize) -> u32 {
+    u32::from(cdb.u8(at)) << 16 | u32::from(cdb.u16(at + 1))
+}
+
+pub(super) fn write_buffer(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::WriteBuffer {
+        mode: cdb.u8(1) & 0x1f,
+        buffer_id: cdb.u8(2),
+        offset: u24(cdb, 3),
+        parameter_list_length: u24(cdb, 6),
+    })
+}
+
+pub(super) fn read_buffer(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::ReadBuffer {
+        mode: cdb.u8(1) & 0x1f,
+        buffer_id: cdb.u8(2),
+        offset: u24(cdb, 3),
+        allocation_length: u24(cdb, 6),
+    })
+}
+
+/// REQ_PLIST, REQ_GLIST and DEFECT LIST FORMAT are in byte `at`. A format that is vendor-specific or reserved is refused.
+fn read_defect_data(cdb: Cdb<'_>, twelve: bool, at: u16, allocation_length: u32) -> Decoded {
+    let byte = usize::from(at);
+    let format = cdb.u8(byte) & 0x07;
+    if format > 0b101 {
+        return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(at, 2)));
+    }
+    Ok(Command::ReadDefectData { twelve, plist: cdb.bit(byte, 4), glist: cdb.bit(byte, 3), format, allocation_length })
+}
+
+pub(super) fn read_defect_data10(cdb: Cdb<'_>) -> Decoded {
+    read_defect_data(cdb, false, 2, u32::from(cdb.u16(7)))
+}
+
+/// ADDRESS DESCRIPTOR INDEX does not matter: there is no descriptor at any.
+pub(super) fn read_defect_data12(cdb: Cdb<'_>) -> Decoded {
+    read_defect_data(cdb, true, 1, cdb.u32(6))
+}

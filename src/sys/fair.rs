@@ -1,0 +1,127 @@
+//! A queue of work that has owners, for threads that may be kept long by what they do: no owner gets all of them.
+//!
+//! # Contract
+//!
+//! * Of one owner's items at most `share` are out at a time: taken, and not yet [`ended`](Fair::ended). They come in the order in which they
+//!   were put.
+//! * Owners take turns.
+//! * Whoever takes until there is nothing, and again after each end, leaves nothing behind.
+
+use std::collections::VecDeque;
+
+/// The queue.
+#[derive(Debug)]
+pub struct Fair<T> {
+    /// Those that have something here or out, in no order.
+    owners: Vec<Owner<T>>,
+    /// Whose turn it is.
+    turn: usize,
+    share: usize,
+}
+
+#[derive(Debug)]
+struct Owner<T> {
+    name: u64,
+    waiting: VecDeque<T>,
+    out: usize,
+}
+
+impl<T> Fair<T> {
+    /// An empty queue; `share` is at least one.
+    pub fn new(share: usize) -> Fair<T> {
+        Fair { owners: Vec::new(), turn: 0, share: share.max(1) }
+    }
+
+    /// Puts an item of this owner behind its others.
+    pub fn put(&mut self, owner: u64, item: T) {
+        match self.owners.iter_mut().find(|o| o.name == owner) {
+            Some(owner) => owner.waiting.push_back(item),
+            None => self.owners.push(Owner { name: owner, waiting: VecDeque::from([item]), out: 0 }),
+        }
+    }
+
+    /// The next item that may go out, and whose it is.
+    pub fn take(&mut self) -> Option<(u64, T)> {
+        let count = self.owners.len();
+        for at in (0..count).map(|step| (self.turn + step) % count) {
+            let owner = self.owners.get_mut(at).filter(|owner| owner.out < self.share);
+            if let Some(owner) = owner
+                && let Some(item) = owner.waiting.pop_front()
+            {
+                owner.out += 1;
+                self.turn = at + 1;
+                return Some((owner.name, item));
+            }
+        }
+        None
+    }
+
+    /// An item of this owner that was taken is over.
+    pub fn ended(&mut self, owner: u64) {
+        if let Some(owner) = self.owners.iter_mut().find(|o| o.name == owner) {
+            owner.out = owner.out.saturating_sub(1);
+        }
+        self.forget_idle();
+    }
+
+    /// Takes out of the queue what waits and fits, without an end to follow; what stays keeps its order.
+    pub fn remove(&mut self, fits: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut removed = Vec::new();
+        for owner in &mut self.owners {
+            for _ in 0..owner.waiting.len() {
+                match owner.waiting.pop_front() {
+                    Some(item) if fits(&item) => removed.push(item),
+                    Some(item) => owner.waiting.push_back(item),
+                    None => break,
+                }
+            }
+        }
+        self.forget_idle();
+        removed
+    }
+
+    fn forget_idle(&mut self) {
+        self.owners.retain(|owner| owner.out > 0 || !owner.waiting.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_take_turns_and_none_has_more_than_its_share() {
+        let mut queue = Fair::new(2);
+        for item in 0..4 {
+            queue.put(7, item);
+        }
+        queue.put(8, 10);
+        queue.put(9, 20);
+        let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
+        assert_eq!(taken, [(7, 0), (8, 10), (9, 20), (7, 1)]);
+        queue.ended(8);
+        assert_eq!(queue.take(), None);
+        queue.ended(7);
+        assert_eq!(queue.take(), Some((7, 2)));
+        queue.put(8, 11);
+        assert_eq!(queue.take(), Some((8, 11)));
+        assert_eq!(queue.take(), None);
+    }
+
+    #[test]
+    fn what_is_over_leaves_nothing() {
+        let mut queue = Fair::new(1);
+        for item in 0..6 {
+            queue.put(item % 2, item);
+        }
+        assert_eq!(queue.take(), Some((0, 0)));
+        assert_eq!(queue.remove(|item| item % 3 != 2), [4, 1, 3]);
+        assert_eq!(queue.take(), Some((1, 5)));
+        queue.ended(1);
+        queue.ended(0);
+        assert_eq!(queue.take(), Some((0, 2)));
+        queue.ended(0);
+        queue.ended(0);
+        assert!(queue.owners.is_empty());
+    }
+}
