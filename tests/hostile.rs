@@ -370,6 +370,63 @@ fn rings() {
     scene.end();
 }
 
+/// One table of many descriptors, which all heads of many rings refer to, costs no host memory for each of them: neither while the
+/// commands run nor after.
+#[test]
+fn one_table_for_all_heads() {
+    const RINGS: u16 = 12;
+    const SIZE: u16 = 1024;
+    const PIECES: u64 = 1000;
+    let mut scene = Scene::new();
+    let mut guest = Guest::connect(scene.vstgt.socket(0), Ram::new(RAM));
+    guest.negotiate();
+    let rings: Vec<u16> = (2..2 + RINGS).collect();
+    guest.start(LINUX_FEATURES, &rings, SIZE);
+    guest.clear_attentions();
+    let before = scene.vstgt.resident_kib();
+
+    let ram = guest.ram.clone();
+    let (header, response, data) = (ram.alloc(51), ram.alloc(108), ram.alloc(2 * 512 * PIECES));
+    ram.write(header, &Guest::header(lun(0, 0), &rw10(0x28, 0, 512 * PIECES as usize)));
+    let table = ram.alloc(16 * (PIECES + 2));
+    let entry = |at: u64, addr: u64, len: u32, flags: u16| {
+        let mut bytes = addr.to_le_bytes().to_vec();
+        bytes.extend(len.to_le_bytes());
+        bytes.extend(flags.to_le_bytes());
+        bytes.extend((at as u16 + 1).to_le_bytes());
+        ram.write(table + 16 * at, &bytes);
+    };
+    entry(0, header, 51, F_NEXT);
+    entry(1, response, 108, F_NEXT | F_WRITE);
+    for piece in 0..PIECES {
+        // They do not adjoin, so that each stays a piece of its own.
+        let next = if piece + 1 < PIECES { F_NEXT } else { 0 };
+        entry(2 + piece, data + 1024 * piece, 512, F_WRITE | next);
+    }
+    for &ring in &rings {
+        let queue = guest.queue(ring);
+        for head in 0..SIZE {
+            queue.write_desc(head, table, 16 * (PIECES as u32 + 2), F_INDIRECT, 0);
+            queue.push_head(head);
+        }
+        queue.kick();
+    }
+    let mut most = 0;
+    for &ring in &rings {
+        for _ in 0..SIZE {
+            guest.queue(ring).wait_used(BOUND).expect("each is answered");
+        }
+        most = most.max(scene.vstgt.resident_kib());
+    }
+    let grown = most.saturating_sub(before) >> 10;
+    println!("grown by {grown} MiB");
+    // 12 × 1024 × 1000 pieces, as descriptors and as addresses, would be 375 MiB.
+    assert!(grown < 250, "grown by {grown} MiB");
+    drop(guest);
+    scene.check("one table for all heads");
+    scene.end();
+}
+
 /// Nonsense on the control and on the event queue.
 #[test]
 fn control_and_event_queues() {

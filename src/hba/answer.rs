@@ -35,6 +35,7 @@ impl Reactor {
         let written = place.write_command(kept.as_ref().unwrap_or(session.snapshots.map()), &response);
         let data_in = if direction == Direction::In { moved.min(data_len) } else { 0 };
         let used_len = place.used_len(written, clamp(data_in));
+        session.settle(command);
         queue.done.push(tag);
         self.finish_chain(tag, used_len);
     }

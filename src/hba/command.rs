@@ -49,17 +49,20 @@ impl Reactor {
             Err(ChainError::Answerable(why)) => {
                 log::debug!("{}: a command chain is refused: {why}", session.initiator);
                 let written = refuse(request, map, ResponseCode::Failure);
+                session.settle(command);
                 self.finish_chain(tag, written);
                 return 0;
             }
             Err(ChainError::Unanswerable(why)) => {
                 log::debug!("{}: a command chain cannot be answered: {why}", session.initiator);
+                session.settle(command);
                 self.finish_chain(tag, 0);
                 return 0;
             }
         }
         let Ok(iu) = information_unit(request) else {
             let written = refuse(request, map, ResponseCode::Failure);
+            session.settle(command);
             self.finish_chain(tag, written);
             return 0;
         };
@@ -72,26 +75,29 @@ impl Reactor {
         let Ok(buf) = session.snapshots.resolve(direction, pieces, std::mem::take(&mut command.spare)) else {
             log::debug!("{}: a data buffer lies outside guest memory", session.initiator);
             let written = refuse(request, session.snapshots.map(), ResponseCode::Failure);
+            session.settle(command);
             self.finish_chain(tag, written);
             return 0;
         };
-        if session.credit.take().is_err() {
-            // More chains than descriptors cannot be outstanding; if they were, this is what SAM says to it.
+        let scb = iu.scb();
+        let cdb_tail = LONG_CDB.contains(&scb[0]).then(|| iu.additional_cdb().into());
+        let (lun, attribute) = (iu.lun, iu.attribute.tgt_code());
+        // More chains than descriptors cannot be outstanding, so there is credit; if there were none, this is what SAM says to it.
+        if !session.charge(command, &buf) || session.credit.take().is_err() {
             command.spare = session.snapshots.release(buf);
-            let written = refuse(request, session.snapshots.map(), ResponseCode::Busy);
+            let written = refuse(&command.request, session.snapshots.map(), ResponseCode::Busy);
+            session.settle(command);
             self.finish_chain(tag, written);
             return 0;
         }
-        let scb = iu.scb();
-        let cdb_tail = LONG_CDB.contains(&scb[0]).then(|| iu.additional_cdb().into());
         let data_len = buf.len();
         let event = KEvent::CmdReq(CmdReq {
             host_no: session.host_no,
             data_len: u32::try_from(data_len).unwrap_or(u32::MAX),
             itn_id: session.itn_id,
             scb,
-            lun: iu.lun,
-            attribute: iu.attribute.tgt_code(),
+            lun,
+            attribute,
             tag,
         });
         self.post_request(event, Some(CmdData { buf, cdb_tail }));

@@ -40,6 +40,22 @@ pub struct Command {
     pub request: CommandRequest,
     /// An empty buffer whose capacity is used again.
     pub spare: IoBuf,
+    /// What it is charged with in [`Session::charged`](super::session::Session::charged): descriptors and pieces for which memory is kept.
+    pub charged: usize,
+}
+
+impl Command {
+    /// How many descriptors and pieces memory is kept for, with `buf` in place of the spare one while that is out.
+    pub fn footprint(&self, buf: &IoBuf) -> usize {
+        let request = &self.request;
+        request.data_out.capacity() + request.data_in.capacity() + request.response.capacity() + buf.capacity()
+    }
+
+    /// Keeps no memory for the next use. It must have been answered.
+    pub fn shrink(&mut self) {
+        self.request = CommandRequest::default();
+        self.spare = IoBuf::empty();
+    }
 }
 
 /// A request on the control queue.
@@ -246,6 +262,15 @@ impl Queue {
             }
         }
         kept
+    }
+
+    /// What all its commands are charged with.
+    pub fn charged(&self) -> usize {
+        let charged = self.slots.iter().map(|slot| match &slot.work {
+            Work::Command(command) => command.charged,
+            Work::Control(_) | Work::Nothing => 0,
+        });
+        charged.sum()
     }
 
     /// Where the guest kicks.

@@ -169,6 +169,9 @@ impl Reactor {
         self.polled.retain(|n| *n != number);
         self.shard.close_queue(number);
         self.forget_number(queue.session, number);
+        if let Some(Some(s)) = self.sessions.get_mut(queue.session) {
+            s.charged = s.charged.saturating_sub(queue.charged());
+        }
         let (next_avail, place) = (queue.ring.next_avail(), queue.session);
         let State::Draining(reply) = queue.state else { return };
         drop(queue.ring);

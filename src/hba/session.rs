@@ -5,11 +5,20 @@ use std::sync::Arc;
 
 use super::judge::Judging;
 use super::mail::{OpenSession, Reply, SessionId, answer};
-use crate::mem::SnapshotSet;
+use super::queue::Command;
+use crate::mem::{IoBuf, SnapshotSet};
 use crate::srp::Credit;
 use crate::sys::rate_limit::RateLimit;
 use crate::tgt::{HostNo, ItnId};
 use crate::vhost_user::Hangup;
+
+/// Descriptors and pieces for which commands of one connection may keep memory on one reactor while they are idle: 64 MiB. A guest
+/// with 64 queues of 128 on it, each command with all the segments that QEMU offers, needs less.
+const KEPT_MAX: usize = 4 << 20;
+
+/// The same with those under way; what comes on top is told that the device is busy. One table of descriptors, made
+/// available again and again, must not cost memory for each time.
+const CHARGED_MAX: usize = 2 * KEPT_MAX;
 
 /// One connection on one reactor.
 pub struct Session {
@@ -43,6 +52,8 @@ pub struct Session {
     pub credit: Credit,
     /// Budget for log lines that the guest causes.
     pub limit: RateLimit,
+    /// Descriptors and pieces for which its commands keep memory, in all.
+    pub charged: usize,
 }
 
 impl Session {
@@ -64,7 +75,27 @@ impl Session {
             hangup: open.hangup,
             credit: Credit::new(open.max_cmds),
             limit: RateLimit::per_peer(),
+            charged: 0,
         }
+    }
+
+    /// Charges a command with what it keeps, with `buf` under way; false if that is too much for one guest.
+    pub fn charge(&mut self, command: &mut Command, buf: &IoBuf) -> bool {
+        self.recount(command, command.footprint(buf));
+        self.charged <= CHARGED_MAX
+    }
+
+    /// A command is over: it keeps its memory for the next one, unless all together keep much.
+    pub fn settle(&mut self, command: &mut Command) {
+        if self.charged > KEPT_MAX {
+            command.shrink();
+        }
+        self.recount(command, command.footprint(&command.spare));
+    }
+
+    fn recount(&mut self, command: &mut Command, now: usize) {
+        self.charged = self.charged.saturating_sub(command.charged).saturating_add(now);
+        command.charged = now;
     }
 
     /// Answers those who wait for memory, if it is free.

@@ -128,6 +128,11 @@ impl IoBuf {
         self.iov.iter().all(|p| p.base.addr().is_multiple_of(align) && p.len.is_multiple_of(align))
     }
 
+    /// For how many pieces there is memory.
+    pub fn capacity(&self) -> usize {
+        self.iov.capacity()
+    }
+
     /// The pieces as the kernel takes them. The pointers are valid while this buffer lives.
     pub fn iovecs(&self) -> &[libc::iovec] {
         // SAFETY: `Piece` has the layout of `struct iovec` (asserted above); lifetime is that of the borrow.

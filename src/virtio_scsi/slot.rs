@@ -50,6 +50,11 @@ impl ResponseSlot {
         &self.pieces
     }
 
+    /// For how many pieces there is memory.
+    pub fn capacity(&self) -> usize {
+        self.pieces.capacity()
+    }
+
     pub(super) fn clear(&mut self) {
         self.pieces.clear();
         self.len = 0;
