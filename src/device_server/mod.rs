@@ -20,6 +20,7 @@
 mod absent;
 mod buffer;
 mod defects;
+mod diagnostic;
 mod identifying;
 mod outcome;
 mod sbc;
@@ -241,6 +242,12 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         }
         Command::ReportSupportedTaskManagementFunctions { repd, allocation_length } => {
             spc::report_supported_task_management_functions(task, repd, allocation_length)
+        }
+        Command::SendDiagnostic { self_test_code, page_format, self_test, parameter_list_length } => {
+            diagnostic::send(task, self_test_code, page_format, self_test, parameter_list_length)
+        }
+        Command::ReceiveDiagnosticResults { page, allocation_length } => {
+            diagnostic::receive(task, page, allocation_length)
         }
         Command::WriteBuffer { mode, buffer_id, offset, parameter_list_length } => {
             buffer::write(task, mode, buffer_id, offset, parameter_list_length)

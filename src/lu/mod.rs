@@ -17,6 +17,7 @@ mod geometry;
 mod identity;
 mod itl;
 mod records;
+mod self_test;
 mod unit;
 
 pub use attention::*;
@@ -25,4 +26,5 @@ pub use geometry::*;
 pub use identity::*;
 pub use itl::*;
 pub use records::*;
+pub use self_test::*;
 pub use unit::*;

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::SelfTests;
 use crate::scsi::spc::{IdentifyingInformationType, TimestampOrigin};
 
 /// A unit's records.
@@ -16,6 +17,8 @@ pub struct Records {
     pub identifying: IdentifyingInformation,
     /// The data buffer of WRITE BUFFER and READ BUFFER.
     pub buffer: DataBuffer,
+    /// How the last self-tests ended.
+    pub self_tests: SelfTests,
 }
 
 /// Bytes in the unit's data buffer.

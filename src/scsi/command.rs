@@ -66,6 +66,10 @@ pub enum Command {
     ReportSupportedOperationCodes { rctd: bool, options: u8, opcode: u8, service_action: u16, allocation_length: u32 },
     /// SPC-4 6.36.
     ReportSupportedTaskManagementFunctions { repd: bool, allocation_length: u32 },
+    /// SPC-4 6.42. DEVOFFL and UNITOFFL allow what no self-test here does.
+    SendDiagnostic { self_test_code: u8, page_format: bool, self_test: bool, parameter_list_length: u16 },
+    /// SPC-4 6.27; `page` with PCV.
+    ReceiveDiagnosticResults { page: Option<u8>, allocation_length: u32 },
     /// SPC-4 6.49; every mode, known or not.
     WriteBuffer { mode: u8, buffer_id: u8, offset: u32, parameter_list_length: u32 },
     /// SPC-4 6.18; every mode, known or not.

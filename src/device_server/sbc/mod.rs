@@ -12,7 +12,7 @@
 
 mod cache;
 mod capacity;
-mod pieces;
+pub(super) mod pieces;
 mod read_write;
 mod start_stop;
 mod unmap;

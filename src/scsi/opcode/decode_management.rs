@@ -69,3 +69,24 @@ pub(super) fn read_defect_data10(cdb: Cdb<'_>) -> Decoded {
 pub(super) fn read_defect_data12(cdb: Cdb<'_>) -> Decoded {
     read_defect_data(cdb, true, 1, cdb.u32(6))
 }
+
+/// A self-test excludes a parameter list, and SELFTEST a SELF-TEST CODE (SPC-4 6.42).
+pub(super) fn send_diagnostic(cdb: Cdb<'_>) -> Decoded {
+    let (self_test_code, self_test) = (cdb.u8(1) >> 5, cdb.bit(1, 2));
+    let parameter_list_length = cdb.u16(3);
+    if self_test && self_test_code != 0 {
+        return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(1, 7)));
+    }
+    if (self_test || self_test_code != 0) && parameter_list_length != 0 {
+        return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(3, 7)));
+    }
+    Ok(Command::SendDiagnostic { self_test_code, page_format: cdb.bit(1, 4), self_test, parameter_list_length })
+}
+
+pub(super) fn receive_diagnostic_results(cdb: Cdb<'_>) -> Decoded {
+    let (pcv, page) = (cdb.bit(1, 0), cdb.u8(2));
+    if !pcv && page != 0 {
+        return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7)));
+    }
+    Ok(Command::ReceiveDiagnosticResults { page: pcv.then_some(page), allocation_length: u32::from(cdb.u16(3)) })
+}
