@@ -12,6 +12,7 @@
 //! * A unit knows nothing of targets.
 
 mod attention;
+mod errors;
 mod gate;
 mod geometry;
 mod identity;
@@ -21,6 +22,7 @@ mod self_test;
 mod unit;
 
 pub use attention::*;
+pub use errors::*;
 pub use gate::*;
 pub use geometry::*;
 pub use identity::*;

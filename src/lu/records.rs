@@ -17,6 +17,8 @@ pub struct Records {
     pub identifying: IdentifyingInformation,
     /// The data buffer of WRITE BUFFER and READ BUFFER.
     pub buffer: DataBuffer,
+    /// How often START STOP UNIT stopped the unit.
+    pub cycles: u32,
     /// How the last self-tests ended.
     pub self_tests: SelfTests,
 }

@@ -258,6 +258,28 @@ pub(super) static ROWS: [Row; COUNT] = [
         decode: decode::unmap,
     },
     Row {
+        opcode: 0x4c,
+        service_action: None,
+        name: "LOG SELECT",
+        usage: Usage::new(&[0x4c, 0x02, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::WRITES,
+        decode: decode_management::log_select,
+    },
+    Row {
+        opcode: 0x4d,
+        service_action: None,
+        name: "LOG SENSE",
+        usage: Usage::new(&[0x4d, 0x00, 0xff, 0xff, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::ALLOWED,
+        decode: decode_management::log_sense,
+    },
+    Row {
         opcode: 0x55,
         service_action: None,
         name: "MODE SELECT(10)",
@@ -517,7 +539,7 @@ pub(super) static ROWS: [Row; COUNT] = [
     },
 ];
 
-const COUNT: usize = 45;
+const COUNT: usize = 47;
 
 /// `FIRST[opcode]..FIRST[opcode + 1]` are the operation code's rows.
 pub(super) static FIRST: [u8; 257] = {
