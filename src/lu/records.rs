@@ -11,7 +11,7 @@ use crate::scsi::spc::{IdentifyingInformationType, TimestampOrigin};
 /// A unit's records.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// The device clock (SPC-4 5.2).
+    /// The device clock.
     pub clock: Clock,
     /// What SET IDENTIFYING INFORMATION set.
     pub identifying: IdentifyingInformation,

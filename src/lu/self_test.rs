@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::scsi::Sense;
 
-/// How many results are kept (SPC-4 7.3.19: twenty).
+/// How many results are kept (SPC-4 7.3: twenty).
 pub const SELF_TESTS_KEPT: usize = 20;
 
 /// How a self-test ended.

@@ -22,7 +22,7 @@ use crate::backing::BackingError;
 use crate::lu::{Extent, Lu, SelfTestOutcome};
 use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseKey, be_bytes};
 
-/// PAGE CODE of Supported Diagnostic Pages, the only one (SPC-4 7.2.7).
+/// PAGE CODE of Supported Diagnostic Pages, the only one (SPC-4 7.2).
 const SUPPORTED_PAGES: u8 = 0x00;
 
 const FAILED: Sense = Sense::new(SenseKey::HardwareError, AdditionalSense::LOGICAL_UNIT_FAILED_SELF_TEST);

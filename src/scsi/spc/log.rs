@@ -13,7 +13,7 @@ pub struct LogErrors {
     pub verify: u64,
 }
 
-/// A parameter of the Self-Test Results page (SPC-4 7.3.19).
+/// A parameter of the Self-Test Results page (SPC-4 7.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSelfTest {
     /// SELF-TEST CODE.
@@ -69,7 +69,7 @@ const PAGES: [(u8, u8); 8] = [
 
 const ALL_SUBPAGES: u8 = 0xff;
 
-/// TOTAL ERRORS CORRECTED and TOTAL UNCORRECTED ERRORS, of an error counter page (SPC-4 7.3.6 and its kind). What the image
+/// TOTAL ERRORS CORRECTED and TOTAL UNCORRECTED ERRORS, of an error counter page (SPC-4 7.3 and its kind). What the image
 /// corrects below the host it does not tell, so the first is 0 here.
 const CORRECTED: u16 = 0x0003;
 const UNCORRECTED: u16 = 0x0006;
