@@ -13,14 +13,16 @@
 //!
 //! # Where is what
 //!
-//! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying` and `buffer` hold those that keep
-//! something in the unit's [`Records`](crate::lu::Records); `absent` answers for units that are not there, `well_known` for
+//! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying`, `buffer`, `diagnostic` and `log` hold those that
+//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA; `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `transfer` checks data buffers.
 
 mod absent;
 mod buffer;
 mod defects;
+mod diagnostic;
 mod identifying;
+mod log;
 mod outcome;
 mod sbc;
 mod spc;
@@ -32,6 +34,7 @@ mod timestamp;
 mod transfer;
 mod well_known;
 
+pub use log::io_failed;
 pub use outcome::io_done;
 
 use std::sync::Arc;
@@ -200,7 +203,8 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Plan<'a> {
         Admission::Conflict => return Plan::Done(Answer::status(Status::ReservationConflict)),
         Admission::Stopped => return Plan::Done(Answer::check(STOPPED)),
     }
-    run(command, Task { itl, luns: request.luns, row, buf }).unwrap_or_else(Plan::Done)
+    let plan = run(command, Task { itl, luns: request.luns, row, buf }).unwrap_or_else(Plan::Done);
+    log::counted(plan, itl, log::verifies(&command))
 }
 
 /// Sense data of a unit that START STOP UNIT stopped.
@@ -241,6 +245,18 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         }
         Command::ReportSupportedTaskManagementFunctions { repd, allocation_length } => {
             spc::report_supported_task_management_functions(task, repd, allocation_length)
+        }
+        Command::LogSelect { pcr, control, page, subpage, parameter_list_length } => {
+            log::select(task, pcr, control, page, subpage, parameter_list_length)
+        }
+        Command::LogSense { control, page, subpage, pointer, allocation_length } => {
+            log::sense(task, control, page, subpage, pointer, allocation_length)
+        }
+        Command::SendDiagnostic { self_test_code, page_format, self_test, parameter_list_length } => {
+            diagnostic::send(task, self_test_code, page_format, self_test, parameter_list_length)
+        }
+        Command::ReceiveDiagnosticResults { page, allocation_length } => {
+            diagnostic::receive(task, page, allocation_length)
         }
         Command::WriteBuffer { mode, buffer_id, offset, parameter_list_length } => {
             buffer::write(task, mode, buffer_id, offset, parameter_list_length)

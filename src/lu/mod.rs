@@ -12,17 +12,21 @@
 //! * A unit knows nothing of targets.
 
 mod attention;
+mod errors;
 mod gate;
 mod geometry;
 mod identity;
 mod itl;
 mod records;
+mod self_test;
 mod unit;
 
 pub use attention::*;
+pub use errors::*;
 pub use gate::*;
 pub use geometry::*;
 pub use identity::*;
 pub use itl::*;
 pub use records::*;
+pub use self_test::*;
 pub use unit::*;

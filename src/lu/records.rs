@@ -5,17 +5,22 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::SelfTests;
 use crate::scsi::spc::{IdentifyingInformationType, TimestampOrigin};
 
 /// A unit's records.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// The device clock (SPC-4 5.2).
+    /// The device clock.
     pub clock: Clock,
     /// What SET IDENTIFYING INFORMATION set.
     pub identifying: IdentifyingInformation,
     /// The data buffer of WRITE BUFFER and READ BUFFER.
     pub buffer: DataBuffer,
+    /// How often START STOP UNIT stopped the unit.
+    pub cycles: u32,
+    /// How the last self-tests ended.
+    pub self_tests: SelfTests,
 }
 
 /// Bytes in the unit's data buffer.

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Attention, GateBits, Geometry, Identity, IdentityError, Itl, Records};
+use super::{Attention, ErrorCounters, GateBits, Geometry, Identity, IdentityError, Itl, Records};
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
-use crate::scsi::spc::ModeState;
+use crate::scsi::spc::{LogErrors, ModeState};
 
 /// Whether a unit's blocks can be deallocated (SBC-3 4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +137,7 @@ pub struct Lu {
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
     mode: AtomicU8,
     default_mode: ModeState,
+    errors: ErrorCounters,
     cold: Mutex<Cold>,
 }
 
@@ -197,6 +198,7 @@ impl Lu {
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
             mode: AtomicU8::new(pack(default_mode)),
             default_mode,
+            errors: ErrorCounters::default(),
             cold: Mutex::default(),
             image: setup.image,
         }))
@@ -294,9 +296,12 @@ impl Lu {
     /// it from every other guest that shares it. Hence it stops only if the nexus that asks is the only one; and it starts
     /// again with START, when another nexus appears, and with every reset, so that a guest which reboots finds its boot disk.
     pub fn stop(&self, by: &Itl) -> bool {
-        let cold = self.cold();
+        let mut cold = self.cold();
         let shared = live(&cold).any(|other| !std::ptr::eq(Arc::as_ptr(&other), by));
         if !shared {
+            if !by.gate().bits().intersects(GateBits::STOPPED) {
+                cold.records.cycles = cold.records.cycles.saturating_add(1);
+            }
             by.gate().raise(GateBits::STOPPED);
         }
         !shared
@@ -322,6 +327,28 @@ impl Lu {
     /// Establishes a unit attention for every nexus but, perhaps, one.
     pub fn establish(&self, attention: Attention, except: Option<&Itl>) {
         tell(&self.cold(), attention, except);
+    }
+
+    /// The errors of its medium.
+    pub fn errors(&self) -> &ErrorCounters {
+        &self.errors
+    }
+
+    /// Changes error counters on behalf of one nexus; every other one is told (SPC-4 6.7: LOG PARAMETERS CHANGED), if
+    /// anything changed. `change` gets the counts now and makes new ones.
+    ///
+    /// # Errors
+    ///
+    /// What `change` returns; nothing has changed then.
+    pub fn change_errors<E>(&self, by: &Itl, change: impl FnOnce(LogErrors) -> Result<LogErrors, E>) -> Result<(), E> {
+        let cold = self.cold();
+        let before = self.errors.get();
+        let after = change(before)?;
+        if after != before {
+            self.errors.set(before, after);
+            tell(&cold, Attention::LogParametersChanged, Some(by));
+        }
+        Ok(())
     }
 
     /// Looks at the unit's records, or changes them, under its lock.

@@ -50,6 +50,19 @@ pub enum ByteCheck {
     OneBlock,
 }
 
+/// PAGE CONTROL of LOG SENSE and LOG SELECT (SPC-4 6.7, 6.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogControl {
+    /// 00b: threshold values.
+    Threshold,
+    /// 01b: cumulative values.
+    Cumulative,
+    /// 10b: default threshold values.
+    DefaultThreshold,
+    /// 11b: default cumulative values.
+    DefaultCumulative,
+}
+
 /// A decoded command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields carry the names of their CDB fields; the variants name command and clause")]
@@ -66,6 +79,14 @@ pub enum Command {
     ReportSupportedOperationCodes { rctd: bool, options: u8, opcode: u8, service_action: u16, allocation_length: u32 },
     /// SPC-4 6.36.
     ReportSupportedTaskManagementFunctions { repd: bool, allocation_length: u32 },
+    /// SPC-4 6.7.
+    LogSelect { pcr: bool, control: LogControl, page: u8, subpage: u8, parameter_list_length: u16 },
+    /// SPC-4 6.8.
+    LogSense { control: LogControl, page: u8, subpage: u8, pointer: u16, allocation_length: u32 },
+    /// SPC-4 6.42. DEVOFFL and UNITOFFL allow what no self-test here does.
+    SendDiagnostic { self_test_code: u8, page_format: bool, self_test: bool, parameter_list_length: u16 },
+    /// SPC-4 6.27; `page` with PCV.
+    ReceiveDiagnosticResults { page: Option<u8>, allocation_length: u32 },
     /// SPC-4 6.49; every mode, known or not.
     WriteBuffer { mode: u8, buffer_id: u8, offset: u32, parameter_list_length: u32 },
     /// SPC-4 6.18; every mode, known or not.

@@ -113,7 +113,13 @@ impl Shard {
             debug_assert!(false, "completion of a command that is not at the backing: {task:?}");
             return;
         };
-        self.answer(tag, device_server::io_done(finish, c.result), c.buf, rings);
+        let answer = device_server::io_done(finish, c.result);
+        if let Some(sense) = &answer.sense
+            && let Some(unit) = known(&self.nexuses, task.itn_id).and_then(|k| k.nexus.unit(task.target, task.lun))
+        {
+            device_server::io_failed(&unit.itl, sense);
+        }
+        self.answer(tag, answer, c.buf, rings);
     }
 
     /// A letter.

@@ -13,7 +13,7 @@
 mod cache;
 mod capacity;
 mod lba_status;
-mod pieces;
+pub(super) mod pieces;
 mod read_write;
 mod start_stop;
 mod unmap;

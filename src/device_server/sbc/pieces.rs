@@ -5,14 +5,14 @@ use crate::device_server::AbortFlag;
 use crate::lu::Extent;
 
 /// The most bytes of one step, and of any buffer that a job has of its own.
-pub(super) const STEP: u64 = 1 << 20;
+pub(in crate::device_server) const STEP: u64 = 1 << 20;
 
 /// Runs `step` on consecutive parts of `extent`, each but the last [`STEP`] bytes long.
 ///
 /// # Errors
 ///
 /// The first error of a step with the byte offset of its part, or [`BackingError::Cancelled`] once `abort` is raised.
-pub(super) fn each(
+pub(in crate::device_server) fn each(
     extent: Extent,
     abort: &AbortFlag,
     mut step: impl FnMut(Extent) -> Result<(), BackingError>,
@@ -31,7 +31,7 @@ pub(super) fn each(
 }
 
 /// A buffer for the steps over `extent`.
-pub(super) fn step_buffer(extent: Extent) -> Vec<u8> {
+pub(in crate::device_server) fn step_buffer(extent: Extent) -> Vec<u8> {
     vec![0; STEP.min(extent.len) as usize]
 }
 

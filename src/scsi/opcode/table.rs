@@ -93,6 +93,28 @@ pub(super) static ROWS: [Row; COUNT] = [
         decode: decode::start_stop_unit,
     },
     Row {
+        opcode: 0x1c,
+        service_action: None,
+        name: "RECEIVE DIAGNOSTIC RESULTS",
+        usage: Usage::new(&[0x1c, 0x01, 0xff, 0xff, 0xff, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::READS,
+        decode: decode_management::receive_diagnostic_results,
+    },
+    Row {
+        opcode: 0x1d,
+        service_action: None,
+        name: "SEND DIAGNOSTIC",
+        usage: Usage::new(&[0x1d, 0xf7, 0x00, 0xff, 0xff, 0x00]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::WRITES,
+        decode: decode_management::send_diagnostic,
+    },
+    Row {
         opcode: 0x1e,
         service_action: None,
         name: "PREVENT ALLOW MEDIUM REMOVAL",
@@ -234,6 +256,28 @@ pub(super) static ROWS: [Row; COUNT] = [
         readiness: Readiness::NeedsReady,
         reservation: Reservation::WRITES,
         decode: decode::unmap,
+    },
+    Row {
+        opcode: 0x4c,
+        service_action: None,
+        name: "LOG SELECT",
+        usage: Usage::new(&[0x4c, 0x02, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0xff, 0x00]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::WRITES,
+        decode: decode_management::log_select,
+    },
+    Row {
+        opcode: 0x4d,
+        service_action: None,
+        name: "LOG SENSE",
+        usage: Usage::new(&[0x4d, 0x00, 0xff, 0xff, 0x00, 0xff, 0xff, 0xff, 0xff, 0x00]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::Any,
+        reservation: Reservation::ALLOWED,
+        decode: decode_management::log_sense,
     },
     Row {
         opcode: 0x55,
@@ -508,7 +552,7 @@ pub(super) static ROWS: [Row; COUNT] = [
     },
 ];
 
-const COUNT: usize = 44;
+const COUNT: usize = 48;
 
 /// `FIRST[opcode]..FIRST[opcode + 1]` are the operation code's rows.
 pub(super) static FIRST: [u8; 257] = {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::scsi::{ByteCheck, PageControl, Transfer};
+use crate::scsi::{ByteCheck, LogControl, PageControl, Transfer};
 use proptest::collection;
 use proptest::prelude::*;
 
@@ -304,4 +304,71 @@ fn starting_and_allowing_conflict_with_nothing() {
 fn only_three_commands_pass_a_unit_attention() {
     let exempt: Vec<_> = rows().iter().filter(|row| row.attention == Attention::Exempt).map(|row| row.name).collect();
     assert_eq!(exempt, ["REQUEST SENSE", "INQUIRY", "REPORT LUNS"]);
+}
+
+#[test]
+fn management() {
+    let identifying = Command::ReportIdentifyingInformation { kind: 0x7f, allocation_length: 0x0102_0304 };
+    assert_eq!(command(&[0xa3, 0x05, 0, 0, 0, 0, 1, 2, 3, 4, 0xfe, 0]), identifying);
+    assert_eq!(pointer(&[0xa3, 0x05, 0, 0, 0, 0, 1, 2, 3, 4, 0xff, 0]), (10, Some(0)));
+    let identifying = Command::SetIdentifyingInformation { kind: 2, parameter_list_length: 5 };
+    assert_eq!(command(&[0xa4, 0x06, 0, 0, 0, 0, 0, 0, 0, 5, 0x04, 0]), identifying);
+    let stamp = Command::ReportTimestamp { allocation_length: 12 };
+    assert_eq!(command(&[0xa3, 0x0f, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0]), stamp);
+    let stamp = Command::SetTimestamp { parameter_list_length: 12 };
+    assert_eq!(command(&[0xa4, 0x0f, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0]), stamp);
+    assert_eq!(pointer(&[0xa4, 0x0f, 0, 0, 1, 0, 0, 0, 0, 12, 0, 0]), (4, Some(0)));
+}
+
+#[test]
+fn logs_diagnostics_buffers_and_defects() {
+    let log = Command::LogSense {
+        control: LogControl::DefaultCumulative,
+        page: 0x2f,
+        subpage: 1,
+        pointer: 0x0203,
+        allocation_length: 0x0405,
+    };
+    assert_eq!(command(&[0x4d, 0, 0xef, 1, 0, 2, 3, 4, 5, 0]), log);
+    let control = LogControl::Cumulative;
+    let log = Command::LogSelect { pcr: true, control, page: 2, subpage: 0, parameter_list_length: 0 };
+    assert_eq!(command(&[0x4c, 2, 0x42, 0, 0, 0, 0, 0, 0, 0]), log);
+    let send = Command::SendDiagnostic {
+        self_test_code: 0b101,
+        page_format: true,
+        self_test: false,
+        parameter_list_length: 0,
+    };
+    assert_eq!(command(&[0x1d, 0xb3, 0, 0, 0, 0]), send);
+    let receive = Command::ReceiveDiagnosticResults { page: Some(0x40), allocation_length: 0x0102 };
+    assert_eq!(command(&[0x1c, 1, 0x40, 1, 2, 0]), receive);
+    let write = Command::WriteBuffer { mode: 0x0a, buffer_id: 1, offset: 0x02_0304, parameter_list_length: 0x05_0607 };
+    assert_eq!(command(&[0x3b, 0x0a, 1, 2, 3, 4, 5, 6, 7, 0]), write);
+    let read = Command::ReadBuffer { mode: 0x1f, buffer_id: 1, offset: 0x02_0304, allocation_length: 0x05_0607 };
+    assert_eq!(command(&[0x3c, 0x1f, 1, 2, 3, 4, 5, 6, 7, 0]), read);
+    assert_eq!(pointer(&[0x3c, 0x22, 0, 0, 0, 0, 0, 0, 0, 0]), (1, Some(5)), "MODE SPECIFIC");
+    let defects = |twelve, allocation_length| Command::ReadDefectData {
+        twelve,
+        plist: true,
+        glist: false,
+        format: 0b101,
+        allocation_length,
+    };
+    assert_eq!(command(&[0x37, 0, 0x15, 0, 0, 0, 0, 1, 2, 0]), defects(false, 0x0102));
+    assert_eq!(command(&[0xb7, 0x15, 9, 9, 9, 9, 1, 2, 3, 4, 0, 0]), defects(true, 0x0102_0304));
+}
+
+/// SPC-4 table 65 and SBC-3 table 13; what SPC-2 does not know, and only reports, is allowed.
+#[test]
+fn management_and_reservations() {
+    let class = |opcode, service_action| lookup(opcode, service_action).unwrap().reservation;
+    for (opcode, service_action) in [(0x4d, 0), (0xa3, 0x05), (0xa3, 0x0f)] {
+        assert_eq!(class(opcode, service_action), Reservation::ALLOWED, "{opcode:02x}");
+    }
+    for opcode in [0x1c, 0x37, 0x3c, 0xb7] {
+        assert_eq!(class(opcode, 0), Reservation::READS, "{opcode:02x}");
+    }
+    for (opcode, service_action) in [(0x1d, 0), (0x3b, 0), (0x4c, 0), (0xa4, 0x06), (0xa4, 0x0f)] {
+        assert_eq!(class(opcode, service_action), Reservation::WRITES, "{opcode:02x}");
+    }
 }

@@ -3,6 +3,7 @@
 mod designator;
 mod identifying;
 mod inquiry;
+mod log;
 mod mode;
 mod mode_select;
 mod report_luns;
@@ -14,6 +15,7 @@ mod vpd;
 pub use designator::*;
 pub use identifying::*;
 pub use inquiry::*;
+pub use log::*;
 pub use mode::*;
 pub use mode_select::*;
 pub use report_luns::*;

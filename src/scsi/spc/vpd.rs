@@ -51,7 +51,7 @@ pub fn device_identification(peripheral: Peripheral, designators: &[Designator])
     })
 }
 
-/// Page 87h: all mode pages and subpages are shared by all nexuses, and by no other unit (SPC-4 7.8.11).
+/// Page 87h: all mode pages and subpages are shared by all nexuses, and by no other unit (SPC-4 7.8).
 pub fn mode_page_policy(peripheral: Peripheral) -> ParameterData {
     vpd(peripheral, vpd_page::MODE_PAGE_POLICY, |data| {
         data.u8(0x3f).u8(0xff).u8(0x00).u8(0);

@@ -53,6 +53,21 @@ fn backing_errors_become_sense_data() {
 }
 
 #[test]
+fn errors_of_the_medium_are_counted_with_the_unit() {
+    let lu = unit();
+    let mut rig = Rig::new(1, vec![mapped(0, 0, &lu)]);
+    let itn_id = rig.login(1);
+    let results = [Ok(()), Err(BackingError::ReadFailed), Err(BackingError::Cancelled), Err(BackingError::ReadFailed)];
+    for result in results {
+        let read = rig.read(0, itn_id, at(0, 0));
+        rig.complete(read, result);
+    }
+    let write = rig.send(0, itn_id, at(0, 0), write10(1), IoBuf::owned(512, Direction::Out));
+    rig.complete(write, Err(BackingError::WriteFailed));
+    assert_eq!(lu.errors().get(), crate::scsi::spc::LogErrors { read: 2, write: 1, verify: 0 });
+}
+
+#[test]
 fn sense_data_has_the_unit_s_format() {
     let lu = unit();
     let mut rig = Rig::new(1, vec![mapped(0, 0, &lu)]);

@@ -1,0 +1,156 @@
+use super::*;
+
+const ERRORS: LogErrors = LogErrors { write: 1, read: 0x0203, verify: 4 };
+
+fn unit() -> LogUnit {
+    let test = LogSelfTest { code: 0b101, result: 0, number: 0, hours: 7, failure: None, sense: None };
+    let sense = Some((SenseKey::MediumError, AdditionalSense::UNRECOVERED_READ_ERROR));
+    let failed = LogSelfTest { code: 0b110, result: 5, number: 1, hours: 0x0102, failure: Some(9), sense };
+    LogUnit { errors: ERRORS, cycles: 3, self_tests: vec![failed, test] }
+}
+
+fn page(control: LogControl, code: u8) -> Vec<u8> {
+    log_sense(control, code, 0, 0, &unit()).unwrap().bytes().to_vec()
+}
+
+fn in_cdb(byte: u16, bit: u8) -> Sense {
+    Sense::invalid_field_in_cdb(FieldPointer::cdb(byte, bit))
+}
+
+#[test]
+fn pages_of_pages() {
+    assert_eq!(page(LogControl::Cumulative, 0x00), [0, 0, 0, 7, 0x00, 0x02, 0x03, 0x05, 0x0e, 0x10, 0x2f]);
+    let subpages = log_sense(LogControl::Cumulative, 0x00, 0xff, 0, &unit()).unwrap();
+    let mut expected = vec![0x40, 0xff, 0, 16, 0x00, 0x00, 0x00, 0xff, 0x02, 0, 0x03, 0];
+    expected.extend([0x05, 0, 0x0e, 0, 0x10, 0, 0x2f, 0]);
+    assert_eq!(subpages.bytes(), expected);
+}
+
+#[test]
+fn every_page_listed_is_there_and_no_other() {
+    for code in 0..0x40 {
+        for subpage in 0..=0xff {
+            let got = log_sense(LogControl::Cumulative, code, subpage, 0, &unit());
+            match PAGES.contains(&(code, subpage)) {
+                true => assert!(got.is_ok(), "{code:02x} {subpage:02x}"),
+                false if PAGES.iter().any(|known| known.0 == code) => assert_eq!(got, Err(in_cdb(3, 7))),
+                false => assert_eq!(got, Err(in_cdb(2, 5))),
+            }
+        }
+    }
+}
+
+#[test]
+fn error_counters() {
+    let expected = |code, count: u64| {
+        let mut page = vec![code, 0, 0, 24, 0, 3, 0x20, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0x20, 8];
+        page.extend(count.to_be_bytes());
+        page
+    };
+    for (code, count) in [(0x02, 1), (0x03, 0x0203), (0x05, 4)] {
+        assert_eq!(page(LogControl::Cumulative, code), expected(code, count));
+        assert_eq!(page(LogControl::DefaultCumulative, code), expected(code, 0));
+        for control in [LogControl::Threshold, LogControl::DefaultThreshold] {
+            assert_eq!(log_sense(control, code, 0, 0, &unit()), Err(in_cdb(2, 7)));
+        }
+    }
+}
+
+#[test]
+fn lists() {
+    for control in [LogControl::Threshold, LogControl::Cumulative] {
+        assert_eq!(page(control, 0x0e), [0x0e, 0, 0, 8, 0, 4, 0x23, 4, 0, 0, 0, 3]);
+        assert_eq!(page(control, 0x2f), [0x2f, 0, 0, 8, 0, 0, 0x23, 4, 0, 0, 0xff, 0]);
+    }
+    let tests = page(LogControl::Cumulative, 0x10);
+    assert_eq!((tests.len(), &tests[..4]), (4 + 400, &[0x10, 0, 0x01, 0x90][..]));
+    let failed = [0, 1, 0x23, 0x10, 0xc5, 1, 0x01, 0x02, 0, 0, 0, 0, 0, 0, 0, 9, 0x03, 0x11, 0x00, 0];
+    assert_eq!(tests[4..24], failed);
+    assert_eq!(tests[24..32], [0, 2, 0x23, 0x10, 0xa0, 0, 0, 7]);
+    assert_eq!(tests[32..44], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+    assert_eq!(tests[44..48], [0, 3, 0x23, 0x10]);
+    assert_eq!(tests[48..64], [0; 16]);
+    assert_eq!(tests[384..388], [0, 20, 0x23, 0x10]);
+}
+
+#[test]
+fn a_pointer_skips_parameters() {
+    let from = |pointer| log_sense(LogControl::Cumulative, 0x03, 0, pointer, &unit());
+    assert_eq!(from(3).unwrap().len(), 28);
+    for pointer in [4, 5, 6] {
+        assert_eq!(from(pointer).unwrap().bytes(), [3, 0, 0, 12, 0, 6, 0x20, 8, 0, 0, 0, 0, 0, 0, 2, 3]);
+    }
+    assert_eq!(from(7), Err(in_cdb(5, 7)));
+    assert_eq!(log_sense(LogControl::Cumulative, 0x00, 0, 1, &unit()), Err(in_cdb(5, 7)));
+}
+
+#[test]
+fn resets() {
+    let reset = |pcr, control, page| log_reset(pcr, control, page, 0, ERRORS);
+    assert_eq!(reset(true, LogControl::Threshold, 0x00), Ok(LogErrors::default()));
+    assert_eq!(reset(true, LogControl::Cumulative, 0x03), Ok(LogErrors { read: 0, ..ERRORS }));
+    assert_eq!(reset(false, LogControl::DefaultCumulative, 0x02), Ok(LogErrors { write: 0, ..ERRORS }));
+    assert_eq!(reset(false, LogControl::DefaultCumulative, 0x10), Ok(ERRORS));
+    for control in [LogControl::Threshold, LogControl::Cumulative, LogControl::DefaultThreshold] {
+        assert_eq!(reset(false, control, 0x00), Ok(ERRORS));
+    }
+    assert_eq!(reset(true, LogControl::Cumulative, 0x04), Err(in_cdb(2, 5)));
+    assert_eq!(log_reset(true, LogControl::Cumulative, 0x02, 1, ERRORS), Err(in_cdb(3, 7)));
+}
+
+fn select(list: &[u8]) -> Result<LogErrors, Sense> {
+    log_select(LogControl::Cumulative, list, ERRORS)
+}
+
+#[test]
+fn what_was_sensed_can_be_selected() {
+    let mut list = page(LogControl::Cumulative, 0x02);
+    list.extend(page(LogControl::Cumulative, 0x03));
+    assert_eq!(select(&list), Ok(ERRORS));
+    let list = page(LogControl::DefaultCumulative, 0x05);
+    assert_eq!(select(&list), Ok(LogErrors { verify: 0, ..ERRORS }));
+}
+
+#[test]
+fn a_counter_can_be_set() {
+    let list = [0x03, 0, 0, 6, 0, 6, 0x00, 2, 0x12, 0x34];
+    assert_eq!(select(&list), Ok(LogErrors { read: 0x1234, ..ERRORS }));
+    assert_eq!(select(&[0x83, 0, 0, 0]), Ok(ERRORS), "DS, and no parameter");
+    for control in [LogControl::Threshold, LogControl::DefaultThreshold, LogControl::DefaultCumulative] {
+        assert_eq!(log_select(control, &list, ERRORS), Err(in_cdb(2, 7)));
+    }
+}
+
+#[test]
+fn lists_that_are_refused() {
+    let field = |list: &[u8]| {
+        let sense = select(list).unwrap_err();
+        assert_eq!(sense.code.0, 0x2600);
+        let field = sense.field.unwrap();
+        assert!(!field.in_cdb);
+        (field.byte, field.bit.unwrap())
+    };
+    assert_eq!(field(&page(LogControl::Cumulative, 0x10)), (0, 5), "a list, not counters");
+    assert_eq!(field(&[0x00, 0, 0, 0]), (0, 5));
+    assert_eq!(field(&[0x02, 1, 0, 0]), (1, 7));
+    assert_eq!(field(&[0x42, 0, 0, 0]), (1, 7));
+    assert_eq!(field(&[0x02, 0, 0, 5, 0, 5, 0, 1, 0]), (4, 7), "no such parameter");
+    assert_eq!(field(&[0x02, 0, 0, 5, 0, 3, 0, 1, 1]), (8, 7), "nothing was corrected");
+    assert_eq!(field(&[0x02, 0, 0, 5, 0, 6, 0x10, 1, 1]), (6, 4), "ETC");
+    assert_eq!(field(&[0x02, 0, 0, 5, 0, 6, 0x03, 1, 1]), (6, 1), "FORMAT AND LINKING");
+    assert_eq!(field(&[0x02, 0, 0, 4, 0, 6, 0, 0]), (7, 7));
+    assert_eq!(field(&[0x02, 0, 0, 13, 0, 6, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0]), (7, 7));
+}
+
+#[test]
+fn lists_that_end_too_soon() {
+    let list = [0x03, 0, 0, 6, 0, 6, 0x00, 2, 0x12, 0x34];
+    for end in 1..list.len() {
+        assert_eq!(select(&list[..end]), Err(TRUNCATED), "{end}");
+    }
+    assert_eq!(
+        select(&[0x03, 0, 0, 5, 0, 6, 0x00, 2, 0x12, 0x34]),
+        Err(TRUNCATED),
+        "the page ends within its parameter"
+    );
+}
