@@ -9,6 +9,7 @@ mod basics;
 mod engines;
 mod full;
 mod guest;
+mod map;
 mod random;
 mod tear;
 

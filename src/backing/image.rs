@@ -20,6 +20,15 @@ pub struct Capabilities {
     pub direct: bool,
 }
 
+/// Bytes of one kind at some place of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// They hold data; or else they are a hole: they take no space, and read as zeros.
+    pub mapped: bool,
+    /// How many there are at least, from that place on.
+    pub len: u64,
+}
+
 /// An open disk image.
 ///
 /// Offsets and lengths are bytes. All methods may block unless [`Capabilities::never_waits`].
@@ -50,6 +59,15 @@ pub trait Image: Send + Sync + std::fmt::Debug {
 
     /// Zeroes the range; deallocates it if `unmap` and possible.
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BackingError>;
+
+    /// What lies at `offset`, and how far it goes, up to `len` bytes (at least 1, unless `len` is 0). Neighbouring runs may be of one
+    /// kind. An image that cannot tell says that everything is mapped.
+    fn run_at(&self, offset: u64, len: u64) -> Result<Run, BackingError> {
+        match offset.checked_add(len).is_some_and(|end| end <= self.size()) {
+            true => Ok(Run { mapped: true, len }),
+            false => Err(BackingError::OutOfRange),
+        }
+    }
 
     /// The file to hand to an asynchronous engine, with what the engine must know; `None` if operations must go through
     /// the methods above.

@@ -5,7 +5,7 @@ use std::io;
 
 use super::latch::Latch;
 use super::transfer::{FromBuf, FromBytes, IntoBuf, IntoBytes, Memory, Zeros, transfer};
-use super::{BackingError, Capabilities, Image, Op, OpKind, RawFile};
+use super::{BackingError, Capabilities, Image, Op, OpKind, RawFile, Run};
 use crate::mem::IoBuf;
 use crate::sys::file::{self, DirectAlignment};
 
@@ -206,6 +206,34 @@ impl Image for RawImage {
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BackingError> {
         self.clear(OpKind::WriteZeroes { unmap }, offset, len)
+    }
+
+    /// As `SEEK_DATA` and `SEEK_HOLE` tell. Block devices do not know them and are mapped throughout, and so are file systems
+    /// that do not keep track. Preallocated space that was never written is a hole.
+    fn run_at(&self, offset: u64, len: u64) -> Result<Run, BackingError> {
+        let kind = OpKind::Read;
+        self.raw.check_range(offset, len)?;
+        let failed = |e: &io::Error| self.raw.failed(kind, e);
+        let hole = |len| Ok(Run { mapped: false, len });
+        let data = match file::seek_data(self.raw.file(), offset) {
+            Ok(Some(at)) => at,
+            Ok(None) => {
+                // A hole to the end of the file; or the file ends before, because it was truncated under us.
+                let size = self.raw.file().metadata().map_err(|e| failed(&e))?.len();
+                return if size >= offset + len { hole(len) } else { Err(BackingError::ReadFailed) };
+            }
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => return Ok(Run { mapped: true, len }),
+            Err(e) => return Err(failed(&e)),
+        };
+        if data > offset {
+            return hole(len.min(data - offset));
+        }
+        match file::seek_hole(self.raw.file(), offset) {
+            // At the latest there is one at the end of the file.
+            Ok(Some(at)) if at > offset => Ok(Run { mapped: true, len: len.min(at - offset) }),
+            Ok(_) => Ok(Run { mapped: true, len: len.min(1) }),
+            Err(e) => Err(failed(&e)),
+        }
     }
 
     fn raw(&self) -> Option<&RawFile> {

@@ -81,9 +81,7 @@ impl RawFile {
         if op.kind == OpKind::Flush {
             return self.synced();
         }
-        if op.offset.checked_add(op.len).is_none_or(|end| end > self.size) {
-            return Err(BackingError::OutOfRange);
-        }
+        self.check_range(op.offset, op.len)?;
         match op.kind {
             OpKind::Read => {}
             _ if self.read_only => return Err(BackingError::ReadOnly),
@@ -95,6 +93,14 @@ impl RawFile {
             return Err(BackingError::Unsupported);
         }
         Ok(())
+    }
+
+    /// Refuses ranges that pass the end.
+    pub(super) fn check_range(&self, offset: u64, len: u64) -> Result<(), BackingError> {
+        match offset.checked_add(len).is_some_and(|end| end <= self.size()) {
+            true => Ok(()),
+            false => Err(BackingError::OutOfRange),
+        }
     }
 
     /// Fails if a sync has failed before.

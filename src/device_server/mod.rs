@@ -246,6 +246,7 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         }
         Command::ReadCapacity10 => sbc::read_capacity10(task),
         Command::ReadCapacity16 { allocation_length } => sbc::read_capacity16(task, allocation_length),
+        Command::GetLbaStatus { lba, allocation_length } => sbc::get_lba_status(task, lba, allocation_length),
         Command::Read(transfer) => sbc::read(task, transfer),
         Command::Write(transfer) => sbc::write(task, transfer),
         Command::WriteAndVerify { transfer, check } => sbc::write_and_verify(task, transfer, check),

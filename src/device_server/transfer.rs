@@ -21,10 +21,15 @@ pub(super) fn needs(buf: &IoBuf, direction: Direction, bytes: u64) -> Result<(),
 
 /// Ends a command with parameter data, cut to its allocation length.
 pub(super) fn parameter_data(buf: &mut IoBuf, data: ParameterData, allocation_length: u32) -> Planned<'static> {
+    Ok(fill(buf, data, allocation_length)?.into())
+}
+
+/// The same at the end of a job.
+pub(super) fn fill(buf: &mut IoBuf, data: ParameterData, allocation_length: u32) -> Result<Answer, Answer> {
     let bytes = data.truncated(allocation_length);
     needs(buf, Direction::In, bytes.len() as u64)?;
     buf.write_at(0, &bytes);
-    Ok(Answer::good(bytes.len() as u64).into())
+    Ok(Answer::good(bytes.len() as u64))
 }
 
 /// Takes a parameter list of `len` bytes out of the Data-Out buffer. It is copied once, so what is checked is what is used.

@@ -126,6 +126,27 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> io::Result<()
     retry(|| unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) }.into()).map(drop)
 }
 
+/// Where data begin at or after `offset`; `None` if there are none up to the end of the file. Fails with `EINVAL` for what is no regular
+/// file. The file's own offset changes, which nobody here uses.
+pub fn seek_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    seek(file, offset, libc::SEEK_DATA)
+}
+
+/// Where a hole begins at or after `offset`, the end of the file being one; `None` if `offset` is behind it. Otherwise as [`seek_data`].
+pub fn seek_hole(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    seek(file, offset, libc::SEEK_HOLE)
+}
+
+fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
+    let offset = file_offset(offset)?;
+    // SAFETY: no addresses.
+    match retry(|| unsafe { libc::lseek(file.as_raw_fd(), offset, whence) }) {
+        Ok(at) => Ok(Some(at)),
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 fn file_offset(offset: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }

@@ -12,6 +12,7 @@
 
 mod cache;
 mod capacity;
+mod lba_status;
 mod pieces;
 mod read_write;
 mod start_stop;
@@ -24,6 +25,7 @@ mod tests;
 
 pub(super) use cache::{pre_fetch, synchronize_cache};
 pub(super) use capacity::{read_capacity10, read_capacity16};
+pub(super) use lba_status::get_lba_status;
 pub(super) use read_write::{read, write};
 pub(super) use start_stop::{prevent_allow_medium_removal, start_stop_unit};
 pub(super) use unmap::unmap;

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::backing::{BackingError, Capabilities, Image, RawFile};
+use crate::backing::{BackingError, Capabilities, Image, RawFile, Run};
 use crate::mem::IoBuf;
 
 /// What a [`MemImage`] was asked to do, in order; offsets and lengths in bytes.
@@ -14,6 +14,7 @@ pub enum Call {
     Flush,
     Unmap(u64, u64),
     WriteZeroes(u64, u64, bool),
+    RunAt(u64, u64),
 }
 
 /// An image in memory.
@@ -45,6 +46,7 @@ struct State {
     write_error: Option<(u64, BackingError)>,
     flush_error: Option<BackingError>,
     unmap_error: Option<BackingError>,
+    holes: Vec<std::ops::Range<u64>>,
 }
 
 impl MemImage {
@@ -114,6 +116,12 @@ impl MemImage {
     /// Deallocation fails.
     pub fn fail_unmaps(&self, error: BackingError) {
         self.state.lock().unwrap().unmap_error = Some(error);
+    }
+
+    /// Its map has holes at these bytes, ascending, and tells of each by itself.
+    pub fn with_holes(self, holes: &[std::ops::Range<u64>]) -> MemImage {
+        self.state.lock().unwrap().holes = holes.to_vec();
+        self
     }
 
     /// Runs `action` during the `n`th call from now.
@@ -232,6 +240,16 @@ impl Image for MemImage {
         let range = state.writes(offset, len)?;
         state.bytes[range].fill(0);
         Ok(())
+    }
+
+    fn run_at(&self, offset: u64, len: u64) -> Result<Run, BackingError> {
+        let state = self.enter(Call::RunAt(offset, len));
+        hit(state.read_error, offset, 1)?;
+        match state.holes.iter().find(|hole| hole.end > offset) {
+            Some(hole) if hole.start <= offset => Ok(Run { mapped: false, len: len.min(hole.end - offset) }),
+            Some(hole) => Ok(Run { mapped: true, len: len.min(hole.start - offset) }),
+            None => Ok(Run { mapped: true, len }),
+        }
     }
 
     fn raw(&self) -> Option<&RawFile> {

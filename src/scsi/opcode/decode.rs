@@ -122,6 +122,10 @@ pub(super) fn read_capacity16(cdb: Cdb<'_>) -> Decoded {
     Ok(Command::ReadCapacity16 { allocation_length: cdb.u32(10) })
 }
 
+pub(super) fn get_lba_status(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::GetLbaStatus { lba: cdb.u64(2), allocation_length: cdb.u32(10) })
+}
+
 pub(super) fn read6(cdb: Cdb<'_>) -> Decoded {
     Ok(Command::Read(range6(cdb)))
 }

@@ -329,6 +329,19 @@ pub(super) static ROWS: [Row; COUNT] = [
         decode: decode::read_capacity16,
     },
     Row {
+        opcode: 0x9e,
+        service_action: Some(0x12),
+        name: "GET LBA STATUS",
+        usage: Usage::new(&[
+            0x9e, 0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00,
+        ]),
+        direction: DataDirection::In,
+        attention: Attention::Reports,
+        readiness: Readiness::NeedsReady,
+        reservation: Reservation::READS,
+        decode: decode::get_lba_status,
+    },
+    Row {
         opcode: 0xa0,
         service_action: None,
         name: "REPORT LUNS",
@@ -407,7 +420,7 @@ pub(super) static ROWS: [Row; COUNT] = [
     },
 ];
 
-const COUNT: usize = 35;
+const COUNT: usize = 36;
 
 /// `FIRST[opcode]..FIRST[opcode + 1]` are the operation code's rows.
 pub(super) static FIRST: [u8; 257] = {

@@ -240,6 +240,11 @@ fn inquiries() {
     assert_eq!(command(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0]), Command::ReadCapacity10);
     let capacity = [0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0];
     assert_eq!(command(&capacity), Command::ReadCapacity16 { allocation_length: 32 });
+    let mut status = [0x9e, 0x12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 0, 0];
+    let decoded = Command::GetLbaStatus { lba: 0x0102_0304_0506_0708, allocation_length: 0x090a_0b0c };
+    assert_eq!(command(&status), decoded);
+    status[14] = 1;
+    assert_eq!(pointer(&status), (14, Some(0)), "SBC-3 has no REPORT TYPE");
 }
 
 #[test]

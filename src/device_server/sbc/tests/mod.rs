@@ -2,6 +2,7 @@
 
 mod cache;
 mod capacity;
+mod lba_status;
 mod provisioning;
 mod read_write;
 mod start_stop;
