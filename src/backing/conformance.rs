@@ -11,6 +11,7 @@ mod full;
 mod guest;
 mod map;
 mod random;
+mod resize;
 mod tear;
 
 use std::collections::HashMap;

@@ -33,8 +33,16 @@ pub struct Run {
 ///
 /// Offsets and lengths are bytes. All methods may block unless [`Capabilities::never_waits`].
 pub trait Image: Send + Sync + std::fmt::Debug {
-    /// Current size in bytes.
+    /// Current size in bytes, as it was when it was last looked at.
     fn size(&self) -> u64;
+
+    /// Looks at the size again, for somebody may have made the image larger or smaller: from now on [`Image::size`] is the file's, cut to
+    /// whole blocks of `block` bytes. A file that holds no block any more is not believed, for that is what a file looks like
+    /// which is about to be replaced. Returns the size that holds now. An image whose size cannot change need not do anything.
+    fn refresh_size(&self, block: u32) -> Result<u64, BackingError> {
+        let _ = block;
+        Ok(self.size())
+    }
 
     /// What it can do.
     fn capabilities(&self) -> Capabilities;

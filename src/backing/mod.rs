@@ -11,6 +11,7 @@
 //!   checked against its size here as well as by the device server, an operation that passes the end fails with
 //!   [`BackingError::OutOfRange`]. Reads that find the file shorter than the image fail, they never return
 //!   stale bytes.
+//! * An image's size changes only in [`Image::refresh_size`], whatever becomes of its file meanwhile.
 //! * Which engine serves an image is decided when it is opened, by probing: io_uring where the ring is there and the
 //!   file system completes inline or truly asynchronously; plain preadv/pwritev inline where a call cannot wait for a device
 //!   (tmpfs); else preadv/pwritev on an I/O thread. All engines face the same conformance suite.

@@ -149,8 +149,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     let metadata = file.metadata().map_err(system)?;
     check_type(path, &metadata)?;
 
-    let block_device = metadata.file_type().is_block_device();
-    let size = if block_device { file::block_device_size(&file).map_err(system)? } else { metadata.len() };
+    let size = file::size(&file).map_err(system)?;
     if size == 0 {
         return Err(OpenError::Empty { path: path.clone() });
     }

@@ -164,6 +164,12 @@ impl Image for RawImage {
         self.raw.size()
     }
 
+    fn refresh_size(&self, block: u32) -> Result<u64, BackingError> {
+        let size = file::size(self.raw.file()).map_err(|e| self.raw.failed(OpKind::Read, &e))?;
+        self.raw.resize(size, block);
+        Ok(self.raw.size())
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.capabilities
     }

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{BackingError, Op, OpKind};
 use crate::sys::file::{DirectAlignment, IOV_MAX};
@@ -28,7 +28,8 @@ const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
 pub struct RawFile {
     file: File,
     path: PathBuf,
-    size: u64,
+    /// In bytes, when it was last looked at.
+    size: AtomicU64,
     read_only: bool,
     direct: Option<DirectAlignment>,
     /// Ranges that `fallocate` takes are multiples of this: 1 but for block devices.
@@ -52,7 +53,7 @@ impl RawFile {
         RawFile {
             file,
             path,
-            size,
+            size: AtomicU64::new(size),
             read_only,
             direct,
             sector: sector.max(1),
@@ -72,7 +73,20 @@ impl RawFile {
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The file has turned out to be `size` bytes long: takes its whole blocks of `block` bytes, if there are any.
+    pub(super) fn resize(&self, size: u64, block: u32) {
+        let size = size - size % u64::from(block.max(1));
+        if size == 0 {
+            log::warn!("{}: holds no block any more; its size is taken to be what it was", self.path.display());
+            return;
+        }
+        let before = self.size.swap(size, Ordering::AcqRel);
+        if before != size {
+            log::info!("{}: was {before} bytes and is {size} bytes now", self.path.display());
+        }
     }
 
     /// Refuses what must not reach the file: ranges that pass the end, changes of a read-only image, durability after it was lost,

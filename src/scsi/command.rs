@@ -107,7 +107,7 @@ pub enum Command {
     ReadCapacity10,
     /// SBC-3 5.16.
     ReadCapacity16 { allocation_length: u32 },
-    /// SBC-3 5.6.
+    /// SBC-3 5.4.
     GetLbaStatus { lba: u64, allocation_length: u32 },
     /// SBC-3 5.10–5.14.
     Read(Transfer),

@@ -8,6 +8,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 use std::ptr::NonNull;
 
 /// The largest number of pieces that one vectored call takes (`IOV_MAX` of Linux).
@@ -185,6 +186,12 @@ pub fn set_direct(file: &File) -> io::Result<bool> {
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// The size in bytes of an open regular file or block device.
+pub fn size(file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_block_device() { block_device_size(file) } else { Ok(metadata.len()) }
 }
 
 /// The size in bytes of an open block device.

@@ -13,7 +13,7 @@ use crate::scsi::{FieldPointer, Sense};
 /// The most descriptors that one command returns: bounds its walk through the image's map.
 const MAX_DESCRIPTORS: usize = 1024;
 
-/// GET LBA STATUS (SBC-3 5.6): from the starting LBA on, extents of mapped and of deallocated blocks, as many as the allocation
+/// GET LBA STATUS (SBC-3 5.4): from the starting LBA on, extents of mapped and of deallocated blocks, as many as the allocation
 /// length has room for, as the image's own map has them. A block that is deallocated in part is mapped.
 ///
 /// No extent is anchored: what the host's file system has set aside but not written is deallocated or mapped, as it chooses to tell. A

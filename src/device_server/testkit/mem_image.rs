@@ -15,6 +15,7 @@ pub enum Call {
     Unmap(u64, u64),
     WriteZeroes(u64, u64, bool),
     RunAt(u64, u64),
+    RefreshSize,
 }
 
 /// An image in memory.
@@ -46,6 +47,9 @@ struct State {
     write_error: Option<(u64, BackingError)>,
     flush_error: Option<BackingError>,
     unmap_error: Option<BackingError>,
+    size_error: Option<BackingError>,
+    /// What the size will turn out to be when it is looked at.
+    resized: Option<u64>,
     holes: Vec<std::ops::Range<u64>>,
 }
 
@@ -118,6 +122,24 @@ impl MemImage {
         self.state.lock().unwrap().unmap_error = Some(error);
     }
 
+    /// Calls on it may wait.
+    pub fn waiting(mut self) -> MemImage {
+        self.capabilities.never_waits = false;
+        self
+    }
+
+    /// Becomes larger or smaller; nobody notices before the size is looked at.
+    pub fn resize(&self, len: u64) {
+        let mut state = self.state.lock().unwrap();
+        state.bytes.resize(len as usize, 0);
+        state.resized = Some(len);
+    }
+
+    /// The size cannot be looked at.
+    pub fn fail_size(&self, error: BackingError) {
+        self.state.lock().unwrap().size_error = Some(error);
+    }
+
     /// Its map has holes at these bytes, ascending, and tells of each by itself.
     pub fn with_holes(self, holes: &[std::ops::Range<u64>]) -> MemImage {
         self.state.lock().unwrap().holes = holes.to_vec();
@@ -188,6 +210,15 @@ fn hit(error: Option<(u64, BackingError)>, offset: u64, len: u64) -> Result<(), 
 impl Image for MemImage {
     fn size(&self) -> u64 {
         self.reported.load(Ordering::Relaxed)
+    }
+
+    fn refresh_size(&self, block: u32) -> Result<u64, BackingError> {
+        let mut state = self.enter(Call::RefreshSize);
+        state.size_error.map_or(Ok(()), Err)?;
+        if let Some(size) = state.resized.take() {
+            self.reported.store(size - size % u64::from(block), Ordering::Relaxed);
+        }
+        Ok(self.size())
     }
 
     fn capabilities(&self) -> Capabilities {

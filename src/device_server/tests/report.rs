@@ -66,6 +66,39 @@ fn operation_codes() {
     assert_eq!(b.data_in(&maintenance_in(0x0c, 1, 0xa3, 0, 64), 64).answer, check(invalid_field(2, 2)));
 }
 
+/// The whole list of a thin disk, as (operation code, service action), with RCTD: each has a timeouts descriptor.
+#[test]
+fn all_operation_codes_with_timeouts() {
+    let b = bench();
+    let ran = b.data_in(&maintenance_in(0x0c, 0x80, 0, 0, 0x1000), 0x1000);
+    let len = ran.answer.transferred as usize;
+    assert_eq!(ran.data[..4], (len as u32 - 4).to_be_bytes());
+    let mut reported = Vec::new();
+    for d in ran.data[4..len].chunks(20) {
+        let servactv = d[5] & 0x01 != 0;
+        assert_eq!(d[5] & 0x02, 0x02, "CTDP of {:02x}", d[0]);
+        assert_eq!(d[8..], [0, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "no timeout of {:02x} is told", d[0]);
+        reported.push((d[0], servactv.then_some(u16::from_be_bytes([d[2], d[3]]))));
+    }
+    let plain = [
+        0x00, 0x03, 0x08, 0x0a, 0x12, 0x15, 0x1a, 0x1b, 0x1e, 0x25, 0x28, 0x2a, 0x2e, 0x2f, 0x34, 0x35, 0x41, 0x42,
+        0x55, 0x5a, 0x88, 0x8a, 0x8e, 0x8f, 0x90, 0x91, 0x93, 0xa0, 0xa8, 0xaa, 0xae, 0xaf,
+    ];
+    for opcode in plain {
+        assert!(reported.contains(&(opcode, None)), "{opcode:02x}");
+    }
+    for (opcode, service_action) in [(0x9e, 0x10), (0x9e, 0x12), (0xa3, 0x0c), (0xa3, 0x0d)] {
+        assert!(reported.contains(&(opcode, Some(service_action))), "{opcode:02x}/{service_action:02x}");
+    }
+    assert!(reported.is_sorted());
+    // One command, with its timeouts behind the usage data; none of a command that is not there.
+    let one = b.data_in(&maintenance_in(0x0c, 0x82, 0x9e, 0x12, 64), 64);
+    assert_eq!(one.answer, good(4 + 16 + 12));
+    assert_eq!(one.data[..4], [0, 0x83, 0, 16]);
+    assert_eq!(one.data[20..32], [0, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(b.data_in(&maintenance_in(0x0c, 0x82, 0x9e, 0x1f, 64), 64).answer, good(4));
+}
+
 /// Every command that is reported is known to `start`; none that is not.
 #[test]
 fn what_is_reported_is_performed() {

@@ -7,6 +7,8 @@
 //! pointer to it). That covers reserved and obsolete bits, protection information (nothing here has it), group numbers
 //! (GROUP_SUP is 0), vendor-specific CONTROL bits, and NACA: NORMACA is not claimed.
 
+#[cfg(test)]
+mod conformance_table;
 mod decode;
 mod decode_management;
 mod table;
@@ -24,6 +26,8 @@ pub struct Row {
     pub service_action: Option<u16>,
     /// The standard's name.
     pub name: &'static str,
+    /// Where the standard defines it: its name and the clause, such as `SBC-3 5.35`.
+    pub clause: &'static str,
     /// Which bits of the CDB mean something; also how long it is.
     pub usage: Usage,
     /// Which way its data goes.

@@ -1,4 +1,4 @@
-//! GET LBA STATUS parameter data (SBC-3 5.6.2).
+//! GET LBA STATUS parameter data (SBC-3 5.4.2).
 
 use crate::scsi::ParameterData;
 
@@ -6,7 +6,7 @@ use crate::scsi::ParameterData;
 const HEADER: u32 = 8;
 const DESCRIPTOR: u32 = 16;
 
-/// PROVISIONING STATUS (SBC-3 table 47).
+/// PROVISIONING STATUS (SBC-3 5.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ProvisioningStatus {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use ProvisioningStatus::{Deallocated, Mapped};
 
-    /// SBC-3 tables 45 and 46.
+    /// SBC-3 5.4.2: header and descriptors.
     #[test]
     fn two_descriptors() {
         let mut status = LbaStatus::new(0x0102_0304_0506_0708, 8);

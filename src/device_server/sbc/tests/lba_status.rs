@@ -1,3 +1,5 @@
+#![allow(clippy::single_range_in_vec_init, reason = "a map with one hole is a list of one range")]
+
 use std::ops::Range;
 
 use super::*;
@@ -9,7 +11,7 @@ use crate::mem::{Direction, IoBuf};
 
 const BLOCKS: usize = 100;
 
-/// GET LBA STATUS 9Eh/12h (SBC-3 5.6): starting LBA, allocation length.
+/// GET LBA STATUS 9Eh/12h (SBC-3 5.4): starting LBA, allocation length.
 fn cdb(lba: u64, length: u32) -> [u8; 16] {
     cdb16(0x9e, 0x12, lba, length)
 }
