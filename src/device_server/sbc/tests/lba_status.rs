@@ -1,3 +1,5 @@
+#![allow(clippy::single_range_in_vec_init, reason = "lists of extents, some of one only")]
+
 use std::ops::Range;
 
 use super::*;
