@@ -19,7 +19,8 @@
 //! * A [`Connection`] is the [`Device`](crate::vhost_user::Device) behind one vhost-user session. It logs its initiator
 //!   port in on the home reactor when the first ring starts, and spreads the rings over the reactors.
 //! * An [`InitiatorPort`] outlives its connections: the I_T nexus is its, not theirs.
-//! * Nothing is allocated per command once vectors have grown (but for sense data and long CDBs).
+//! * Nothing is allocated per command once vectors have grown (but for sense data and long CDBs). What one guest's commands
+//!   keep in them is bounded: past the bound they are given back, far past it the guest is told BUSY.
 //!
 //! Nothing here knows SPC or SBC.
 

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 /// The queue.
 #[derive(Debug)]
 pub struct Fair<T> {
-    /// Those that have something here or out, in no order.
+    /// Those that have something here or out, in no order; and idle ones, for their allocations to be used again.
     owners: Vec<Owner<T>>,
     /// Whose turn it is.
     turn: usize,
@@ -34,8 +34,12 @@ impl<T> Fair<T> {
 
     /// Puts an item of this owner behind its others.
     pub fn put(&mut self, owner: u64, item: T) {
-        match self.owners.iter_mut().find(|o| o.name == owner) {
-            Some(owner) => owner.waiting.push_back(item),
+        let known = self.owners.iter().position(|o| o.name == owner);
+        match known.or_else(|| self.owners.iter().position(Owner::is_idle)).and_then(|at| self.owners.get_mut(at)) {
+            Some(place) => {
+                place.name = owner;
+                place.waiting.push_back(item);
+            }
             None => self.owners.push(Owner { name: owner, waiting: VecDeque::from([item]), out: 0 }),
         }
     }
@@ -61,7 +65,6 @@ impl<T> Fair<T> {
         if let Some(owner) = self.owners.iter_mut().find(|o| o.name == owner) {
             owner.out = owner.out.saturating_sub(1);
         }
-        self.forget_idle();
     }
 
     /// Takes out of the queue what waits and fits, without an end to follow; what stays keeps its order.
@@ -76,12 +79,13 @@ impl<T> Fair<T> {
                 }
             }
         }
-        self.forget_idle();
         removed
     }
+}
 
-    fn forget_idle(&mut self) {
-        self.owners.retain(|owner| owner.out > 0 || !owner.waiting.is_empty());
+impl<T> Owner<T> {
+    fn is_idle(&self) -> bool {
+        self.out == 0 && self.waiting.is_empty()
     }
 }
 
@@ -122,6 +126,13 @@ mod tests {
         assert_eq!(queue.take(), Some((0, 2)));
         queue.ended(0);
         queue.ended(0);
-        assert!(queue.owners.is_empty());
+        assert!(queue.owners.iter().all(Owner::is_idle));
+        // Others come in their places.
+        queue.put(2, 6);
+        queue.put(3, 7);
+        assert_eq!(queue.owners.len(), 2);
+        let mut taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
+        taken.sort_unstable();
+        assert_eq!(taken, [(2, 6), (3, 7)]);
     }
 }
