@@ -11,7 +11,7 @@
 //! * [`cache`] keeps what is expensive to make (kernels, file systems) outside the repository, keyed by recipe.
 //! * [`kernel`], [`initramfs`] and [`rootdisk`] make what a guest boots.
 //! * [`vstgt`] runs the program under test; [`qemu`] a virtual machine, [`guest`] a shell inside it.
-//! * [`bench`] loads vstgt and its peers without a guest and compares them.
+//! * [`mod@bench`] loads vstgt and its peers without a guest and compares them.
 //! * [`process`], [`tools`] and [`workdir`] own what a test leaves behind: processes, and files.
 //!
 //! Three promises hold everywhere: every wait is bounded; every process started ends with the value that owns it;
