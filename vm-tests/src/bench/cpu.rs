@@ -19,12 +19,24 @@ pub fn of_process(pid: u32) -> Result<Duration> {
     if failed != 0 {
         return Err(io::Error::from_raw_os_error(failed)).context(|| format!("processor clock of {pid}"));
     }
+    read(clock).context(|| format!("processor time of {pid}"))
+}
+
+/// The processor time of the calling thread.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn of_this_thread() -> Result<Duration> {
+    read(libc::CLOCK_THREAD_CPUTIME_ID).context(|| "processor time of this thread")
+}
+
+fn read(clock: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: writes one timespec to a local.
-    if unsafe { libc::clock_gettime(clock, &mut time) } != 0 {
-        return Err(io::Error::last_os_error()).context(|| format!("processor time of {pid}"));
+    match unsafe { libc::clock_gettime(clock, &mut time) } {
+        0 => Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32)),
+        _ => Err(io::Error::last_os_error()),
     }
-    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
 }
 
 /// The processor time of all children that have ended and been waited for.

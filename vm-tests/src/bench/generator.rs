@@ -58,7 +58,8 @@ pub fn memory_for(workload: &Workload) -> usize {
 }
 
 impl Generator {
-    /// Requests of `workload` over an image of `image` bytes, on these rings.
+    /// Requests of `workload` over an image of `image` bytes, on these rings; `beside` as for
+    /// [`run_beside`](Generator::run_beside).
     ///
     /// # Errors
     /// When guest memory is used up.
@@ -69,6 +70,7 @@ impl Generator {
         workload: &Workload,
         image: u64,
         interrupts: bool,
+        beside: impl FnMut(),
     ) -> Result<Generator> {
         let lane = |ring: Ring| {
             let slots: Result<Vec<Slot>> =
@@ -89,13 +91,13 @@ impl Generator {
             started: false,
         };
         if device == Device::Scsi {
-            generator.attach(workload.bytes)?;
+            generator.attach(workload.bytes, beside)?;
         }
         Ok(generator)
     }
 
     /// Takes the unit attentions that a new nexus has, as a driver's probing does.
-    fn attach(&mut self, bytes: u32) -> Result<()> {
+    fn attach(&mut self, bytes: u32, mut beside: impl FnMut()) -> Result<()> {
         let Some(lane) = self.lanes.first_mut() else {
             return Ok(());
         };
@@ -108,6 +110,7 @@ impl Generator {
                 if start.elapsed() > STUCK {
                     return Err(Error::new("the back-end does not answer TEST UNIT READY"));
                 }
+                beside();
                 std::thread::yield_now();
             }
             lane.ring.ask_for_nothing();
@@ -137,6 +140,14 @@ impl Generator {
     /// # Errors
     /// When a request fails, brings wrong data, or never comes back.
     pub fn run(&mut self, time: Duration) -> Result<Outcome> {
+        self.run_beside(time, || ())
+    }
+
+    /// [`run`](Generator::run) with something else done once a turn, on the same thread.
+    ///
+    /// # Errors
+    /// As [`run`](Generator::run).
+    pub fn run_beside(&mut self, time: Duration, mut beside: impl FnMut()) -> Result<Outcome> {
         let (random, places, step) = (self.random, self.places, self.step);
         let kicks = |lanes: &[Lane]| lanes.iter().map(|lane| lane.ring.kicks).sum::<u64>();
         let mut outcome = Outcome::default();
@@ -155,6 +166,7 @@ impl Generator {
         }
         let (mut idle, mut last) = (0u32, start);
         loop {
+            beside();
             let mut now = None;
             for lane in &mut self.lanes {
                 while let Some(head) = lane.ring.next_used() {

@@ -222,7 +222,7 @@ fn measure_served(
         .map_err(|error| Error::caused(process.explain("the handshake failed"), error))?;
     let rings = std::mem::take(&mut session.queues);
     let outcome = (|| {
-        let mut generator = Generator::new(&memory, device, rings, workload, images.bytes(), interrupts)?;
+        let mut generator = Generator::new(&memory, device, rings, workload, images.bytes(), interrupts, || ())?;
         // Caches, frequency and the back-end's own learning.
         generator.run((time / 5).min(Duration::from_millis(300)))?;
         let before = cpu::of_process(process.id())?;
