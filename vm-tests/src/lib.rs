@@ -11,12 +11,14 @@
 //! * [`cache`] keeps what is expensive to make (kernels, file systems) outside the repository, keyed by recipe.
 //! * [`kernel`], [`initramfs`] and [`rootdisk`] make what a guest boots.
 //! * [`vstgt`] runs the program under test; [`qemu`] a virtual machine, [`guest`] a shell inside it.
+//! * [`mod@bench`] loads vstgt and its peers without a guest and compares them.
 //! * [`process`], [`tools`] and [`workdir`] own what a test leaves behind: processes, and files.
 //!
 //! Three promises hold everywhere: every wait is bounded; every process started ends with the value that owns it;
 //! and an error carries the end of the logs that explain it.
 
 pub mod accel;
+pub mod bench;
 pub mod cache;
 mod cpio;
 pub mod demo;

@@ -5,7 +5,7 @@ mod stages;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use vm_tests::{demo, provision};
+use vm_tests::{bench, demo, provision};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Install, demonstrate and test vstgt")]
@@ -32,6 +32,8 @@ enum Task {
     },
     /// Run the tests that take long, in their long form
     Soak,
+    /// Compare vstgt's speed with its peers' on this machine
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Task::Demo { keep } => demo::run(keep),
         Task::Test { quick } => stages::test(quick),
         Task::Soak => stages::soak(),
+        Task::Bench(options) => stages::bench(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

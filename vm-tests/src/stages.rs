@@ -5,7 +5,7 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
-use vm_tests::{Context, Result, VSTGT_SOAK, paths, provision, sys, tools};
+use vm_tests::{Context, Result, VSTGT_SOAK, bench, paths, provision, sys, tools};
 
 /// Environment variable naming the reactor's way of waiting in vstgt's own tests.
 const VSTGT_TEST_WAIT: &str = "VSTGT_TEST_WAIT";
@@ -62,6 +62,21 @@ pub fn soak() -> Result<()> {
     stages.step("install what guests need", provision::ensure)?;
     stages.run("release build", release())?;
     stages.run("guest tests, long", guest_tests(&[(VSTGT_SOAK, "1")]))
+}
+
+/// The bench: in a release build of this program too, since the load it generates must not be the limit.
+pub fn bench(options: bench::Options) -> Result<()> {
+    let stages = Stages::new();
+    stages.step("install what the bench compares with", provision::ensure_bench)?;
+    if env::var_os(paths::VSTGT_BIN).is_none() {
+        stages.run("release build", release())?;
+    }
+    if cfg!(debug_assertions) {
+        let mut again = cargo(&["run", "--release", "--quiet", "-p", "vm-tests", "--bin", "xtask", "--"]);
+        again.args(env::args_os().skip(1)).env(paths::VSTGT_BIN, paths::vstgt_binary()?);
+        return stages.run("bench", again);
+    }
+    stages.step("bench", || bench::run(options))
 }
 
 fn release() -> Command {

@@ -1,5 +1,5 @@
-//! The three system calls the standard library does not offer: signalling a process group, file locks between
-//! processes, and asking to die with the parent.
+//! The few system calls the standard library does not offer: signalling a process group, file locks between
+//! processes, asking to die with the parent, and waiting for several descriptors.
 
 #![allow(unsafe_code, reason = "system calls std does not wrap; each block argues for itself")]
 
@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 /// Sends `signal` to the process `pid`, or to its whole process group.
 pub fn kill(pid: u32, group: bool, signal: i32) -> io::Result<()> {
@@ -52,4 +53,13 @@ pub fn die_with_parent(command: &mut Command) {
 pub fn is_root() -> bool {
     // SAFETY: geteuid always succeeds and touches no memory.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// Waits until one of the descriptors is readable or `bound` has passed; returns early on a signal.
+pub fn wait_readable(files: &[&impl AsRawFd], bound: Duration) {
+    let mut polled: Vec<libc::pollfd> =
+        files.iter().map(|file| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+    let bound = libc::c_int::try_from(bound.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the pointer and the length are those of one vector; the descriptors are borrowed meanwhile.
+    unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, bound) };
 }

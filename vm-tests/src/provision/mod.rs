@@ -30,6 +30,9 @@ const BACKPORTS: &str = "bookworm-backports";
 /// The least QEMU: what `vhost-user-scsi-pci` does was written down from this one.
 const QEMU_MAJOR: u32 = 10;
 
+/// The package with qemu-storage-daemon.
+const STORAGE_DAEMON: &str = "qemu-utils";
+
 /// Where apt's configuration lies.
 const ETC_APT: &str = "/etc/apt";
 
@@ -73,6 +76,8 @@ struct Missing {
     packages: BTreeSet<&'static str>,
     /// Whether QEMU is missing or too old.
     qemu: bool,
+    /// Whether the bench wants qemu-storage-daemon and there is none.
+    storage_daemon: bool,
     /// Kernel lines not in the cache.
     kernels: Vec<Line>,
     /// The source to add, when something comes from backports and apt does not know them.
@@ -89,7 +94,7 @@ impl Missing {
             packages: NEEDS.iter().filter(|(need, _)| absent(need)).map(|(_, package)| *package).collect(),
             qemu: qemu_major()? < QEMU_MAJOR,
             kernels: Line::ALL.into_iter().filter(|line| Kernel::cached(cache, *line).is_none()).collect(),
-            source: None,
+            ..Missing::default()
         };
         if missing.qemu || missing.kernels.contains(&Line::V6_12) {
             missing.source = source_to_add()?;
@@ -98,7 +103,7 @@ impl Missing {
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && !self.qemu && self.kernels.is_empty()
+        self.packages.is_empty() && !self.qemu && !self.storage_daemon && self.kernels.is_empty()
     }
 
     /// The shell commands that do by hand what [`ensure`] does.
@@ -114,6 +119,9 @@ impl Missing {
         }
         if self.qemu {
             lines.push(format!("apt-get install --no-install-recommends -t {BACKPORTS} qemu-system-x86"));
+        }
+        if self.storage_daemon {
+            lines.push(format!("apt-get install --no-install-recommends -t {BACKPORTS} {STORAGE_DAEMON}"));
         }
         lines.join("\n")
     }
@@ -145,6 +153,28 @@ pub fn ensure() -> Result<()> {
         initramfs::get(&cache, &kernel)?;
     }
     guestroot::get(&cache).map(drop)
+}
+
+/// Makes sure of what only the bench needs besides fio: `qemu-storage-daemon`, of the same release as the guests' QEMU.
+///
+/// # Errors
+/// When it is missing and cannot be installed; for a user who is not root, the message says what to run.
+pub fn ensure_bench() -> Result<()> {
+    let mut missing = Missing::default();
+    if tools::find("fio").is_none() {
+        missing.packages.insert("fio");
+    }
+    missing.storage_daemon = tools::find(crate::bench::target::QSD).is_none();
+    if missing.storage_daemon {
+        missing.source = source_to_add()?;
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if sys::is_root() {
+        return install(&Cache::open()?, &missing);
+    }
+    Err(Error::new(format!("the bench's peers are not all here. As root:\n{}", missing.by_hand())))
 }
 
 /// Like [`ensure`], but changes nothing: for tests run on their own.
@@ -182,6 +212,10 @@ fn install(cache: &Cache, missing: &Missing) -> Result<()> {
     if missing.qemu {
         println!("installing qemu-system-x86 from {BACKPORTS}");
         apt(cache, &["install", "-y", "--no-install-recommends", "-t", BACKPORTS, "qemu-system-x86"])?;
+    }
+    if missing.storage_daemon {
+        println!("installing {STORAGE_DAEMON} from {BACKPORTS}");
+        apt(cache, &["install", "-y", "--no-install-recommends", "-t", BACKPORTS, STORAGE_DAEMON])?;
     }
     Ok(())
 }

@@ -1,0 +1,226 @@
+//! The load: keeps every queue at its depth, and notes when each request went out and came back.
+//!
+//! One thread drives all queues. It polls (as SPDK's or a busy guest's driver does), so that what is measured is the
+//! back-end; with `interrupts` it sleeps as Linux's driver does when nothing is through, and the back-end pays for waking
+//! it. The clock is read once a batch.
+
+use super::device::{BLOCK, Device, Slot, TABLE};
+use super::memory::Memory;
+use super::ring::{INDIRECT, Ring};
+use super::stats::Histogram;
+use super::workload::Workload;
+use crate::{Error, Result, sys};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A back-end that answers nothing for so long is stuck.
+const STUCK: Duration = Duration::from_secs(15);
+
+/// Turns without an answer after which the processor is offered to others: on a small machine the back-end may need it.
+const PATIENCE: u32 = 2_000;
+
+/// What a stretch of load brought.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Requests that came back.
+    pub count: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Response times in nanoseconds.
+    pub times: Histogram,
+    /// Kicks written.
+    pub kicks: u64,
+}
+
+struct Lane {
+    ring: Ring,
+    slots: Vec<Slot>,
+    since: Vec<Instant>,
+}
+
+/// A driver with all its requests.
+pub struct Generator {
+    lanes: Vec<Lane>,
+    random: bool,
+    /// 4 KiB blocks of a request.
+    step: u64,
+    /// Requests that fit into the image.
+    places: u64,
+    next: u64,
+    interrupts: bool,
+    started: bool,
+}
+
+/// Guest memory that a workload needs.
+pub fn memory_for(workload: &Workload) -> usize {
+    let slots = usize::from(workload.depth) * usize::from(workload.queues);
+    slots * (workload.bytes as usize + 8192) + (2 << 20)
+}
+
+impl Generator {
+    /// Requests of `workload` over an image of `image` bytes, on these rings; `beside` as for
+    /// [`run_beside`](Generator::run_beside).
+    ///
+    /// # Errors
+    /// When guest memory is used up.
+    pub fn new(
+        memory: &Arc<Memory>,
+        device: Device,
+        rings: Vec<Ring>,
+        workload: &Workload,
+        image: u64,
+        interrupts: bool,
+        beside: impl FnMut(),
+    ) -> Result<Generator> {
+        let lane = |ring: Ring| {
+            let slots: Result<Vec<Slot>> =
+                (0..workload.depth).map(|_| Slot::new(memory, device, workload.bytes, workload.write)).collect();
+            let slots = slots?;
+            for (index, slot) in slots.iter().enumerate() {
+                ring.describe(index as u16, slot.table(), TABLE, INDIRECT);
+            }
+            Ok(Lane { since: vec![Instant::now(); slots.len()], ring, slots })
+        };
+        let mut generator = Generator {
+            lanes: rings.into_iter().map(lane).collect::<Result<_>>()?,
+            random: workload.random,
+            step: u64::from(workload.bytes) / BLOCK,
+            places: image / u64::from(workload.bytes),
+            next: 0x9e37_79b9_7f4a_7c15,
+            interrupts,
+            started: false,
+        };
+        if device == Device::Scsi {
+            generator.attach(workload.bytes, beside)?;
+        }
+        Ok(generator)
+    }
+
+    /// Takes the unit attentions that a new nexus has, as a driver's probing does.
+    fn attach(&mut self, bytes: u32, mut beside: impl FnMut()) -> Result<()> {
+        let Some(lane) = self.lanes.first_mut() else {
+            return Ok(());
+        };
+        for _ in 0..16 {
+            lane.slots[0].prepare_test_unit_ready();
+            lane.ring.add(0);
+            lane.ring.publish()?;
+            let start = Instant::now();
+            while lane.ring.next_used().is_none() {
+                if start.elapsed() > STUCK {
+                    return Err(Error::new("the back-end does not answer TEST UNIT READY"));
+                }
+                beside();
+                std::thread::yield_now();
+            }
+            lane.ring.ask_for_nothing();
+            if lane.slots[0].is_ready() {
+                lane.slots[0].restore(bytes);
+                return Ok(());
+            }
+        }
+        Err(Error::new("the logical unit does not become ready"))
+    }
+
+    fn place(next: &mut u64, random: bool, places: u64) -> u64 {
+        if !random {
+            *next = next.wrapping_add(1);
+            return *next % places;
+        }
+        // xorshift64*, its upper half scaled to the range.
+        *next ^= *next >> 12;
+        *next ^= *next << 25;
+        *next ^= *next >> 27;
+        let upper = next.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        (upper * places) >> 32
+    }
+
+    /// Runs for `time`, leaving the requests out; call again to go on.
+    ///
+    /// # Errors
+    /// When a request fails, brings wrong data, or never comes back.
+    pub fn run(&mut self, time: Duration) -> Result<Outcome> {
+        self.run_beside(time, || ())
+    }
+
+    /// [`run`](Generator::run) with something else done once a turn, on the same thread.
+    ///
+    /// # Errors
+    /// As [`run`](Generator::run).
+    pub fn run_beside(&mut self, time: Duration, mut beside: impl FnMut()) -> Result<Outcome> {
+        let (random, places, step) = (self.random, self.places, self.step);
+        let kicks = |lanes: &[Lane]| lanes.iter().map(|lane| lane.ring.kicks).sum::<u64>();
+        let mut outcome = Outcome::default();
+        let kicks_before = kicks(&self.lanes);
+        let start = Instant::now();
+        if !self.started {
+            self.started = true;
+            for lane in &mut self.lanes {
+                for (index, slot) in lane.slots.iter_mut().enumerate() {
+                    slot.prepare(Self::place(&mut self.next, random, places) * step);
+                    lane.since[index] = Instant::now();
+                    lane.ring.add(index as u16);
+                }
+                lane.ring.publish()?;
+            }
+        }
+        let (mut idle, mut last) = (0u32, start);
+        loop {
+            beside();
+            let mut now = None;
+            for lane in &mut self.lanes {
+                while let Some(head) = lane.ring.next_used() {
+                    let now = *now.get_or_insert_with(Instant::now);
+                    let index = usize::from(head);
+                    let slot = lane.slots.get_mut(index);
+                    let slot = slot.ok_or_else(|| Error::new(format!("the back-end used head {head}")))?;
+                    slot.check()?;
+                    outcome.times.record(now.duration_since(lane.since[index]).as_nanos() as u64);
+                    slot.prepare(Self::place(&mut self.next, random, places) * step);
+                    lane.since[index] = now;
+                    lane.ring.add(head);
+                }
+                lane.ring.ask_for_nothing();
+                lane.ring.publish()?;
+            }
+            if let Some(now) = now {
+                (idle, last) = (0, now);
+                if now.duration_since(start) >= time {
+                    break;
+                }
+                continue;
+            }
+            idle += 1;
+            if self.interrupts {
+                self.sleep();
+            } else if idle.is_multiple_of(PATIENCE) {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+            if idle.is_multiple_of(PATIENCE) && last.elapsed() > STUCK {
+                return Err(Error::new("the back-end has stopped answering"));
+            }
+        }
+        outcome.elapsed = start.elapsed();
+        outcome.count = outcome.times.total();
+        outcome.kicks = kicks(&self.lanes) - kicks_before;
+        Ok(outcome)
+    }
+
+    /// Waits for an interrupt from any queue, for a while.
+    fn sleep(&mut self) {
+        let mut nothing = true;
+        for lane in &mut self.lanes {
+            nothing &= lane.ring.ask_for_interrupt();
+        }
+        if nothing {
+            let calls: Vec<_> = self.lanes.iter().map(|lane| &lane.ring.call).collect();
+            sys::wait_readable(&calls, Duration::from_millis(10));
+        }
+        for lane in &self.lanes {
+            // Empty or not: it only has to be empty before the next sleep.
+            drop(lane.ring.call.read());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Who is loaded: vstgt, its peers, and fio as the floor of what the same machine does without virtio.
+
+use super::device::Device;
+use super::workload::{Medium, Workload};
+use crate::{paths, tools};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// QEMU's block layer as a vhost-user-blk back-end.
+pub const QSD: &str = "qemu-storage-daemon";
+
+/// One who is loaded.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// What the report calls it.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a target is.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A vstgt binary with further arguments.
+    Vstgt(PathBuf, Vec<String>),
+    /// qemu-storage-daemon with this `aio`.
+    Qsd(&'static str),
+    /// The published crate vhost-device-scsi.
+    VhostDeviceScsi(PathBuf),
+    /// fio with this engine, on the file itself.
+    Fio(&'static str),
+}
+
+/// vstgt's name in the report: what ratios are relative to.
+pub const VSTGT: &str = "vstgt";
+
+impl Target {
+    fn new(name: impl Into<String>, kind: Kind) -> Target {
+        Target { name: name.into(), kind }
+    }
+
+    /// Why it cannot do this workload, if that is known beforehand.
+    pub fn excuse(&self, workload: &Workload) -> Option<&'static str> {
+        let direct = workload.medium == Medium::Direct;
+        match &self.kind {
+            Kind::Qsd("native") if !direct => Some("aio=native wants O_DIRECT"),
+            Kind::VhostDeviceScsi(_) if workload.write => Some("it does not write"),
+            Kind::VhostDeviceScsi(_) if direct => Some("it has no O_DIRECT"),
+            Kind::VhostDeviceScsi(_) if workload.queues > 1 => Some("it has one request queue"),
+            _ => None,
+        }
+    }
+
+    /// The command that serves `image` at `socket` and the device it plays; `None` for what loads the file itself.
+    pub fn command(&self, workload: &Workload, image: &Path, socket: &Path) -> Option<(Command, Device)> {
+        let direct = workload.medium == Medium::Direct;
+        // A comma in an option list is doubled, by vstgt and by QEMU alike.
+        let escape = |path: &Path| path.to_string_lossy().replace(',', ",,");
+        let (image_word, socket_word) = (escape(image), escape(socket));
+        match &self.kind {
+            Kind::Vstgt(binary, arguments) => {
+                let mut command = Command::new(binary);
+                let cache = if direct { ",cache=none" } else { "" };
+                command.args(["--lun", &format!("file={image_word}{cache}")]).args(["--socket-path", &socket_word]);
+                command.args(arguments);
+                Some((command, Device::Scsi))
+            }
+            Kind::Qsd(aio) => {
+                let cache = if direct { "on" } else { "off" };
+                let mut command = Command::new(QSD);
+                command.arg("--blockdev");
+                command
+                    .arg(format!("driver=file,node-name=image,filename={image_word},aio={aio},cache.direct={cache}"));
+                command.arg("--export");
+                command.arg(format!(
+                    "type=vhost-user-blk,id=export,node-name=image,addr.type=unix,addr.path={socket_word},\
+                     writable=on,num-queues={}",
+                    workload.queues
+                ));
+                Some((command, Device::Blk))
+            }
+            Kind::VhostDeviceScsi(binary) => {
+                let mut command = Command::new(binary);
+                command.arg("-r").arg("--socket-path").arg(socket).arg(image);
+                Some((command, Device::Scsi))
+            }
+            Kind::Fio(_) => None,
+        }
+    }
+}
+
+/// Who is here and who is not, and why.
+#[derive(Debug, Default)]
+pub struct Targets {
+    /// Those that can be loaded.
+    pub here: Vec<Target>,
+    /// Those that cannot: name and reason.
+    pub absent: Vec<(String, String)>,
+}
+
+impl Targets {
+    /// Looks for all of them. `vhost_device_scsi` is what installing that crate came to.
+    ///
+    /// # Errors
+    /// When there is no vstgt.
+    pub fn find(
+        vstgt_arguments: &[String],
+        baseline: Option<&Path>,
+        vhost_device_scsi: crate::Result<PathBuf>,
+    ) -> crate::Result<Targets> {
+        let mut targets = Targets::default();
+        let vstgt = |binary: PathBuf| Kind::Vstgt(binary, vstgt_arguments.to_vec());
+        targets.here.push(Target::new(VSTGT, vstgt(paths::vstgt_binary()?)));
+        if let Some(binary) = baseline {
+            targets.here.push(Target::new("vstgt, baseline", vstgt(binary.to_owned())));
+        }
+        match vhost_device_scsi {
+            Ok(binary) => targets.here.push(Target::new("vhost-device-scsi", Kind::VhostDeviceScsi(binary))),
+            Err(error) => targets.absent.push(("vhost-device-scsi".to_owned(), error.to_string())),
+        }
+        for aio in ["threads", "native", "io_uring"] {
+            targets.add(QSD, format!("{QSD} {aio}"), Kind::Qsd(aio));
+        }
+        for engine in ["psync", "io_uring"] {
+            targets.add("fio", format!("fio {engine}"), Kind::Fio(engine));
+        }
+        Ok(targets)
+    }
+
+    fn add(&mut self, program: &str, name: String, kind: Kind) {
+        match tools::find(program) {
+            Some(_) => self.here.push(Target::new(name, kind)),
+            None => self.absent.push((name, format!("no {program} here"))),
+        }
+    }
+}
