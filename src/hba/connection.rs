@@ -185,13 +185,15 @@ impl Device for Connection {
 
     fn set_call(&mut self, index: u16, call: Option<File>) {
         if let Some(&reactor) = self.rings.get(&index) {
-            self.letters.send(reactor, Mail::SetCall { session: self.id, ring: index, call });
+            let session = self.id;
+            self.letters.ask(reactor, "an interrupt", |reply| Mail::SetCall { session, ring: index, call, reply });
         }
     }
 
     fn set_err(&mut self, index: u16, err: Option<File>) {
         if let Some(&reactor) = self.rings.get(&index) {
-            self.letters.send(reactor, Mail::SetErr { session: self.id, ring: index, err });
+            let session = self.id;
+            self.letters.ask(reactor, "an error eventfd", |reply| Mail::SetErr { session, ring: index, err, reply });
         }
     }
 

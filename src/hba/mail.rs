@@ -63,6 +63,8 @@ pub enum Mail {
         ring: u16,
         /// The eventfd.
         call: Option<File>,
+        /// Answered when it is in place: a front-end that sends them faster than they are taken must not pile descriptors up.
+        reply: Reply<()>,
     },
     /// Another error eventfd for a ring.
     SetErr {
@@ -72,6 +74,8 @@ pub enum Mail {
         ring: u16,
         /// The eventfd.
         err: Option<File>,
+        /// Answered when it is in place: a front-end that sends them faster than they are taken must not pile descriptors up.
+        reply: Reply<()>,
     },
     /// A new memory map.
     SetMemory {

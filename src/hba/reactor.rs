@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::letters::Letters;
-use super::mail::Mail;
+use super::mail::{Mail, answer};
 use super::nexus::Logins;
 use super::queue::Queue;
 use super::session::Session;
@@ -150,15 +150,17 @@ impl Reactor {
             Mail::OpenQueue(open) => self.open_queue(*open),
             Mail::CloseQueue { session, ring, reply } => self.close_queue(session, ring, reply),
             Mail::HurryQueue { session, ring } => self.hurry_queue(session, ring),
-            Mail::SetCall { session, ring, call } => {
+            Mail::SetCall { session, ring, call, reply } => {
                 if let Some(queue) = self.queue_of(session, ring) {
                     queue.set_call(call);
                 }
+                answer(&reply, ());
             }
-            Mail::SetErr { session, ring, err } => {
+            Mail::SetErr { session, ring, err, reply } => {
                 if let Some(queue) = self.queue_of(session, ring) {
                     queue.set_err(err);
                 }
+                answer(&reply, ());
             }
             Mail::SetMemory { session, map, gone, reply } => self.set_memory(session, map, gone, reply),
             Mail::Login(login) => self.login(*login),
