@@ -98,8 +98,14 @@ impl Vstgt {
         fs::read_dir(self.proc_file("fd")).unwrap().count()
     }
 
+    /// Threads, without those of the pools (I/O, jobs) and the kernel's own for the rings: those come when first there is work for
+    /// so many at once, and are bounded.
     pub fn threads(&self) -> usize {
-        fs::read_dir(self.proc_file("task")).unwrap().count()
+        const POOLS: [&str; 3] = ["vstgt-io", "vstgt-job", "iou-"];
+        let tasks = fs::read_dir(self.proc_file("task")).unwrap();
+        // One that ends while it is looked at counts no more.
+        let names = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("comm")).ok());
+        names.filter(|name| !POOLS.iter().any(|pool| name.starts_with(pool))).count()
     }
 
     /// Mapped memory files of guests.
