@@ -127,6 +127,7 @@ impl Device for Mock {
     fn reset(&mut self) {
         self.book(|book| {
             book.running.clear();
+            book.taken.clear();
             book.calls.push(Call::Reset);
         });
     }
