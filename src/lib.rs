@@ -46,7 +46,9 @@
 //! A few **reactors** (one per CPU by default, fixed in number) own all virtqueues: each virtqueue belongs to one
 //! reactor, and a reactor never enters a call that can wait for a device. One **session** thread per front-end
 //! connection reads vhost-user messages and talks to reactors by mail. Blocking work runs on I/O threads that mail
-//! their result back. There is no lock and no shared read-modify-write on a command's way.
+//! their result back. There is no lock and no shared read-modify-write on a command's way, with one exception: where a unit that
+//! several initiators reach cannot be opened for direct I/O (tmpfs), its commands take a striped range latch, so that no block is
+//! seen half old, half new.
 
 pub mod backing;
 pub mod cli;
