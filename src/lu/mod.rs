@@ -18,6 +18,7 @@ mod geometry;
 mod identity;
 mod itl;
 mod records;
+pub mod reservation;
 mod self_test;
 mod unit;
 
@@ -28,5 +29,6 @@ pub use geometry::*;
 pub use identity::*;
 pub use itl::*;
 pub use records::*;
+pub use reservation::NexusId;
 pub use self_test::*;
 pub use unit::*;
