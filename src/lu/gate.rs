@@ -18,7 +18,8 @@
 //! | 34 | deny SPC-2: another nexus holds RESERVE(6) |
 //! | 40 | not ready: stopped by START STOP UNIT |
 //! | 41–47 | further not-ready causes |
-//! | 48–55 | held causes |
+//! | 48 | held: some hold of the unit may concern this nexus; see [`Holds`](super::Holds) |
+//! | 56 | an ACA condition is established for this nexus |
 //! | 63 | gone |
 //!
 //! Deny bits hold the *outcome* of a reservation for this nexus: whoever changes a reservation computes them for every nexus.
@@ -50,14 +51,26 @@ impl GateBits {
     pub const STOPPED: GateBits = GateBits(1 << 40);
     /// All not-ready causes.
     pub const NOT_READY: GateBits = GateBits(0xff << 40);
-    /// All held causes.
-    pub const HELD: GateBits = GateBits(0xff << 48);
+    /// A hold may stop commands of this nexus: look at the unit's holds.
+    pub const HELD: GateBits = GateBits(1 << 48);
+    /// An ACA condition is established for this nexus (SAM-5 5.9).
+    pub const ACA: GateBits = GateBits(1 << 56);
     /// The nexus has lost the unit.
     pub const GONE: GateBits = GateBits(1 << 63);
 
     /// Both sets.
     pub const fn and(self, other: GateBits) -> GateBits {
         GateBits(self.0 | other.0)
+    }
+
+    /// This set without the bits of `other`.
+    pub const fn without(self, other: GateBits) -> GateBits {
+        GateBits(self.0 & !other.0)
+    }
+
+    /// The bits that both sets have.
+    pub const fn common(self, other: GateBits) -> GateBits {
+        GateBits(self.0 & other.0)
     }
 
     /// True if the sets have a bit in common.
@@ -73,7 +86,9 @@ pub enum Admission {
     Pass,
     /// The unit is no longer there for this nexus.
     Gone,
-    /// Wait until the hold is over, then ask again.
+    /// An ACA condition is established: end with ACA ACTIVE.
+    AcaActive,
+    /// Look at the unit's holds; if one stops the command, wait until it is over and ask again.
     Held,
     /// End with this unit attention: it was taken, and this command alone reports it.
     Attention(Attention),
@@ -114,6 +129,9 @@ impl Gate {
             }
             if hit.intersects(GateBits::GONE) {
                 return Admission::Gone;
+            }
+            if hit.intersects(GateBits::ACA) {
+                return Admission::AcaActive;
             }
             if hit.intersects(GateBits::HELD) {
                 return Admission::Held;

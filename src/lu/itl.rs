@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Attention, Gate, Lu};
+use super::{Attention, Gate, Lu, NexusId};
 
 /// A logical unit as one nexus sees it. Lives as long as the nexus has the unit in its LUN map.
 #[derive(Debug)]
 pub struct Itl {
     lu: Arc<Lu>,
+    nexus: NexusId,
     gate: Gate,
     /// PREVENT of PREVENT ALLOW MEDIUM REMOVAL (SPC-4 6.15): this nexus wants the medium to stay.
     prevent: AtomicBool,
@@ -18,8 +19,9 @@ pub struct Itl {
 
 impl Itl {
     /// Gives a nexus a unit, with the unit attention it starts with: [`Attention::PowerOn`] for a nexus that is new.
-    pub fn new(lu: Arc<Lu>, attention: Option<Attention>) -> Arc<Itl> {
-        let itl = Arc::new(Itl { lu, gate: Gate::new(), prevent: AtomicBool::new(false), echo: Mutex::default() });
+    pub fn new(lu: Arc<Lu>, nexus: NexusId, attention: Option<Attention>) -> Arc<Itl> {
+        let itl =
+            Arc::new(Itl { lu, nexus, gate: Gate::new(), prevent: AtomicBool::new(false), echo: Mutex::default() });
         if let Some(attention) = attention {
             itl.gate.establish(attention);
         }
@@ -30,6 +32,11 @@ impl Itl {
     /// The unit.
     pub fn lu(&self) -> &Arc<Lu> {
         &self.lu
+    }
+
+    /// Whose it is.
+    pub fn nexus(&self) -> NexusId {
+        self.nexus
     }
 
     /// What may stop a command of this nexus.

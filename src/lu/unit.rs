@@ -1,9 +1,12 @@
 //! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Attention, ErrorCounters, GateBits, Geometry, Identity, IdentityError, Itl, Records};
+use super::holds::Holds;
+use super::{
+    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Records, Touches,
+};
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
 use crate::scsi::spc::{LogErrors, ModeState};
@@ -135,7 +138,7 @@ pub struct Lu {
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
     blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
-    mode: AtomicU8,
+    mode: AtomicU16,
     default_mode: ModeState,
     errors: ErrorCounters,
     cold: Mutex<Cold>,
@@ -146,15 +149,30 @@ pub struct Lu {
 struct Cold {
     nexuses: Vec<Weak<Itl>>,
     records: Records,
+    holds: Holds,
 }
 
-/// Mode parameters as one byte, so that they are read with one load.
-fn pack(mode: ModeState) -> u8 {
-    u8::from(mode.wce) | u8::from(mode.d_sense) << 1 | u8::from(mode.swp) << 2
+/// Mode parameters as one number, so that they are read with one load.
+fn pack(mode: ModeState) -> u16 {
+    u16::from(mode.wce)
+        | u16::from(mode.d_sense) << 1
+        | u16::from(mode.swp) << 2
+        | u16::from(mode.tas) << 3
+        | u16::from(mode.qerr & 3) << 4
+        | u16::from(mode.ua_intlck & 3) << 6
+        | u16::from(mode.tst & 7) << 8
 }
 
-fn unpack(bits: u8) -> ModeState {
-    ModeState { wce: bits & 1 != 0, d_sense: bits & 2 != 0, swp: bits & 4 != 0 }
+fn unpack(bits: u16) -> ModeState {
+    ModeState {
+        wce: bits & 1 != 0,
+        d_sense: bits & 2 != 0,
+        swp: bits & 4 != 0,
+        tas: bits & 8 != 0,
+        qerr: (bits >> 4 & 3) as u8,
+        ua_intlck: (bits >> 6 & 3) as u8,
+        tst: (bits >> 8 & 7) as u8,
+    }
 }
 
 impl Lu {
@@ -196,7 +214,7 @@ impl Lu {
             thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: AtomicU8::new(pack(default_mode)),
+            mode: AtomicU16::new(pack(default_mode)),
             default_mode,
             errors: ErrorCounters::default(),
             cold: Mutex::default(),
@@ -367,6 +385,35 @@ impl Lu {
         with(&mut self.cold().records)
     }
 
+    /// Holds commands, from here on; `None` if a hold that there is, apart from those in `passes`, stops the command that would hold
+    /// them. `touches` is what that command, of nexus `by`, uses.
+    pub fn hold(&self, holding: Holding, by: &Itl, touches: Touches, passes: &[HoldId]) -> Option<HoldId> {
+        let mut cold = self.cold();
+        if cold.holds.stop(by.nexus(), touches, false, passes) {
+            return None;
+        }
+        let id = cold.holds.add(holding);
+        for itl in live(&cold).filter(|itl| holding.concerns(itl.nexus())) {
+            itl.gate().raise(GateBits::HELD);
+        }
+        Some(id)
+    }
+
+    /// Ends a hold. The commands that it held are to be asked for again.
+    pub fn end_hold(&self, id: HoldId) {
+        let mut cold = self.cold();
+        if cold.holds.remove(id).is_some() {
+            for itl in live(&cold).filter(|itl| !cold.holds.concern(itl.nexus())) {
+                itl.gate().lower(GateBits::HELD);
+            }
+        }
+    }
+
+    /// Whether a hold, apart from those in `passes`, stops a command of a nexus that uses these blocks.
+    pub fn is_held(&self, by: &Itl, touches: Touches, head_of_queue: bool, passes: &[HoldId]) -> bool {
+        self.cold().holds.stop(by.nexus(), touches, head_of_queue, passes)
+    }
+
     /// How many nexuses see the unit.
     pub fn nexuses(&self) -> usize {
         live(&self.cold()).count()
@@ -376,6 +423,9 @@ impl Lu {
     pub(super) fn attach(&self, itl: &Arc<Itl>) {
         let mut cold = self.cold();
         start(&cold);
+        if cold.holds.concern(itl.nexus()) {
+            itl.gate().raise(GateBits::HELD);
+        }
         cold.nexuses.retain(|n| n.strong_count() > 0);
         cold.nexuses.push(Arc::downgrade(itl));
     }

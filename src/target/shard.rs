@@ -194,8 +194,10 @@ impl Shard {
                 }
             };
             let itl = route.unit.map(|unit| &unit.itl);
-            let request = Request { cdb, itl, luns: &route.view.luns, well_known: route.lu == WELL_KNOWN };
-            device_server::start(&request, &mut buf)
+            let attribute = TaskAttribute::from_tgt_code(req.attribute).unwrap_or_default();
+            let luns = &route.view.luns;
+            let request = Request { cdb, itl, luns, well_known: route.lu == WELL_KNOWN, attribute, passes: &[] };
+            device_server::start(&request, &mut buf).plan
         };
         match plan {
             Plan::Done(answer) => {
@@ -206,7 +208,11 @@ impl Shard {
                 task.state = State::Io(plan.finish);
                 io.submit(plan.image, plan.op, buf, tag.0);
             }
-            Plan::Job(plan) => {
+            Plan::Change(_) | Plan::Held => {
+                let answer = Answer::status(crate::scsi::Status::Busy);
+                Reply::of(&answer, SenseFormat::Fixed).post(req.host_no, req.itn_id, tag, buf, rings);
+            }
+            Plan::Job(plan) | Plan::Exclusive(device_server::Exclusive { job: plan, .. }) => {
                 let abort = AbortFlag::default();
                 task.state = State::Job(abort.clone());
                 self.pool.spawn(req.itn_id, job::work(plan, abort, buf, tag, self.index, Arc::clone(&self.post)));

@@ -132,8 +132,10 @@ proptest! {
             1 => out_buf(&data),
             _ => IoBuf::owned(data.len(), Direction::In),
         };
-        let request = Request { cdb: &cdb, itl: there.then_some(&b.itl), luns: &[0, 1], well_known };
-        let answer = execute(start(&request, &mut buf), &mut buf, &AbortFlag::default());
+        let attribute = crate::scsi::TaskAttribute::Simple;
+        let itl = there.then_some(&b.itl);
+        let request = Request { cdb: &cdb, itl, luns: &[0, 1], well_known, attribute, passes: &[] };
+        let answer = execute(start(&request, &mut buf).plan, &mut buf, &AbortFlag::default());
         prop_assert_eq!(answer.status == Status::CheckCondition, answer.sense.is_some());
         let refused = answer.sense.is_some() || answer.transferred > buf.len();
         if refused && direction == 1 {

@@ -73,7 +73,7 @@ fn sense_data_has_the_unit_s_format() {
     let mut rig = Rig::new(1, vec![mapped(0, 0, &lu)]);
     let itn_id = rig.login(1);
     let waiting = rig.read(0, itn_id, at(0, 0));
-    let itl = crate::lu::Itl::new(lu.clone(), None);
+    let itl = crate::device_server::testkit::nexus_of(lu.clone(), None);
     let changed = lu.change_mode(&itl, |mode| Ok::<_, ()>(crate::scsi::spc::ModeState { d_sense: true, ..mode }));
     assert!(changed.is_ok());
     let tag = rig.send(0, itn_id, at(0, 0), TEST_UNIT_READY, IoBuf::empty());
