@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Attention, Gate, Lu, NexusId};
+use super::{Attention, Gate, Lu, NexusId, Ports};
 
 /// A logical unit as one nexus sees it. Lives as long as the nexus has the unit in its LUN map.
 #[derive(Debug)]
@@ -37,6 +37,11 @@ impl Itl {
     /// Whose it is.
     pub fn nexus(&self) -> NexusId {
         self.nexus
+    }
+
+    /// The target ports of the unit, and this nexus's.
+    pub fn ports(&self) -> Ports<'_> {
+        Ports { all: self.lu.ports(), own: self.nexus.port }
     }
 
     /// What may stop a command of this nexus.

@@ -9,7 +9,7 @@
 //! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
 //!   processes that serve one image agree.
 //! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
-//! * A unit knows nothing of targets.
+//! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod attention;
 mod errors;
@@ -18,6 +18,7 @@ mod geometry;
 mod holds;
 mod identity;
 mod itl;
+mod port;
 mod records;
 pub mod reservation;
 mod self_test;
@@ -30,6 +31,7 @@ pub use geometry::*;
 pub use holds::*;
 pub use identity::*;
 pub use itl::*;
+pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;
 pub use self_test::*;

@@ -9,6 +9,7 @@ use super::task::{State, Task, Tasks};
 use super::{Post, ShardMail, Spawn, Target, job};
 use crate::backing::{Completion, Submit};
 use crate::device_server::{self, AbortFlag, Answer, Plan, Request};
+use crate::lu::Ports;
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{AdditionalSense, CommandResult, HostByte, LunAddress, Sense, SenseFormat, SenseKey, TaskAttribute};
 use crate::tgt::{CmdAnswer, CmdData, CmdReq, CmdRsp, EventRings, ItnId, KEvent, RxSlot, Tag, TxSlot, UEvent};
@@ -196,7 +197,9 @@ impl Shard {
             let itl = route.unit.map(|unit| &unit.itl);
             let attribute = TaskAttribute::from_tgt_code(req.attribute).unwrap_or_default();
             let luns = &route.view.luns;
-            let request = Request { cdb, itl, luns, well_known: route.lu == WELL_KNOWN, attribute, passes: &[] };
+            let ports = Ports { all: self.target.ports(), own: route.port };
+            let well_known = (route.lu == WELL_KNOWN).then_some(ports);
+            let request = Request { cdb, itl, luns, well_known, attribute, passes: &[] };
             device_server::start(&request, &mut buf).plan
         };
         match plan {
@@ -290,6 +293,8 @@ struct Route<'a> {
     unit: Option<&'a Unit>,
     lu: u32,
     lun: u16,
+    /// The relative identifier of the nexus's target port.
+    port: u16,
 }
 
 fn known(nexuses: &[Option<Known>], itn_id: ItnId) -> Option<&Known> {
@@ -301,15 +306,16 @@ fn route<'a>(nexuses: &'a [Option<Known>], req: &CmdReq) -> Result<Route<'a>, Ho
         Some(known) if !known.ending && known.nexus.host_no == req.host_no => &known.nexus,
         _ => return Err(HostByte::TransportDisrupted),
     };
+    let port = nexus.id.port;
     match req.lun.address() {
         LunAddress::Unit { target, lun } => {
             let view = nexus.target(target).ok_or(HostByte::BadTarget)?;
             let unit = view.unit(lun);
-            Ok(Route { view, unit, lu: unit.map_or(NO_UNIT, |unit| unit.lu), lun })
+            Ok(Route { view, unit, lu: unit.map_or(NO_UNIT, |unit| unit.lu), lun, port })
         }
         LunAddress::ReportLuns => {
             let view = nexus.first_target().ok_or(HostByte::BadTarget)?;
-            Ok(Route { view, unit: None, lu: WELL_KNOWN, lun: 0 })
+            Ok(Route { view, unit: None, lu: WELL_KNOWN, lun: 0, port })
         }
         LunAddress::Invalid => Err(HostByte::BadTarget),
     }
