@@ -43,6 +43,7 @@ fn set_mode(lu: &Arc<Lu>, change: impl Fn(ModeState) -> ModeState) {
 fn quiet(rig: &mut Rig, itn_id: ItnId) {
     while {
         let tag = send(rig, 0, itn_id, 0x20, TEST_UNIT_READY);
+        rig.settle();
         rig.answer(tag).result.status != Status::Good
     } {}
 }
@@ -135,7 +136,7 @@ fn an_ordered_one_that_waits_can_be_aborted_and_lets_the_others_go() {
 fn with_one_task_set_for_all_it_holds_everybody() {
     let (mut rig, a, b, lu) = rig();
     set_mode(&lu, |mode| ModeState { tst: 0, ..mode });
-    [a, b].map(|itn_id| quiet(&mut rig, itn_id));
+    [a, b].iter().for_each(|&itn_id| quiet(&mut rig, itn_id));
     let older = rig.read(1, b, at(0, 0));
     let ordered = send(&mut rig, 0, a, ORDERED, read10(1));
     let younger = send(&mut rig, 1, b, 0x20, read10(1));
@@ -168,7 +169,7 @@ fn with_one_task_set_for_all_it_holds_everybody() {
 fn with_tas_the_others_tasks_say_it_themselves() {
     let (mut rig, a, b, lu) = rig();
     set_mode(&lu, |mode| ModeState { tst: 0, tas: true, ..mode });
-    [a, b].map(|itn_id| quiet(&mut rig, itn_id));
+    [a, b].iter().for_each(|&itn_id| quiet(&mut rig, itn_id));
     let [mine, foreign] = [rig.read(0, a, at(0, 0)), rig.read(1, b, at(0, 0))];
     rig.request_function(0, a, ClearTaskSet, at(0, 0), Tag::NONE);
     rig.settle();
@@ -191,7 +192,7 @@ fn qerr_ends_the_other_tasks() {
     {
         let (mut rig, a, b, lu) = rig();
         set_mode(&lu, |mode| ModeState { tst, qerr, ..mode });
-        [a, b].map(|itn_id| quiet(&mut rig, itn_id));
+        [a, b].iter().for_each(|&itn_id| quiet(&mut rig, itn_id));
         let [mine, foreign] = [rig.read(1, a, at(0, 0)), rig.read(1, b, at(0, 0))];
         let faulty = rig.read(0, a, at(0, 0));
         rig.complete(faulty, Err(BackingError::ReadFailed));
