@@ -79,7 +79,8 @@ pub fn run(config: Config) -> Result<(), Error> {
     let images = images(&config)?;
     let units = units(&config, &images)?;
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
-    let target = Target::new(TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names })?;
+    let target =
+        Target::new(TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None })?;
     let hba = Hba::start(HbaSetup {
         reactors: config.reactors,
         wait: wait_kind(config.wait)?,

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Attention, Gate, Lu, NexusId, Ports};
+use super::{Attention, Gate, GateBits, Lu, NexusId, Ports};
 
 /// A logical unit as one nexus sees it. Lives as long as the nexus has the unit in its LUN map.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub struct Itl {
     gate: Gate,
     /// PREVENT of PREVENT ALLOW MEDIUM REMOVAL (SPC-4 6.15): this nexus wants the medium to stay.
     prevent: AtomicBool,
+    /// A command with the ACA attribute is under way: there may be one (SAM-5 5.9.3).
+    aca_task: AtomicBool,
     /// What WRITE BUFFER left to be echoed.
     echo: Mutex<Option<Vec<u8>>>,
 }
@@ -20,8 +22,14 @@ pub struct Itl {
 impl Itl {
     /// Gives a nexus a unit, with the unit attention it starts with: [`Attention::PowerOn`] for a nexus that is new.
     pub fn new(lu: Arc<Lu>, nexus: NexusId, attention: Option<Attention>) -> Arc<Itl> {
-        let itl =
-            Arc::new(Itl { lu, nexus, gate: Gate::new(), prevent: AtomicBool::new(false), echo: Mutex::default() });
+        let itl = Arc::new(Itl {
+            lu,
+            nexus,
+            gate: Gate::new(),
+            prevent: AtomicBool::new(false),
+            aca_task: AtomicBool::new(false),
+            echo: Mutex::default(),
+        });
         if let Some(attention) = attention {
             itl.gate.establish(attention);
         }
@@ -53,10 +61,36 @@ impl Itl {
     /// tasks are the target's to end.
     pub fn lose_nexus(&self) {
         self.allow_removal();
+        self.end_aca();
         *self.echo_buffer() = None;
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
         self.gate.establish(Attention::NexusLoss);
+    }
+
+    /// Establishes an ACA condition (SAM-5 5.9.2): a command of this nexus ended with CHECK CONDITION, and its CDB said NACA.
+    pub fn begin_aca(&self) {
+        self.gate.raise(GateBits::ACA);
+    }
+
+    /// Clears it. Commands that waited meanwhile are to be asked for again.
+    pub fn end_aca(&self) {
+        self.gate.lower(GateBits::ACA);
+    }
+
+    /// Whether there is one.
+    pub fn has_aca(&self) -> bool {
+        self.gate.bits().intersects(GateBits::ACA)
+    }
+
+    /// Takes the place of the one command with the ACA attribute; false if it is taken.
+    pub fn begin_aca_task(&self) -> bool {
+        !self.aca_task.swap(true, Ordering::AcqRel)
+    }
+
+    /// Gives the place back.
+    pub fn end_aca_task(&self) {
+        self.aca_task.store(false, Ordering::Release);
     }
 
     /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT one.
