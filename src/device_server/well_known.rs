@@ -25,6 +25,7 @@ pub(super) fn start(request: &Request<'_>, ports: Ports<'_>, buf: &mut IoBuf) ->
             let inquiry = StandardInquiry {
                 peripheral: Peripheral::WELL_KNOWN,
                 removable: false,
+                normal_aca: false,
                 multi_port: ports.several(),
                 // It has no medium, so there are no better and worse ways to it.
                 target_port_groups: TargetPortGroupSupport::None,
