@@ -49,6 +49,7 @@ impl Itl {
     pub fn lose_nexus(&self) {
         self.allow_removal();
         *self.echo_buffer() = None;
+        self.lu.lose_reserve(self.nexus);
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
         self.gate.establish(Attention::NexusLoss);

@@ -20,6 +20,7 @@ mod identity;
 mod itl;
 mod records;
 pub mod reservation;
+mod reserve;
 mod self_test;
 mod unit;
 
@@ -32,5 +33,6 @@ pub use identity::*;
 pub use itl::*;
 pub use records::*;
 pub use reservation::NexusId;
+pub use reserve::*;
 pub use self_test::*;
 pub use unit::*;

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::holds::Holds;
+use super::reserve::{Reservations, reset_reserve};
 use super::{
     Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Records, Touches,
 };
@@ -146,10 +147,11 @@ pub struct Lu {
 
 /// What changes seldom and concerns several nexuses at once.
 #[derive(Debug, Default)]
-struct Cold {
+pub(super) struct Cold {
     nexuses: Vec<Weak<Itl>>,
     records: Records,
     holds: Holds,
+    pub(super) reservations: Reservations,
 }
 
 /// Mode parameters as one number, so that they are read with one load.
@@ -342,9 +344,10 @@ impl Lu {
     }
 
     /// LOGICAL UNIT RESET, and what a hard reset does to a unit (SAM-5 6.3.3), apart from ending its tasks: mode parameters
-    /// and removal prevention go back to their defaults, the unit starts, and every nexus gets a unit attention.
+    /// and removal prevention go back to their defaults, RESERVE is over, the unit starts, and every nexus gets a unit attention.
     pub fn reset(&self) {
-        let cold = self.cold();
+        let mut cold = self.cold();
+        reset_reserve(&mut cold);
         self.mode.store(pack(self.default_mode), Ordering::Release);
         start(&cold);
         for itl in live(&cold) {
@@ -426,17 +429,18 @@ impl Lu {
         if cold.holds.concern(itl.nexus()) {
             itl.gate().raise(GateBits::HELD);
         }
+        cold.reservations.attach(itl);
         cold.nexuses.retain(|n| n.strong_count() > 0);
         cold.nexuses.push(Arc::downgrade(itl));
     }
 
-    fn cold(&self) -> MutexGuard<'_, Cold> {
+    pub(super) fn cold(&self) -> MutexGuard<'_, Cold> {
         // Every change under this lock is complete in itself, so a panic elsewhere leaves nothing half done.
         self.cold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
+pub(super) fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
     cold.nexuses.iter().filter_map(Weak::upgrade)
 }
 
