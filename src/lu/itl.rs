@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Attention, Gate, Lu, NexusId};
+use super::keeping::Arrival;
+use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId};
 
 /// A logical unit as one nexus sees it. Lives as long as the nexus has the unit in its LUN map.
 #[derive(Debug)]
@@ -19,13 +20,25 @@ pub struct Itl {
 
 impl Itl {
     /// Gives a nexus a unit, with the unit attention it starts with: [`Attention::PowerOn`] for a nexus that is new.
+    ///
+    /// That is for the unit to say, if it remembers the nexus: one that was there when the process before this one ended goes on
+    /// as if nothing had been; one that was lost since finds what waits for it.
     pub fn new(lu: Arc<Lu>, nexus: NexusId, attention: Option<Attention>) -> Arc<Itl> {
-        let itl =
-            Arc::new(Itl { lu, nexus, gate: Gate::new(), prevent: AtomicBool::new(false), echo: Mutex::default() });
-        if let Some(attention) = attention {
-            itl.gate.establish(attention);
-        }
+        let pending = match lu.arrive(nexus) {
+            Arrival::GoesOn(itl) => return itl,
+            Arrival::Returns(waiting) if waiting.iter().any(|a| a.is_reset()) => waiting,
+            Arrival::Returns(waiting) => attention.into_iter().chain(waiting).collect(),
+        };
+        Itl::attached(lu, KeptNexus { nexus, present: true, attentions: pending, prevent: false })
+    }
+
+    /// The unit as a nexus saw it when its state was kept.
+    pub(super) fn attached(lu: Arc<Lu>, kept: KeptNexus) -> Arc<Itl> {
+        let gate = Gate::kept(&kept.attentions, lu.keeper().cloned());
+        let prevent = AtomicBool::new(kept.prevent);
+        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, echo: Mutex::default() });
         itl.lu.attach(&itl);
+        itl.lu.note();
         itl
     }
 
@@ -55,14 +68,25 @@ impl Itl {
         self.gate.establish(Attention::NexusLoss);
     }
 
+    /// The nexus is over: it is lost, and nothing can be begun through it. When it comes again it will be told.
+    pub fn end(&self) {
+        self.lose_nexus();
+        self.gate.raise(GateBits::GONE);
+        self.lu.ended(self.nexus);
+    }
+
     /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT one.
     pub fn prevent_removal(&self) {
-        self.prevent.store(true, Ordering::Release);
+        if !self.prevent.swap(true, Ordering::AcqRel) {
+            self.lu.note();
+        }
     }
 
     /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT zero.
     pub fn allow_removal(&self) {
-        self.prevent.store(false, Ordering::Release);
+        if self.prevent.swap(false, Ordering::AcqRel) {
+            self.lu.note();
+        }
     }
 
     /// Whether this nexus prevents removal.

@@ -4,8 +4,8 @@
 //!
 //! # Contract
 //!
-//! * [`Lu::evaluate_reservation`] → [`Lu::persist_reservation`] → [`Lu::apply_reservation`] → [`Lu::grant_reservation`], or
-//!   [`Lu::abandon_reservation`] in place of what is left. There is one change at a time; taking turns is the target's business.
+//! * [`Lu::evaluate_reservation`] → [`Lu::persist`] → [`Lu::apply_reservation`] → [`Lu::grant_reservation`], or
+//!   [`Lu::abandon_reservation`] before it is applied. There is one change at a time; taking turns is the target's business.
 //! * Gates are set under the unit's lock only, for all nexuses at once. While a change is applied and not granted a nexus is
 //!   denied what it is denied before *or* after it: nobody gains before those who lose have stopped.
 //! * A nexus that comes while a change is evaluated and not applied is denied what it will be denied: the change does not wait
@@ -15,7 +15,7 @@
 
 use super::reservation::{self, Action, Change, Context, Refusal, ReservationState};
 use super::unit::{Cold, live};
-use super::{GateBits, Itl, Lu, NexusId};
+use super::{Attention, GateBits, Itl, Lu, NexusId};
 
 /// How many registrations a unit holds.
 pub const MAX_REGISTRATIONS: usize = 1024;
@@ -42,6 +42,12 @@ pub struct Taken {
     pub aborts: Vec<NexusId>,
 }
 
+impl From<ReservationState> for Reservations {
+    fn from(current: ReservationState) -> Reservations {
+        Reservations { current, ..Reservations::default() }
+    }
+}
+
 impl Reservations {
     fn states(&mut self) -> impl Iterator<Item = &mut ReservationState> {
         let pending = self.pending.as_mut().map(|change| &mut change.state);
@@ -51,6 +57,11 @@ impl Reservations {
     /// What is, with the change on its way as if it were made: what a unit that is to be found again must be found with.
     pub(super) fn kept(&self) -> &ReservationState {
         self.pending.as_ref().map_or(&self.current, |change| &change.state)
+    }
+
+    /// The unit attentions that come with the change on its way.
+    pub(super) fn coming(&self) -> impl Iterator<Item = (NexusId, Attention)> {
+        self.pending.iter().flat_map(|change| change.attentions.iter().copied())
     }
 
     /// What a nexus's gate is to deny.
@@ -114,7 +125,7 @@ impl Lu {
         Ok(taken)
     }
 
-    /// Third step: what was evaluated is. Gates close, unit attentions are established, and whoever PREEMPT AND ABORT preempts
+    /// Third step, when [`Lu::persist`] is done: what was evaluated is. Gates close, unit attentions are established, and whoever PREEMPT AND ABORT preempts
     /// no longer prevents removal (SPC-4 5.13.11.2.6).
     pub fn apply_reservation(&self) {
         let mut cold = self.cold();
@@ -122,14 +133,11 @@ impl Lu {
         let before = std::mem::replace(&mut cold.reservations.current, state);
         cold.reservations.before = Some(before);
         gate(&cold);
-        for itl in live(&cold) {
-            for (_, attention) in attentions.iter().filter(|(nexus, _)| *nexus == itl.nexus()) {
-                itl.gate().establish(*attention);
-            }
-            if aborts.contains(&itl.nexus()) {
-                itl.allow_removal();
-            }
+        for (nexus, attention) in attentions {
+            self.establish_under_lock(&mut cold, nexus, attention);
         }
+        live(&cold).filter(|itl| aborts.contains(&itl.nexus())).for_each(|itl| itl.allow_removal());
+        self.note();
     }
 
     /// Last step: gates open to what the change gives.
@@ -139,17 +147,17 @@ impl Lu {
         gate(&cold);
     }
 
-    /// A change that was evaluated is not made, or one that was applied will not be granted by anybody else.
+    /// A change that was evaluated is not made.
     pub fn abandon_reservation(&self) {
         let mut cold = self.cold();
         cold.reservations.pending = None;
-        cold.reservations.before = None;
         gate(&cold);
     }
 
     /// The RESERVE of a nexus that is lost ends (SPC-2 5.5.2).
     pub(super) fn lose_reserve(&self, nexus: NexusId) {
         end_reserve(&mut self.cold(), nexus, &Action::LoseNexus);
+        self.note();
     }
 
     /// RELATIVE TARGET PORT IDENTIFIER of each port by which the unit is reached.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::lu::{Attention, GateBits, Itl, Lu, NexusId};
+use crate::lu::{Attention, Itl, Lu, NexusId};
 use crate::tgt::{HostNo, ItnId};
 
 /// Names a logical unit within its target; units mapped several times have one index.
@@ -123,8 +123,7 @@ impl Nexus {
     /// The nexus is over: what it held is given up, and nothing can be begun through it.
     pub(super) fn end(&self) {
         for unit in self.targets.iter().flat_map(|view| &view.units) {
-            unit.itl.lose_nexus();
-            unit.itl.gate().raise(GateBits::GONE);
+            unit.itl.end();
         }
     }
 }
