@@ -215,8 +215,7 @@ impl Change for ReservationChange {
 
     fn persist(&mut self) -> Result<(), Answer> {
         const NOT_KEPT: Sense = Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE);
-        self.itl.lu().persist().map_err(|error| {
-            log::error!("reservations of a unit were not changed, since they could not be kept: {error}");
+        self.itl.lu().persist().map_err(|_| {
             self.abandon();
             NOT_KEPT.into()
         })
