@@ -207,6 +207,7 @@ fn units(config: &Config, images: &[Arc<dyn Image>]) -> Result<Vec<UnitMapping>,
             write_cache: u.write_cache,
             descriptor_sense: u.descriptor_sense,
             ports: reached_by(u, config),
+            access: config.target_ports.iter().map(|port| (port.group, port.state)).collect(),
             ..LuSetup::new(Arc::clone(image), naa, serial)
         };
         if let Some(vendor) = &u.vendor {

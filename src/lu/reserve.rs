@@ -112,7 +112,8 @@ impl Lu {
         judge: impl FnOnce(&ReservationState, &Context<'_>) -> Result<Change, Refusal>,
     ) -> Result<Taken, Refusal> {
         let mut cold = self.cold();
-        let context = Context { target_ports: self.relative_ports(), max_registrations: MAX_REGISTRATIONS };
+        let ports: Vec<u16> = self.ports().iter().map(|port| port.relative).collect();
+        let context = Context { target_ports: &ports, max_registrations: MAX_REGISTRATIONS };
         let current = &cold.reservations.current;
         let change = judge(current, &context)?;
         let losers = reservation::losers(current, &change.state, live(&cold).map(|itl| itl.nexus()));
@@ -158,11 +159,6 @@ impl Lu {
     pub(super) fn lose_reserve(&self, nexus: NexusId) {
         end_reserve(&mut self.cold(), nexus, &Action::LoseNexus);
         self.note();
-    }
-
-    /// RELATIVE TARGET PORT IDENTIFIER of each port by which the unit is reached.
-    fn relative_ports(&self) -> &[u16] {
-        &[1]
     }
 }
 
