@@ -25,6 +25,7 @@ mod kept;
 mod port;
 mod records;
 pub mod reservation;
+mod reserve;
 mod self_test;
 mod unit;
 
@@ -39,5 +40,6 @@ pub use kept::*;
 pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;
+pub use reserve::*;
 pub use self_test::*;
 pub use unit::*;
