@@ -67,6 +67,7 @@ const NEEDS: &[(&str, &str)] = &[
     ("fio", "fio"),
     ("lsscsi", "lsscsi"),
     ("sg_inq", "sg3-utils"),
+    ("fence_scsi", "fence-agents"),
 ];
 
 /// What is missing.
