@@ -22,7 +22,7 @@ use crate::cache::Cache;
 use crate::kernel::{Kernel, Line};
 use crate::qemu::{Machine, Vm};
 use crate::{Context, Error, Result};
-use crate::{guestroot, initramfs};
+use crate::{guestroot, initramfs, packageroot};
 use std::path::Path;
 use std::time::Duration;
 
@@ -94,12 +94,26 @@ impl Guest {
     /// # Errors
     /// When something the guest needs cannot be made, or QEMU does not start.
     pub fn start_boot(machine: Machine, line: Line, dir: &Path) -> Result<Booting> {
+        let root = guestroot::get(&Cache::open()?)?;
+        Guest::start_boot_from(machine, line, &root, dir)
+    }
+
+    /// [`start_boot`](Guest::start_boot) with the [root of Debian packages](crate::packageroot) and the kernel with every driver; what is
+    /// written to that root is kept in memory.
+    ///
+    /// # Errors
+    /// As [`start_boot`](Guest::start_boot).
+    pub fn start_boot_debian(machine: Machine, dir: &Path) -> Result<Booting> {
+        let root = packageroot::get(&Cache::open()?)?;
+        Guest::start_boot_from(machine, Line::V6_12Full, &root, dir)
+    }
+
+    fn start_boot_from(machine: Machine, line: Line, root: &Path, dir: &Path) -> Result<Booting> {
         let cache = Cache::open()?;
         let kernel = Kernel::get(&cache, line)?;
-        let initrd = initramfs::get(&cache, &kernel)?;
-        let root = guestroot::get(&cache)?;
+        let initrd = initramfs::get(&cache, line, &kernel)?;
         let slowness = machine.accel().slowness();
-        let machine = machine.read_only_disk(&root).kernel(&kernel, &initrd, CMDLINE);
+        let machine = machine.read_only_disk(root).kernel(&kernel, &initrd, CMDLINE);
         Ok(Booting { vm: machine.start(dir)?, slowness })
     }
 
