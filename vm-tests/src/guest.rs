@@ -120,15 +120,25 @@ impl Guest {
     /// The device (`/dev/sda`, ...) of the logical unit with a serial number, once the guest has found it.
     ///
     /// # Errors
-    /// When it does not find it within a while.
+    /// When it does not find it within a while, or finds it more than once.
     pub fn disk(&mut self, serial: &str) -> Result<String> {
-        // Page 80h is four bytes and then the serial number, which the target may pad.
+        Ok(self.disks(serial, 1)?.remove(0))
+    }
+
+    /// The devices of the logical unit with a serial number, once the guest has found so many: as many as it has paths to it. In the
+    /// order of their HBAs.
+    ///
+    /// # Errors
+    /// When it does not find them within a while, or finds more.
+    pub fn disks(&mut self, serial: &str, paths: usize) -> Result<Vec<String>> {
+        // Page 80h is four bytes and then the serial number, which the target may pad. Names are given as disks are found, in any order.
         let script = format!(
             "for i in $(seq 100); do for d in /sys/block/sd*; do \
              [ \"$(tail -c +5 $d/device/vpd_pg80 2> /dev/null | tr -d ' \\000')\" = '{serial}' ] && \
-             echo /dev/${{d##*/}} && exit; done; sleep 0.1; done; lsscsi; dmesg | tail; exit 1"
+             echo $(basename $(readlink -f $d/device)) /dev/${{d##*/}}; done | sort -V > /tmp/disks; \
+             [ $(wc -l < /tmp/disks) = {paths} ] && cut -d ' ' -f 2 /tmp/disks && exit; sleep 0.1; done; lsscsi; dmesg | tail; exit 1"
         );
-        Ok(self.sh(&script)?.trim().to_owned())
+        Ok(self.sh(&script)?.lines().map(str::to_owned).collect())
     }
 
     /// The machine it runs on.

@@ -30,6 +30,7 @@ pub mod host;
 pub mod initramfs;
 pub mod json;
 pub mod kernel;
+pub mod libiscsi;
 pub mod packageroot;
 pub mod paths;
 pub mod port;
