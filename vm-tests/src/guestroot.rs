@@ -1,6 +1,5 @@
-//! The test guest's root: a read-only ext4 image with the host's own programs named in `images/guest-root/programs`, the files and
-//! folders named in `images/guest-root/files`, the libraries all these need, busybox for everything else, and the agent that runs the
-//! tests' scripts.
+//! The test guest's root: a read-only ext4 image with the host's own programs named in `images/guest-root/programs`,
+//! the libraries they need, busybox for everything else, and the agent that runs the tests' scripts.
 //!
 //! It is a disk rather than part of the initramfs because of its size: fio alone brings 80 MB of libraries, of which a
 //! guest reads only the pages it touches. One image serves every kernel, and any number of guests at once.
@@ -18,23 +17,19 @@ use std::time::Duration;
 const TOOL: Duration = Duration::from_secs(300);
 
 /// Where things are mounted; the root itself is never written.
-const PLACES: &[&str] = &["dev", "etc", "proc", "run", "sys", "tmp", "usr/bin", "var"];
-
-/// Programs have one folder, under all its names; what a program keeps below `/var/run` is written to `/run`.
-const LINKS: &[(&str, &str)] = &[("usr/bin", "bin"), ("usr/bin", "sbin"), ("bin", "usr/sbin"), ("../run", "var/run")];
+const PLACES: &[&str] = &["bin", "dev", "proc", "sys", "run", "tmp"];
 
 /// The image, from the cache when it is there.
 ///
 /// # Errors
 /// When a program of the recipe is missing on the host, or the image cannot be made.
 pub fn get(cache: &Cache) -> Result<PathBuf> {
-    let [agent, programs, files] =
-        ["agent", "programs", "files"].map(|file| paths::images().join("guest-root").join(file));
-    let recipe = Recipe::new("guest-root", 2).file(&agent)?.file(&programs)?.file(&files)?;
+    let (agent, programs) = (paths::images().join("guest-root/agent"), paths::images().join("guest-root/programs"));
+    let recipe = Recipe::new("guest-root", 1).file(&agent)?.file(&programs)?;
     let entry = cache.entry("guest-root", &recipe, |dir| {
-        let read = |list: &Path| fs::read_to_string(list).context(|| format!("read {}", list.display()));
+        let list = fs::read_to_string(&programs).context(|| format!("read {}", programs.display()))?;
         let root = dir.join("root");
-        fill(&root, &words(&read(&programs)?), &read(&files)?)?;
+        fill(&root, &words(&list))?;
         copy(&agent, &root.join("agent"))?;
         image(&root, &dir.join("root.ext4"))?;
         fs::remove_dir_all(&root).context(|| format!("remove {}", root.display()))
@@ -42,19 +37,11 @@ pub fn get(cache: &Cache) -> Result<PathBuf> {
     Ok(entry.join("root.ext4"))
 }
 
-fn fill(root: &Path, programs: &[&str], files: &str) -> Result<()> {
+fn fill(root: &Path, programs: &[&str]) -> Result<()> {
     for place in PLACES {
         fs::create_dir_all(root.join(place)).context(|| format!("make {place} in {}", root.display()))?;
     }
-    for (to, link) in LINKS {
-        symlink(to, root.join(link)).context(|| format!("link {link}"))?;
-    }
     let mut libraries = BTreeSet::new();
-    for row in files.lines().map(words).filter(|row| !row.is_empty()) {
-        for object in keep(root, &row)? {
-            libraries.extend(with_libraries(&object)?.into_iter().skip(1));
-        }
-    }
     for program in programs {
         let file = tools::find(program).context(|| format!("the host has no {program}"))?;
         copy(&file, &root.join("bin").join(program))?;
@@ -64,50 +51,24 @@ fn fill(root: &Path, programs: &[&str], files: &str) -> Result<()> {
         let inside = library.strip_prefix("/").unwrap_or(&library);
         copy(&library, &root.join(inside))?;
     }
+    link_applets(root, &["bin"])
+}
+
+/// Links busybox's applets into the first of `folders` of the tree `root`, but for programs that one of the folders has. The first
+/// must hold busybox.
+pub(crate) fn link_applets(root: &Path, folders: &[&str]) -> Result<()> {
     let applets = tools::run("busybox", &["--list"], TOOL)?;
     for applet in applets.lines() {
-        let link = root.join("bin").join(applet);
-        if !link.exists() {
-            symlink("busybox", &link).context(|| format!("link {applet}"))?;
+        let taken = folders.iter().any(|folder| root.join(folder).join(applet).symlink_metadata().is_ok());
+        if !taken {
+            symlink("busybox", root.join(folders[0]).join(applet)).context(|| format!("link {applet}"))?;
         }
     }
     Ok(())
 }
 
-/// Copies what the first word names to the same place below `root`, without the parts the other words name; returns the programs
-/// and shared objects among it. Times are kept, by which Python knows whether a compiled file is of its source.
-fn keep(root: &Path, row: &[&str]) -> Result<Vec<PathBuf>> {
-    let Some((what, without)) = row.split_first() else {
-        return Ok(Vec::new());
-    };
-    let inside = root.join(what.trim_start_matches('/'));
-    let parent = inside.parent().context(|| format!("{what} is not a place for a file"))?;
-    fs::create_dir_all(parent).context(|| format!("make {}", parent.display()))?;
-    tools::run("cp", &["-a".as_ref(), what.as_ref(), parent.as_os_str()], TOOL)?;
-    for part in without {
-        let part = inside.join(part.trim_start_matches('-'));
-        fs::remove_dir_all(&part).context(|| format!("leave out {}", part.display()))?;
-    }
-    let objects = tools::run(
-        "find",
-        &[
-            inside.as_os_str(),
-            "-type".as_ref(),
-            "f".as_ref(),
-            "(".as_ref(),
-            "-name".as_ref(),
-            "*.so*".as_ref(),
-            "-o".as_ref(),
-            "-perm".as_ref(),
-            "/111".as_ref(),
-            ")".as_ref(),
-        ],
-        TOOL,
-    )?;
-    Ok(objects.lines().map(PathBuf::from).collect())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file, making the folders above it.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     let what = || format!("copy {} to {}", from.display(), to.display());
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).context(what)?;
@@ -115,7 +76,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).map(drop).context(what)
 }
 
-fn image(root: &Path, to: &Path) -> Result<()> {
+/// Makes the ext4 image `to` of the tree `root`.
+pub(crate) fn image(root: &Path, to: &Path) -> Result<()> {
     // What the files take, room for the file system's own tables, in KiB.
     let used = tools::run("du", &["-sk".as_ref(), root.as_os_str()], TOOL)?;
     let used: u64 =
