@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::backing::BackingError;
+use crate::device_server::testkit::nexus_of;
 use crate::device_server::testkit::{Call, check, good};
-use crate::lu::Itl;
 use crate::scsi::SenseFormat;
 
 /// MODE SENSE(6) 1Ah: byte 1 DBD, byte 2 page control and page, byte 3 subpage, byte 4 allocation length.
@@ -74,7 +74,7 @@ fn refused_forms() {
 #[test]
 fn the_write_cache_is_switched_off_and_on() {
     let b = bench();
-    let other = Itl::new(b.itl.lu().clone(), None);
+    let other = nexus_of(b.itl.lu().clone(), None);
     assert_eq!(select6(&b, &caching(0)), good(24));
     assert_eq!(b.image.calls(), [Call::Flush], "what was cached is made durable");
     assert_eq!(page(&b, 0x08)[2], 0x00);

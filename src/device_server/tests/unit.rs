@@ -1,6 +1,7 @@
 //! A logical unit and its nexuses by themselves. They are tested here and not in their own room because it takes an image, and
 //! an image takes guest memory, of which a unit knows nothing.
 
+use crate::device_server::testkit::nexus_of;
 use std::sync::Arc;
 
 use crate::device_server::testkit::MemImage;
@@ -60,7 +61,10 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn defaults_of_the_mode_pages_can_be_set_up() {
     let lu = Lu::new(LuSetup { write_cache: false, descriptor_sense: true, ..setup(MemImage::new(4096)) }).unwrap();
-    assert_eq!(lu.mode(), ModeState { wce: false, d_sense: true, swp: false });
+    assert_eq!(
+        lu.mode(),
+        ModeState { wce: false, d_sense: true, swp: false, tst: 1, qerr: 0, ua_intlck: 0, tas: false }
+    );
     assert_eq!(lu.mode(), lu.default_mode());
     assert_eq!(lu.sense_format(), SenseFormat::Descriptor);
 }
@@ -68,7 +72,7 @@ fn defaults_of_the_mode_pages_can_be_set_up() {
 #[test]
 fn mode_changes_are_told_to_the_others_once() {
     let lu = unit();
-    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     let changed = ModeState { d_sense: true, swp: true, ..lu.mode() };
     let before = lu.mode();
     assert_eq!(lu.change_mode(&a, |_| Err(7)), Err(7));
@@ -86,9 +90,9 @@ fn mode_changes_are_told_to_the_others_once() {
 #[test]
 fn a_new_nexus_has_its_unit_attention() {
     let lu = unit();
-    let a = Itl::new(lu.clone(), Some(Attention::PowerOn));
+    let a = nexus_of(lu.clone(), Some(Attention::PowerOn));
     assert_eq!(a.gate().take_attention(), Some(Attention::PowerOn));
-    let b = Itl::new(lu.clone(), None);
+    let b = nexus_of(lu.clone(), None);
     assert_eq!(b.gate().bits(), GateBits::NONE);
     assert_eq!(lu.nexuses(), 2);
     drop(a);
@@ -98,8 +102,8 @@ fn a_new_nexus_has_its_unit_attention() {
 #[test]
 fn only_the_sole_nexus_stops_a_unit() {
     let lu = unit();
-    let a = Itl::new(lu.clone(), None);
-    let b = Itl::new(lu.clone(), None);
+    let a = nexus_of(lu.clone(), None);
+    let b = nexus_of(lu.clone(), None);
     assert!(!lu.stop(&a));
     assert_eq!((a.gate().bits(), b.gate().bits()), (GateBits::NONE, GateBits::NONE));
     drop(b);
@@ -112,9 +116,9 @@ fn only_the_sole_nexus_stops_a_unit() {
 #[test]
 fn a_stopped_unit_starts_with_a_new_nexus_and_with_every_reset() {
     let lu = unit();
-    let a = Itl::new(lu.clone(), None);
+    let a = nexus_of(lu.clone(), None);
     assert!(lu.stop(&a));
-    let b = Itl::new(lu.clone(), None);
+    let b = nexus_of(lu.clone(), None);
     assert!(!a.gate().bits().intersects(GateBits::NOT_READY));
     drop(b);
     assert!(lu.stop(&a));
@@ -128,7 +132,7 @@ fn a_stopped_unit_starts_with_a_new_nexus_and_with_every_reset() {
 #[test]
 fn a_reset_restores_defaults_and_tells_everybody() {
     let lu = Lu::new(LuSetup { write_cache: false, ..setup(MemImage::new(4096)) }).unwrap();
-    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     a.prevent_removal();
     lu.change_mode::<()>(&a, |mode| Ok(ModeState { wce: true, ..mode })).unwrap();
     lu.reset();
@@ -144,7 +148,7 @@ fn a_reset_restores_defaults_and_tells_everybody() {
 #[test]
 fn losing_a_nexus_gives_up_what_it_alone_held() {
     let lu = unit();
-    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     a.prevent_removal();
     b.prevent_removal();
     a.lose_nexus();
@@ -157,7 +161,7 @@ fn losing_a_nexus_gives_up_what_it_alone_held() {
 #[test]
 fn attentions_for_all_but_one() {
     let lu = unit();
-    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     lu.establish(Attention::CapacityChanged, Some(&a));
     assert_eq!(a.gate().take_attention(), None);
     assert_eq!(b.gate().take_attention(), Some(Attention::CapacityChanged));

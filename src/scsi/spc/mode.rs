@@ -11,19 +11,29 @@ pub struct ModeState {
     pub swp: bool,
     /// WCE: the write-back cache is enabled. Without it every write must be durable before it ends.
     pub wce: bool,
+    /// TST (SPC-4 table 388): 0, one task set for all I_T nexuses; 1, one for each.
+    pub tst: u8,
+    /// QERR (SPC-4 table 390): 0, 1 or 3.
+    pub qerr: u8,
+    /// UA_INTLCK_CTRL (SPC-4 table 391): 0, 2 or 3.
+    pub ua_intlck: u8,
+    /// TAS: tasks that another nexus ends are answered with TASK ABORTED.
+    pub tas: bool,
 }
 
 impl Default for ModeState {
     fn default() -> ModeState {
-        ModeState { d_sense: false, swp: false, wce: true }
+        ModeState { d_sense: false, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false }
     }
 }
 
 impl ModeState {
     /// One extreme: every bit that MODE SELECT can change is 0.
-    const ALL_CLEAR: ModeState = ModeState { d_sense: false, swp: false, wce: false };
+    const ALL_CLEAR: ModeState =
+        ModeState { d_sense: false, swp: false, wce: false, tst: 1, qerr: 0, ua_intlck: 0, tas: false };
     /// The other.
-    const ALL_SET: ModeState = ModeState { d_sense: true, swp: true, wce: true };
+    const ALL_SET: ModeState =
+        ModeState { d_sense: true, swp: true, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false };
 }
 
 /// What MODE SENSE says of a unit besides its pages.

@@ -4,8 +4,8 @@ use proptest::collection;
 use proptest::prelude::*;
 
 const UNIT: ModeUnit = ModeUnit {
-    current: ModeState { d_sense: false, swp: false, wce: true },
-    default: ModeState { d_sense: false, swp: false, wce: true },
+    current: ModeState { d_sense: false, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false },
+    default: ModeState { d_sense: false, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false },
     saved: None,
     write_protected: false,
     dpo_fua: true,
@@ -40,9 +40,15 @@ fn changeable_bits_change() {
     control[4] |= 0x08;
     let caching = [[0x08, 18, 0].as_slice(), &[0; 17]].concat();
     let list = [with_page(&control), caching].concat();
-    assert_eq!(select(&list), Ok(ModeState { d_sense: true, swp: true, wce: false }));
+    assert_eq!(
+        select(&list),
+        Ok(ModeState { d_sense: true, swp: true, wce: false, tst: 1, qerr: 0, ua_intlck: 0, tas: false })
+    );
     let ten = [&[0, 0, 0, 0, 0, 0, 0, 0], control.as_slice()].concat();
-    assert_eq!(mode_select(TEN, &ten, &UNIT), Ok(ModeState { d_sense: true, swp: true, wce: true }));
+    assert_eq!(
+        mode_select(TEN, &ten, &UNIT),
+        Ok(ModeState { d_sense: true, swp: true, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false })
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
 use super::*;
 
 const UNIT: ModeUnit = ModeUnit {
-    current: ModeState { d_sense: true, swp: false, wce: true },
-    default: ModeState { d_sense: false, swp: false, wce: true },
+    current: ModeState { d_sense: true, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false },
+    default: ModeState { d_sense: false, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false },
     saved: None,
     write_protected: false,
     dpo_fua: true,
