@@ -2,12 +2,13 @@
 //!
 //! What nodes ask the disk for goes through sg3_utils, whose exit status tells how the device server answered ([`Exit`]).
 
+use crate::cache::Cache;
 use crate::guest::Guest;
 use crate::kernel::Line;
 use crate::qemu::Machine;
 use crate::vstgt::{Config, Vstgt};
 use crate::workdir::WorkDir;
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, packageroot};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,12 +94,13 @@ impl Cluster {
         let dir = WorkDir::new("cluster")?;
         let image = dir.sparse("shared.img", bytes)?;
         let vstgt = more(serving(names, &image, &dir), &dir).start(&dir.path("vstgt.log"))?;
+        let root = packageroot::get(&Cache::open()?)?;
         let booting: Vec<_> = names
             .iter()
             .map(|name| {
                 let machine =
                     Machine::new(name)?.memory_mib(320).vhost_user_scsi_with(&socket(&dir, name), 2, RECONNECT, "");
-                Guest::start_boot(machine, Line::V6_12, dir.root())
+                Guest::start_boot_from(machine, Line::V6_12, &root, dir.root())
             })
             .collect::<Result<_>>()?;
         let mut nodes = Vec::new();

@@ -38,12 +38,12 @@ fn area(number: usize) -> u64 {
 }
 
 /// Writes at depth from both vCPUs to the area that begins at `offset`, every time other bytes, until it is ended. It goes on when
-/// writes end with conflicts (EBADE is 52).
+/// writes end with conflicts (EBADE, 52) or are aborted (EIO, 5).
 fn storm(node: &Node, offset: u64) -> String {
     format!(
         "fio --name=storm --filename={} --thread --numjobs=2 --cpus_allowed=0,1 --cpus_allowed_policy=split --ioengine=libaio \
          --iodepth=32 --direct=1 --rw=randwrite --bs=32k --offset={offset} --size={AREA} --scramble_buffers=1 --norandommap \
-         --ignore_error=,52 --error_dump=0 --time_based --runtime=36000 --group_reporting > storm.log 2>&1 &\n\
+         --ignore_error=,5:52 --error_dump=0 --time_based --runtime=36000 --group_reporting > storm.log 2>&1 &\n\
          echo $! > storm.pid\n{}",
         node.disk,
         node.busy()
