@@ -3,7 +3,7 @@
 //! What nodes ask the disk for goes through sg3_utils, whose exit status tells how the device server answered ([`Exit`]).
 
 use crate::cache::Cache;
-use crate::guest::Guest;
+use crate::guest::{Booting, Guest};
 use crate::kernel::Line;
 use crate::qemu::Machine;
 use crate::vstgt::{Config, Vstgt};
@@ -93,23 +93,33 @@ impl Cluster {
     pub fn start(names: &[&str], bytes: u64, more: impl FnOnce(Config, &WorkDir) -> Config) -> Result<Cluster> {
         let dir = WorkDir::new("cluster")?;
         let image = dir.sparse("shared.img", bytes)?;
-        let vstgt = more(serving(names, &image, &dir), &dir).start(&dir.path("vstgt.log"))?;
+        let config = more(serving(names, &image, &dir), &dir);
+        let machine = |name: &&str| -> Result<(String, Machine)> {
+            let machine = Machine::new(name)?.memory_mib(320);
+            Ok(((*name).to_owned(), machine.vhost_user_scsi_with(&socket(&dir, name), 2, RECONNECT, "")))
+        };
+        let machines = names.iter().map(machine).collect::<Result<_>>()?;
+        Cluster::of(config, machines, image, dir)
+    }
+
+    /// Starts vstgt as configured, and then the machines, by their names; `image` is the one they share, with the serial number [`SERIAL`].
+    ///
+    /// # Errors
+    /// As [`start`](Cluster::start).
+    pub fn of(config: Config, machines: Vec<(String, Machine)>, image: PathBuf, dir: WorkDir) -> Result<Cluster> {
         let root = packageroot::get(&Cache::open()?)?;
-        let booting: Vec<_> = names
-            .iter()
-            .map(|name| {
-                let machine =
-                    Machine::new(name)?.memory_mib(320).vhost_user_scsi_with(&socket(&dir, name), 2, RECONNECT, "");
-                Guest::start_boot_from(machine, Line::V6_12, &root, dir.root())
-            })
-            .collect::<Result<_>>()?;
+        let vstgt = config.start(&dir.path("vstgt.log"))?;
+        let boot = |(name, machine)| -> Result<(String, Booting)> {
+            Ok((name, Guest::start_boot_from(machine, Line::V6_12, &root, dir.root())?))
+        };
+        let booting: Vec<_> = machines.into_iter().map(boot).collect::<Result<_>>()?;
         let mut nodes = Vec::new();
-        for (name, booting) in names.iter().zip(booting) {
+        for (name, booting) in booting {
             let mut guest = booting.ready()?;
             let disk = guest.disk(SERIAL)?;
             // What the kernel says of each conflict would keep the console busy.
             guest.sh("dmesg -n 1")?;
-            nodes.push(Node { name: (*name).to_owned(), guest, disk });
+            nodes.push(Node { name, guest, disk });
         }
         Ok(Cluster { nodes, vstgt, image, dir })
     }
