@@ -109,7 +109,6 @@ fn data_out(buf: &IoBuf, length: u32) -> Result<Vec<u8>, Answer> {
 mod tests {
     use super::{BUFFER_ID, DATA_BUFFER_CAPACITY};
     use crate::device_server::testkit::{Bench, MemImage, check, good, pattern};
-    use crate::lu::Itl;
     use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};
 
     /// Byte 1 mode, byte 2 buffer ID, bytes 3–5 offset, bytes 6–8 length.
@@ -192,7 +191,7 @@ mod tests {
             assert_eq!(ran.data[..moved], b"echo"[..moved]);
         }
         let mine = b.itl.clone();
-        b.itl = Itl::new(mine.lu().clone(), None);
+        b.itl = crate::device_server::testkit::nexus_of(mine.lu().clone(), None);
         assert_eq!(b.data_in(&read(0x0a, 0, 0, 8), 8).answer, check(sequence));
         assert_eq!(b.data_out(&write(0x0a, 0, 0, 4096), &[7; 4096]), good(4096));
         assert_eq!(b.data_out(&write(0x0a, 0, 0, 4097), &[7; 4097]), invalid_field(6, 7));

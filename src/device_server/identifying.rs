@@ -38,7 +38,7 @@ pub(super) fn set<'a>(task: Task<'a, '_>, kind: u8, parameter_list_length: u32) 
 #[cfg(test)]
 mod tests {
     use crate::device_server::testkit::{Bench, MemImage, check, good};
-    use crate::lu::{Attention, Itl};
+    use crate::lu::Attention;
     use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};
 
     const PERIPHERAL: u8 = 0;
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn each_type_is_kept_by_itself() {
         let b = bench();
-        let other = Itl::new(b.itl.lu().clone(), None);
+        let other = crate::device_server::testkit::nexus_of(b.itl.lu().clone(), None);
         let none = b.data_in(&report(PERIPHERAL, 100), 100);
         assert_eq!((none.answer, &none.data[..4]), (good(4), &[0, 0, 0, 0][..]));
         assert_eq!(b.data_out(&set(PERIPHERAL, 3), &[1, 0xff, 3]), good(3));

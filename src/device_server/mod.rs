@@ -14,15 +14,17 @@
 //! # Where is what
 //!
 //! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying`, `buffer`, `diagnostic` and `log` hold those that
-//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA; `absent` answers for units that are not there, `well_known` for
+//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages; `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `transfer` checks data buffers.
 
 mod absent;
 mod buffer;
+mod change;
 mod defects;
 mod diagnostic;
 mod identifying;
 mod log;
+mod mode;
 mod outcome;
 mod sbc;
 mod spc;
@@ -34,17 +36,18 @@ mod timestamp;
 mod transfer;
 mod well_known;
 
+pub use change::{Change, Fence, Losers};
 pub use log::io_failed;
 pub use outcome::io_done;
 
 use std::sync::Arc;
 
-use crate::backing::{Image, Op};
-use crate::lu::{Admission, GateBits, Itl};
+use crate::backing::{Image, Op, OpKind};
+use crate::lu::{Admission, Attention, Extent, GateBits, HoldId, Itl, Touches};
 use crate::mem::IoBuf;
 use crate::scsi::opcode::{self, Persistent, Readiness, Row, Spc2};
 use crate::scsi::spc::{ModeSelectFields, ModeSenseFields};
-use crate::scsi::{AdditionalSense, Command, Sense, Status};
+use crate::scsi::{AdditionalSense, Command, Sense, Status, TaskAttribute};
 
 /// What to do about a command. The only fork in its way.
 #[derive(Debug)]
@@ -55,6 +58,32 @@ pub enum Plan<'a> {
     Io(BlockIo<'a>),
     /// Several steps, straight-line, on a thread that may wait.
     Job(Job),
+    /// The same, while no other command uses the blocks that it uses.
+    Exclusive(Exclusive),
+    /// A change of what nexuses share, in its turn.
+    Change(Box<dyn Change>),
+    /// Nothing yet: a hold stops it. To be started again when a hold has ended; nothing has happened to its buffer or to the unit.
+    Held,
+}
+
+/// A plan of several steps between which nobody else may use its blocks.
+#[derive(Debug)]
+pub struct Exclusive {
+    /// The blocks.
+    pub extent: Extent,
+    /// The work.
+    pub job: Job,
+}
+
+/// A plan, and what the command needs while it is carried out.
+#[derive(Debug)]
+pub struct Started<'a> {
+    /// What to do.
+    pub plan: Plan<'a>,
+    /// The bits of the gate that had to be open for it. Whoever closes one of them for the command's nexus waits for its end.
+    pub needs: GateBits,
+    /// The blocks that it uses.
+    pub touches: Touches,
 }
 
 /// How a command ended, with what it moved.
@@ -133,6 +162,12 @@ impl Job {
     }
 }
 
+impl std::fmt::Debug for dyn Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Change")
+    }
+}
+
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Job")
@@ -166,6 +201,10 @@ pub struct Request<'a> {
     pub luns: &'a [u16],
     /// Addressed to the REPORT LUNS well-known unit.
     pub well_known: bool,
+    /// Its task attribute, as far as holds go: ACA and HEAD OF QUEUE pass those of task sets.
+    pub attribute: TaskAttribute,
+    /// Holds that do not stop this command: its own, and those that came after it.
+    pub passes: &'a [HoldId],
 }
 
 /// A command on a unit that is there, on its way to a plan.
@@ -183,28 +222,101 @@ type Planned<'a> = Result<Plan<'a>, Answer>;
 /// it pass, and only then is it looked at what the command wants.
 ///
 /// Parameter data is written to `buf` right away. Anything else that happens to `buf` or to the image is in the plan.
-pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Plan<'a> {
+pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
+    let over = |plan| Started { plan, needs: GateBits::NONE, touches: Touches::Nothing };
     if request.well_known {
-        return well_known::start(request, buf).unwrap_or_else(Plan::Done);
+        return over(well_known::start(request, buf).unwrap_or_else(Plan::Done));
     }
     let Some(itl) = request.itl else {
-        return absent::start(request, buf).unwrap_or_else(Plan::Done);
+        return over(absent::start(request, buf).unwrap_or_else(Plan::Done));
     };
     let (row, command) = match opcode::decode(request.cdb) {
         Ok(decoded) => decoded,
-        Err(sense) => return Plan::Done(Answer::check(sense)),
+        Err(sense) => return over(Plan::Done(Answer::check(sense))),
     };
-    match itl.gate().admit(mask(row, &command)) {
-        Admission::Pass => {}
-        Admission::Gone => return absent::start(request, buf).unwrap_or_else(Plan::Done),
-        // The initiator asks again (SAM-5 5.3.1).
-        Admission::Held => return Plan::Done(Answer::status(Status::Busy)),
-        Admission::Attention(attention) => return Plan::Done(Answer::check(attention.sense())),
-        Admission::Conflict => return Plan::Done(Answer::status(Status::ReservationConflict)),
-        Admission::Stopped => return Plan::Done(Answer::check(STOPPED)),
+    let mask = mask(row, &command);
+    let mut admission = itl.gate().admit(mask);
+    if admission == Admission::AcaActive && request.attribute == TaskAttribute::Aca {
+        admission = itl.gate().admit(mask.without(GateBits::ACA));
     }
-    let plan = run(command, Task { itl, luns: request.luns, row, buf }).unwrap_or_else(Plan::Done);
-    log::counted(plan, itl, log::verifies(&command))
+    if admission == Admission::Held {
+        let head_of_queue = matches!(request.attribute, TaskAttribute::HeadOfQueue | TaskAttribute::Aca);
+        if itl.lu().is_held(itl, touches(itl, &command), head_of_queue, request.passes) {
+            return over(Plan::Held);
+        }
+        admission = itl.gate().admit(mask.without(GateBits::HELD).without(GateBits::ACA));
+    }
+    match admission {
+        Admission::Pass => {}
+        Admission::Gone => return over(absent::start(request, buf).unwrap_or_else(Plan::Done)),
+        Admission::AcaActive => return over(Plan::Done(Answer::status(Status::AcaActive))),
+        Admission::Held => return over(Plan::Held),
+        Admission::Attention(attention) => return over(Plan::Done(Answer::check(attention.sense()))),
+        Admission::Conflict => return over(Plan::Done(ended(itl, Answer::status(Status::ReservationConflict)))),
+        Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
+    }
+    let plan = run(command, Task { itl, luns: request.luns, row, buf });
+    let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
+    let plan = log::counted(plan, itl, log::verifies(&command));
+    let touches = match &plan {
+        Plan::Io(io) if io.op.kind == OpKind::Flush => Touches::Nothing,
+        Plan::Io(io) => Touches::Blocks(Extent { offset: io.op.offset, len: io.op.len }),
+        Plan::Exclusive(exclusive) => Touches::Blocks(exclusive.extent),
+        Plan::Job(_) => touches(itl, &command),
+        Plan::Done(_) | Plan::Change(_) | Plan::Held => Touches::Nothing,
+    };
+    Started { plan, needs: mask.common(NEEDS), touches }
+}
+
+/// Whether a command that was started, and has waited, may still go on; else its answer. Unit attentions do not matter any more.
+pub fn still_admitted(itl: &Itl, needs: GateBits) -> Result<(), Answer> {
+    match itl.gate().admit(needs) {
+        Admission::Conflict => Err(ended(itl, Answer::status(Status::ReservationConflict))),
+        _ => Ok(()),
+    }
+}
+
+/// A command of this nexus ends with `status`. With UA_INTLCK_CTRL 11b, BUSY, TASK SET FULL and RESERVATION CONFLICT leave a unit
+/// attention behind (SPC-4 7.5.10), once until it is cleared however many commands end so.
+///
+/// What [`start`] and [`still_admitted`] answer has been told; this is for whoever ends commands otherwise: a change that is not
+/// made, a task set that is full.
+pub fn ended_with(itl: &Itl, status: Status) {
+    let attention = match status {
+        Status::Busy => Attention::PreviousBusy,
+        Status::TaskSetFull => Attention::PreviousTaskSetFull,
+        Status::ReservationConflict => Attention::PreviousReservationConflict,
+        _ => return,
+    };
+    if itl.lu().mode().ua_intlck == 0b11 {
+        itl.establish(attention);
+    }
+}
+
+fn ended(itl: &Itl, answer: Answer) -> Answer {
+    ended_with(itl, answer.status);
+    answer
+}
+
+/// What a gate can close while commands that need it open are running.
+const NEEDS: GateBits = GateBits::DENY;
+
+/// The blocks that a command may use, before it is known whether there are such blocks.
+fn touches(itl: &Itl, command: &Command) -> Touches {
+    let blocks = |lba, blocks| match itl.lu().geometry().extent(lba, blocks) {
+        Ok(extent) => Touches::Blocks(extent),
+        Err(_) => Touches::Nothing,
+    };
+    match command {
+        Command::Read(t) | Command::Write(t) => blocks(t.lba, t.blocks),
+        Command::Verify { transfer, .. } | Command::WriteAndVerify { transfer, .. } => {
+            blocks(transfer.lba, transfer.blocks)
+        }
+        Command::WriteSame { transfer, .. } if transfer.blocks != 0 => blocks(transfer.lba, transfer.blocks),
+        Command::WriteSame { .. } | Command::Unmap { .. } => Touches::Everything,
+        // They use no blocks, or read what is there only to see whether it can be read.
+        _ => Touches::Nothing,
+    }
 }
 
 /// Sense data of a unit that START STOP UNIT stopped.
@@ -212,7 +324,7 @@ const STOPPED: Sense = Sense::not_ready(AdditionalSense::INITIALIZING_COMMAND_RE
 
 /// The gate bits that stop a command.
 fn mask(row: &Row, command: &Command) -> GateBits {
-    let mut mask = GateBits::GONE.and(GateBits::HELD);
+    let mut mask = GateBits::GONE.and(GateBits::HELD).and(GateBits::ACA);
     if row.attention == opcode::Attention::Reports {
         mask = mask.and(GateBits::ATTENTION);
     }
@@ -277,10 +389,10 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::SetTimestamp { parameter_list_length } => timestamp::set(task, parameter_list_length),
         Command::ModeSense { ten, llbaa, dbd, control, page, subpage, allocation_length } => {
             let fields = ModeSenseFields { ten, llbaa, dbd, control, page, subpage };
-            spc::mode_sense(task, fields, allocation_length)
+            mode::mode_sense(task, fields, allocation_length)
         }
         Command::ModeSelect { ten, page_format, save, parameter_list_length } => {
-            spc::mode_select(task, ModeSelectFields { ten, page_format, save }, parameter_list_length)
+            mode::mode_select(task, ModeSelectFields { ten, page_format, save }, parameter_list_length)
         }
         Command::ReadCapacity10 => sbc::read_capacity10(task),
         Command::ReadCapacity16 { allocation_length } => sbc::read_capacity16(task, allocation_length),

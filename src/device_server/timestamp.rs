@@ -31,7 +31,7 @@ mod tests {
     use std::time::{SystemTime, UNIX_EPOCH};
 
     use crate::device_server::testkit::{Bench, MemImage, check, good};
-    use crate::lu::{Attention, Itl};
+    use crate::lu::Attention;
     use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};
 
     /// REPORT TIMESTAMP A3h/0Fh: bytes 6–9 allocation length.
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn setting_it_makes_it_run_from_there_and_tells_the_others() {
         let b = bench();
-        let other = Itl::new(b.itl.lu().clone(), None);
+        let other = crate::device_server::testkit::nexus_of(b.itl.lu().clone(), None);
         assert_eq!(b.data_out(&set(12), &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]), good(12));
         let ran = b.data_in(&report(12), 12);
         assert_eq!(ran.data[2], 0b010);

@@ -1,9 +1,15 @@
 //! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Attention, ErrorCounters, GateBits, Geometry, Identity, IdentityError, Itl, Records};
+use super::holds::Holds;
+use super::keeping::Continuity;
+use super::reservation::ReservationState;
+use super::{
+    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState, Records,
+    Touches,
+};
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
 use crate::scsi::spc::{LogErrors, ModeState};
@@ -49,11 +55,15 @@ pub struct LuSetup {
     pub provisioning: Provisioning,
     /// MEDIUM ROTATION RATE (SBC-3 6.6.2): 0 not reported, 1 non-rotating, else in revolutions a minute.
     pub rotation_rate: u16,
+    /// Keeps what is to outlive the process.
+    pub keeper: Option<Arc<dyn Keeper>>,
+    /// What was kept: the unit goes on from there.
+    pub kept: Option<KeptState>,
 }
 
 impl LuSetup {
     /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
-    /// in fixed format, thin if the image can be, non-rotating.
+    /// in fixed format, thin if the image can be, non-rotating, nothing kept.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -69,6 +79,8 @@ impl LuSetup {
             descriptor_sense: false,
             provisioning: Provisioning::AsImage,
             rotation_rate: 1,
+            keeper: None,
+            kept: None,
         }
     }
 }
@@ -135,26 +147,48 @@ pub struct Lu {
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
     blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
-    mode: AtomicU8,
-    default_mode: ModeState,
+    mode: AtomicU16,
+    pub(super) default_mode: ModeState,
     errors: ErrorCounters,
+    pub(super) keeper: Option<Arc<dyn Keeper>>,
+    /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
+    pub(super) writing: Mutex<bool>,
     cold: Mutex<Cold>,
 }
 
 /// What changes seldom and concerns several nexuses at once.
 #[derive(Debug, Default)]
-struct Cold {
+pub(super) struct Cold {
     nexuses: Vec<Weak<Itl>>,
+    /// Nexuses that are not here, or not yet again.
+    pub(super) continuity: Continuity,
+    /// What is reserved.
+    pub(super) reservations: ReservationState,
     records: Records,
+    holds: Holds,
 }
 
-/// Mode parameters as one byte, so that they are read with one load.
-fn pack(mode: ModeState) -> u8 {
-    u8::from(mode.wce) | u8::from(mode.d_sense) << 1 | u8::from(mode.swp) << 2
+/// Mode parameters as one number, so that they are read with one load.
+fn pack(mode: ModeState) -> u16 {
+    u16::from(mode.wce)
+        | u16::from(mode.d_sense) << 1
+        | u16::from(mode.swp) << 2
+        | u16::from(mode.tas) << 3
+        | u16::from(mode.qerr & 3) << 4
+        | u16::from(mode.ua_intlck & 3) << 6
+        | u16::from(mode.tst & 7) << 8
 }
 
-fn unpack(bits: u8) -> ModeState {
-    ModeState { wce: bits & 1 != 0, d_sense: bits & 2 != 0, swp: bits & 4 != 0 }
+fn unpack(bits: u16) -> ModeState {
+    ModeState {
+        wce: bits & 1 != 0,
+        d_sense: bits & 2 != 0,
+        swp: bits & 4 != 0,
+        tas: bits & 8 != 0,
+        qerr: (bits >> 4 & 3) as u8,
+        ua_intlck: (bits >> 6 & 3) as u8,
+        tst: (bits >> 8 & 7) as u8,
+    }
 }
 
 impl Lu {
@@ -187,7 +221,8 @@ impl Lu {
         };
         let default_mode =
             ModeState { wce: setup.write_cache, d_sense: setup.descriptor_sense, ..ModeState::default() };
-        Ok(Arc::new(Lu {
+        let kept = setup.kept.unwrap_or_else(|| KeptState::new(default_mode));
+        let lu = Arc::new(Lu {
             identity,
             block_size: setup.block_size,
             physical_exponent: setup.physical_exponent,
@@ -196,12 +231,16 @@ impl Lu {
             thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: AtomicU8::new(pack(default_mode)),
+            mode: AtomicU16::new(pack(kept.mode.under(default_mode))),
             default_mode,
             errors: ErrorCounters::default(),
-            cold: Mutex::default(),
+            keeper: setup.keeper,
+            writing: Mutex::default(),
+            cold: Mutex::new(Cold { reservations: kept.reservations.clone(), ..Cold::default() }),
             image: setup.image,
-        }))
+        });
+        lu.go_on(kept);
+        Ok(lu)
     }
 
     /// Where its blocks are.
@@ -279,26 +318,20 @@ impl Lu {
         !self.read_only && !self.mode().swp
     }
 
-    /// Changes the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS
-    /// CHANGED), if anything changed. `change` gets the current parameters and makes new ones; it runs under the unit's
-    /// lock, so that no other change comes between. Returns what was before and what is now.
-    ///
-    /// # Errors
-    ///
-    /// What `change` returns; nothing has changed then.
-    pub fn change_mode<E>(
-        &self,
-        by: &Itl,
-        change: impl FnOnce(ModeState) -> Result<ModeState, E>,
-    ) -> Result<(ModeState, ModeState), E> {
+    /// Sets the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS CHANGED), if anything
+    /// changed. Whoever makes new parameters out of old ones sees to it that nobody else does at the same time.
+    pub fn set_mode(&self, by: &Itl, mode: ModeState) {
         let cold = self.cold();
-        let before = self.mode();
-        let after = change(before)?;
-        if after != before {
-            self.mode.store(pack(after), Ordering::Release);
+        if self.mode() != mode {
+            self.store_mode(&cold, mode);
+            self.note();
             tell(&cold, Attention::ModeParametersChanged, Some(by));
         }
-        Ok((before, after))
+    }
+
+    fn store_mode(&self, cold: &Cold, mode: ModeState) {
+        self.mode.store(pack(mode), Ordering::Release);
+        live(cold).for_each(|itl| interlock(&itl, mode));
     }
 
     /// Stops the unit for START STOP UNIT; true if it did.
@@ -327,11 +360,13 @@ impl Lu {
     /// and removal prevention go back to their defaults, the unit starts, and every nexus gets a unit attention.
     pub fn reset(&self) {
         let cold = self.cold();
-        self.mode.store(pack(self.default_mode), Ordering::Release);
+        self.store_mode(&cold, self.default_mode);
+        self.note();
         start(&cold);
         for itl in live(&cold) {
             itl.allow_removal();
-            itl.gate().establish(Attention::LogicalUnitReset);
+            itl.end_aca();
+            itl.establish(Attention::LogicalUnitReset);
         }
     }
 
@@ -367,6 +402,40 @@ impl Lu {
         with(&mut self.cold().records)
     }
 
+    /// Holds commands, from here on; `None` if a hold that there is, apart from those in `passes`, stops the command that would hold
+    /// them. `touches` is what that command, of nexus `by`, uses.
+    pub fn hold(&self, holding: Holding, by: &Itl, touches: Touches, passes: &[HoldId]) -> Option<HoldId> {
+        let mut cold = self.cold();
+        if cold.holds.stop(by.nexus(), touches, false, passes) {
+            return None;
+        }
+        let id = cold.holds.add(holding);
+        for itl in live(&cold).filter(|itl| holding.concerns(itl.nexus())) {
+            itl.gate().raise(GateBits::HELD);
+        }
+        Some(id)
+    }
+
+    /// Ends a hold. The commands that it held are to be asked for again.
+    pub fn end_hold(&self, id: HoldId) {
+        let mut cold = self.cold();
+        if cold.holds.remove(id).is_some() {
+            for itl in live(&cold).filter(|itl| !cold.holds.concern(itl.nexus())) {
+                itl.gate().lower(GateBits::HELD);
+            }
+        }
+    }
+
+    /// The hold that was made last: a command that comes now is older than those that come later.
+    pub fn newest_hold(&self) -> HoldId {
+        self.cold().holds.newest()
+    }
+
+    /// Whether a hold, apart from those in `passes`, stops a command of a nexus that uses these blocks.
+    pub fn is_held(&self, by: &Itl, touches: Touches, head_of_queue: bool, passes: &[HoldId]) -> bool {
+        self.cold().holds.stop(by.nexus(), touches, head_of_queue, passes)
+    }
+
     /// How many nexuses see the unit.
     pub fn nexuses(&self) -> usize {
         live(&self.cold()).count()
@@ -376,17 +445,21 @@ impl Lu {
     pub(super) fn attach(&self, itl: &Arc<Itl>) {
         let mut cold = self.cold();
         start(&cold);
+        interlock(itl, self.mode());
+        if cold.holds.concern(itl.nexus()) {
+            itl.gate().raise(GateBits::HELD);
+        }
         cold.nexuses.retain(|n| n.strong_count() > 0);
         cold.nexuses.push(Arc::downgrade(itl));
     }
 
-    fn cold(&self) -> MutexGuard<'_, Cold> {
+    pub(super) fn cold(&self) -> MutexGuard<'_, Cold> {
         // Every change under this lock is complete in itself, so a panic elsewhere leaves nothing half done.
         self.cold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
+pub(super) fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
     cold.nexuses.iter().filter_map(Weak::upgrade)
 }
 
@@ -396,10 +469,18 @@ fn start(cold: &Cold) {
     }
 }
 
+/// Puts UA_INTLCK_CTRL into a nexus's gate.
+fn interlock(itl: &Itl, mode: ModeState) {
+    match mode.ua_intlck {
+        0b00 => itl.gate().lower(GateBits::INTERLOCK),
+        _ => itl.gate().raise(GateBits::INTERLOCK),
+    }
+}
+
 fn tell(cold: &Cold, attention: Attention, except: Option<&Itl>) {
     for itl in live(cold) {
         if !except.is_some_and(|not| std::ptr::eq(Arc::as_ptr(&itl), not)) {
-            itl.gate().establish(attention);
+            itl.establish(attention);
         }
     }
 }

@@ -1,6 +1,7 @@
 use super::super::testkit::{Bench, MemImage, check, good};
 use super::*;
 use crate::backing::BackingError;
+use crate::device_server::testkit::nexus_of;
 use crate::lu::Attention;
 use crate::scsi::FieldPointer;
 use crate::scsi::spc::LogErrors;
@@ -113,7 +114,7 @@ fn refused() {
 #[test]
 fn resets_and_settings_are_told_to_the_others() {
     let b = failing();
-    let other = Itl::new(b.itl.lu().clone(), None);
+    let other = nexus_of(b.itl.lu().clone(), None);
     assert_eq!(b.none(&log_select(0, 0, 0, 0)), good(0));
     assert_eq!(other.gate().take_attention(), None, "nothing changed");
     assert_eq!(b.none(&log_select(1, 0x03, 0, 0)), good(0));

@@ -1,17 +1,18 @@
 //! For tests: a nexus on a unit in memory, and an executor that runs a plan to its end.
-#![allow(clippy::unwrap_used, reason = "test code")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod mem_image;
 
 pub use mem_image::{Call, MemImage, pattern};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{AbortFlag, Answer, Plan, Request, io_done, start};
+use super::{AbortFlag, Answer, Exclusive, Plan, Request, io_done, start};
 use crate::backing::{Op, OpKind};
-use crate::lu::{Itl, Lu, LuSetup};
+use crate::lu::{Attention, Itl, Lu, LuSetup, NexusId};
 use crate::mem::{Direction, IoBuf};
-use crate::scsi::{Sense, Status};
+use crate::scsi::{Sense, Status, TaskAttribute};
 
 /// One nexus on one unit on one [`MemImage`].
 pub struct Bench {
@@ -43,7 +44,7 @@ impl Bench {
         let image = Arc::new(image);
         let mut setup = LuSetup::new(image.clone(), 0x3123_4567_89ab_cdef, "SERIAL01".into());
         change(&mut setup);
-        let itl = Itl::new(Lu::new(setup).unwrap(), None);
+        let itl = nexus_of(Lu::new(setup).unwrap(), None);
         Bench { image, itl, luns: vec![0] }
     }
 
@@ -78,8 +79,19 @@ impl Bench {
 
     /// Plans a command.
     pub fn plan<'a>(&'a self, cdb: &'a [u8], buf: &mut IoBuf) -> Plan<'a> {
-        start(&Request { cdb, itl: Some(&self.itl), luns: &self.luns, well_known: false }, buf)
+        let attribute = TaskAttribute::Simple;
+        let request =
+            Request { cdb, itl: Some(&self.itl), luns: &self.luns, well_known: false, attribute, passes: &[] };
+        start(&request, buf).plan
     }
+}
+
+/// Another nexus of a unit: each has an initiator port of its own, all have one target port.
+pub fn nexus_of(lu: Arc<Lu>, attention: Option<Attention>) -> Arc<Itl> {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let mut initiator = [0; 16];
+    initiator[8..].copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    Itl::new(lu, NexusId { initiator, port: 1 }, attention)
 }
 
 /// Runs a plan to its end, as a target with a simple engine would.
@@ -103,7 +115,21 @@ pub fn execute(plan: Plan<'_>, buf: &mut IoBuf, abort: &AbortFlag) -> Answer {
             };
             io_done(io.finish, result)
         }
-        Plan::Job(job) => (job.run)(buf, abort),
+        Plan::Job(job) | Plan::Exclusive(Exclusive { job, .. }) => (job.run)(buf, abort),
+        Plan::Change(mut change) => {
+            let fence = match change.evaluate() {
+                Ok(fence) => fence,
+                Err(answer) => return answer,
+            };
+            if fence.persists
+                && let Err(answer) = change.persist()
+            {
+                return answer;
+            }
+            change.apply();
+            execute(change.grant(), buf, abort)
+        }
+        Plan::Held => panic!("nothing holds here"),
     }
 }
 

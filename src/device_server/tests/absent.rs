@@ -8,7 +8,9 @@ use crate::mem::{Direction, IoBuf};
 
 fn run(cdb: &[u8], len: usize, well_known: bool) -> Ran {
     let mut buf = IoBuf::owned(len, Direction::In);
-    let plan = start(&Request { cdb, itl: None, luns: &[2, 5], well_known }, &mut buf);
+    let attribute = crate::scsi::TaskAttribute::Simple;
+    let request = Request { cdb, itl: None, luns: &[2, 5], well_known, attribute, passes: &[] };
+    let plan = start(&request, &mut buf).plan;
     let answer = execute(plan, &mut buf, &AbortFlag::default());
     Ran { answer, data: contents(&buf) }
 }

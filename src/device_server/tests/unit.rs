@@ -1,6 +1,7 @@
 //! A logical unit and its nexuses by themselves. They are tested here and not in their own room because it takes an image, and
 //! an image takes guest memory, of which a unit knows nothing.
 
+use crate::device_server::testkit::nexus_of;
 use std::sync::Arc;
 
 use crate::device_server::testkit::MemImage;
@@ -60,7 +61,10 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn defaults_of_the_mode_pages_can_be_set_up() {
     let lu = Lu::new(LuSetup { write_cache: false, descriptor_sense: true, ..setup(MemImage::new(4096)) }).unwrap();
-    assert_eq!(lu.mode(), ModeState { wce: false, d_sense: true, swp: false });
+    assert_eq!(
+        lu.mode(),
+        ModeState { wce: false, d_sense: true, swp: false, tst: 1, qerr: 0, ua_intlck: 0, tas: false }
+    );
     assert_eq!(lu.mode(), lu.default_mode());
     assert_eq!(lu.sense_format(), SenseFormat::Descriptor);
 }
@@ -68,27 +72,24 @@ fn defaults_of_the_mode_pages_can_be_set_up() {
 #[test]
 fn mode_changes_are_told_to_the_others_once() {
     let lu = unit();
-    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     let changed = ModeState { d_sense: true, swp: true, ..lu.mode() };
-    let before = lu.mode();
-    assert_eq!(lu.change_mode(&a, |_| Err(7)), Err(7));
-    assert_eq!(lu.mode(), before);
-    assert_eq!(lu.change_mode::<()>(&a, |_| Ok(changed)), Ok((before, changed)));
+    lu.set_mode(&a, changed);
     assert_eq!(lu.mode(), changed);
     assert_eq!(lu.sense_format(), SenseFormat::Descriptor);
     assert!(!lu.writable());
     assert_eq!(a.gate().take_attention(), None);
     assert_eq!(b.gate().take_attention(), Some(Attention::ModeParametersChanged));
-    assert_eq!(lu.change_mode::<()>(&a, Ok), Ok((changed, changed)));
+    lu.set_mode(&a, changed);
     assert_eq!(b.gate().take_attention(), None, "nothing changed");
 }
 
 #[test]
 fn a_new_nexus_has_its_unit_attention() {
     let lu = unit();
-    let a = Itl::new(lu.clone(), Some(Attention::PowerOn));
+    let a = nexus_of(lu.clone(), Some(Attention::PowerOn));
     assert_eq!(a.gate().take_attention(), Some(Attention::PowerOn));
-    let b = Itl::new(lu.clone(), None);
+    let b = nexus_of(lu.clone(), None);
     assert_eq!(b.gate().bits(), GateBits::NONE);
     assert_eq!(lu.nexuses(), 2);
     drop(a);
@@ -98,8 +99,8 @@ fn a_new_nexus_has_its_unit_attention() {
 #[test]
 fn only_the_sole_nexus_stops_a_unit() {
     let lu = unit();
-    let a = Itl::new(lu.clone(), None);
-    let b = Itl::new(lu.clone(), None);
+    let a = nexus_of(lu.clone(), None);
+    let b = nexus_of(lu.clone(), None);
     assert!(!lu.stop(&a));
     assert_eq!((a.gate().bits(), b.gate().bits()), (GateBits::NONE, GateBits::NONE));
     drop(b);
@@ -112,9 +113,9 @@ fn only_the_sole_nexus_stops_a_unit() {
 #[test]
 fn a_stopped_unit_starts_with_a_new_nexus_and_with_every_reset() {
     let lu = unit();
-    let a = Itl::new(lu.clone(), None);
+    let a = nexus_of(lu.clone(), None);
     assert!(lu.stop(&a));
-    let b = Itl::new(lu.clone(), None);
+    let b = nexus_of(lu.clone(), None);
     assert!(!a.gate().bits().intersects(GateBits::NOT_READY));
     drop(b);
     assert!(lu.stop(&a));
@@ -128,23 +129,24 @@ fn a_stopped_unit_starts_with_a_new_nexus_and_with_every_reset() {
 #[test]
 fn a_reset_restores_defaults_and_tells_everybody() {
     let lu = Lu::new(LuSetup { write_cache: false, ..setup(MemImage::new(4096)) }).unwrap();
-    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     a.prevent_removal();
-    lu.change_mode::<()>(&a, |mode| Ok(ModeState { wce: true, ..mode })).unwrap();
+    lu.set_mode(&a, ModeState { wce: true, ua_intlck: 2, ..lu.mode() });
     lu.reset();
     assert_eq!(lu.mode(), lu.default_mode());
     assert!(!lu.mode().wce);
     assert!(!a.prevents_removal());
     for itl in [a, b] {
-        assert_eq!(itl.gate().take_attention(), Some(Attention::LogicalUnitReset));
-        assert_eq!(itl.gate().take_attention(), None, "the mode change before it is void");
+        let reported = itl.gate().admit(GateBits::ATTENTION);
+        assert_eq!(reported, Admission::Attention(Attention::LogicalUnitReset), "the mode change before it is void");
+        assert_eq!(itl.gate().bits(), GateBits::NONE, "no interlock any more");
     }
 }
 
 #[test]
 fn losing_a_nexus_gives_up_what_it_alone_held() {
     let lu = unit();
-    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     a.prevent_removal();
     b.prevent_removal();
     a.lose_nexus();
@@ -155,9 +157,48 @@ fn losing_a_nexus_gives_up_what_it_alone_held() {
 }
 
 #[test]
+fn the_interlock_is_in_every_gate() {
+    let lu = unit();
+    let a = nexus_of(lu.clone(), None);
+    lu.set_mode(&a, ModeState { ua_intlck: 2, ..lu.mode() });
+    let b = nexus_of(lu.clone(), None);
+    assert_eq!((a.gate().bits(), b.gate().bits()), (GateBits::INTERLOCK, GateBits::INTERLOCK));
+    lu.set_mode(&b, ModeState { ua_intlck: 0, ..lu.mode() });
+    assert_eq!(b.gate().bits(), GateBits::NONE);
+    assert!(!a.gate().bits().intersects(GateBits::INTERLOCK));
+}
+
+#[derive(Debug, Default)]
+struct Heard(std::sync::Mutex<Vec<Attention>>);
+
+impl Listener for Heard {
+    fn established(&self, attention: Attention) {
+        self.0.lock().unwrap().push(attention);
+    }
+}
+
+/// Whoever listens hears of every condition as it is established, before a command reports it.
+#[test]
+fn a_listener_hears_of_attentions() {
+    let lu = unit();
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), Some(Attention::PowerOn)));
+    let heard = Arc::new(Heard::default());
+    b.listen(heard.clone());
+    let told = || std::mem::take(&mut *heard.0.lock().unwrap());
+    assert_eq!(told(), [], "of what was before it");
+    lu.set_mode(&a, ModeState { tas: true, ..lu.mode() });
+    lu.set_mode(&b, ModeState { tas: false, ..lu.mode() });
+    assert_eq!(told(), [Attention::ModeParametersChanged], "what others change");
+    lu.establish(Attention::CapacityChanged, None);
+    b.lose_nexus();
+    lu.reset();
+    assert_eq!(told(), [Attention::CapacityChanged, Attention::NexusLoss, Attention::LogicalUnitReset]);
+}
+
+#[test]
 fn attentions_for_all_but_one() {
     let lu = unit();
-    let (a, b) = (Itl::new(lu.clone(), None), Itl::new(lu.clone(), None));
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     lu.establish(Attention::CapacityChanged, Some(&a));
     assert_eq!(a.gate().take_attention(), None);
     assert_eq!(b.gate().take_attention(), Some(Attention::CapacityChanged));

@@ -1,6 +1,7 @@
 use super::*;
 use crate::backing::BackingError;
 use crate::device_server::Plan;
+use crate::device_server::testkit::nexus_of;
 use crate::device_server::testkit::{Bench, MemImage, check, execute, good, out_buf};
 use crate::device_server::{AbortFlag, Request, start};
 use crate::lu::{Attention, Itl};
@@ -53,7 +54,9 @@ fn sixteen() {
 /// Runs a command for another nexus of a bench's unit.
 fn by(itl: &Arc<Itl>, cdb: &[u8], len: usize) -> (crate::device_server::Answer, Vec<u8>) {
     let mut buf = IoBuf::owned(len, Direction::In);
-    let plan = start(&Request { cdb, itl: Some(itl), luns: &[0], well_known: false }, &mut buf);
+    let attribute = crate::scsi::TaskAttribute::Simple;
+    let request = Request { cdb, itl: Some(itl), luns: &[0], well_known: false, attribute, passes: &[] };
+    let plan = start(&request, &mut buf).plan;
     let answer = execute(plan, &mut buf, &AbortFlag::default());
     let mut data = vec![0; len];
     buf.read_at(0, &mut data);
@@ -65,7 +68,7 @@ fn by(itl: &Arc<Itl>, cdb: &[u8], len: usize) -> (crate::device_server::Answer, 
 fn growth() {
     for image in [MemImage::new(51_200), MemImage::new(51_200).waiting()] {
         let b = Bench::new(image);
-        let (other, third) = (Itl::new(b.itl.lu().clone(), None), Itl::new(b.itl.lu().clone(), None));
+        let (other, third) = (nexus_of(b.itl.lu().clone(), None), nexus_of(b.itl.lu().clone(), None));
         b.image.resize(102_400);
         let write = cdb10(0x2a, 0, 150, 1);
         assert_eq!(b.data_out(&write, &[7; 512]), check(out_of_range(150, 2, 7)), "nobody has asked");
@@ -89,7 +92,7 @@ fn growth() {
 #[test]
 fn a_nexus_that_was_not_told_is_told_first() {
     let b = Bench::new(MemImage::new(51_200));
-    let other = Itl::new(b.itl.lu().clone(), None);
+    let other = nexus_of(b.itl.lu().clone(), None);
     b.image.resize(102_400);
     b.data_in(&cdb(32), 32);
     assert_eq!(by(&other, &cdb(32), 32).0, check(plain(SenseKey::UnitAttention, 0x2a09)));
@@ -102,7 +105,7 @@ fn a_nexus_that_was_not_told_is_told_first() {
 #[test]
 fn ten_looks_too() {
     let b = Bench::with(MemImage::new(8192), |s| s.block_size = 4096);
-    let other = Itl::new(b.itl.lu().clone(), None);
+    let other = nexus_of(b.itl.lu().clone(), None);
     b.image.resize(8192 + 4095);
     assert_eq!(b.data_in(&cdb10(0x25, 0, 0, 0), 8).data[..4], [0, 0, 0, 1]);
     assert_eq!(other.gate().take_attention(), None);
@@ -115,7 +118,7 @@ fn ten_looks_too() {
 #[test]
 fn shrinking() {
     let b = Bench::new(MemImage::patterned(51_200));
-    let other = Itl::new(b.itl.lu().clone(), None);
+    let other = nexus_of(b.itl.lu().clone(), None);
     b.image.resize(25_600);
     assert_eq!(b.data_in(&cdb(32), 32).data[..8], [0, 0, 0, 0, 0, 0, 0, 49]);
     assert_eq!(other.gate().take_attention(), Some(Attention::CapacityChanged));
@@ -127,7 +130,7 @@ fn shrinking() {
 #[test]
 fn a_unit_is_never_empty() {
     let b = Bench::new(MemImage::new(51_200));
-    let other = Itl::new(b.itl.lu().clone(), None);
+    let other = nexus_of(b.itl.lu().clone(), None);
     b.image.resize(0);
     assert_eq!(b.data_in(&cdb(32), 32).data[..8], [0, 0, 0, 0, 0, 0, 0, 99]);
     assert_eq!(other.gate().take_attention(), None);

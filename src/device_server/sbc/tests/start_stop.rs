@@ -1,7 +1,8 @@
 use super::*;
 use crate::backing::BackingError;
+use crate::device_server::testkit::nexus_of;
 use crate::device_server::testkit::{Bench, Call, MemImage, check, good};
-use crate::lu::{Attention, Itl};
+use crate::lu::Attention;
 
 const STOP: [u8; 6] = [0x1b, 0, 0, 0, 0x00, 0];
 const STOP_NO_FLUSH: [u8; 6] = [0x1b, 0, 0, 0, 0x04, 0];
@@ -36,7 +37,7 @@ fn a_sole_nexus_stops_and_starts_its_unit() {
 #[test]
 fn a_shared_unit_is_flushed_and_runs_on() {
     let b = bench();
-    let other = Itl::new(b.itl.lu().clone(), None);
+    let other = nexus_of(b.itl.lu().clone(), None);
     assert_eq!(b.none(&STOP), good(0));
     assert_eq!(b.image.calls(), [Call::Flush]);
     assert_eq!(b.none(&TEST_UNIT_READY), good(0));
@@ -44,7 +45,7 @@ fn a_shared_unit_is_flushed_and_runs_on() {
     assert_eq!(b.none(&STOP), good(0));
     assert_eq!(b.none(&TEST_UNIT_READY), not_ready());
     // A second guest appears: the unit runs, for both.
-    let _other = Itl::new(b.itl.lu().clone(), None);
+    let _other = nexus_of(b.itl.lu().clone(), None);
     assert_eq!(b.none(&TEST_UNIT_READY), good(0));
 }
 
@@ -94,7 +95,7 @@ fn start_of_a_running_unit_with_a_unit_attention_reports_that() {
 #[test]
 fn prevention_is_kept_for_each_nexus() {
     let b = bench();
-    let other = Itl::new(b.itl.lu().clone(), None);
+    let other = nexus_of(b.itl.lu().clone(), None);
     assert_eq!(b.none(&[0x1e, 0, 0, 0, 1, 0]), good(0));
     assert!(b.itl.prevents_removal());
     assert!(!other.prevents_removal());
