@@ -79,8 +79,8 @@ pub fn run(config: Config) -> Result<(), Error> {
     let images = images(&config)?;
     let units = units(&config, &images)?;
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
-    let target =
-        Target::new(TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None })?;
+    let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
+    let target = Target::new(setup)?;
     let hba = Hba::start(HbaSetup {
         reactors: config.reactors,
         wait: wait_kind(config.wait)?,

@@ -165,6 +165,17 @@ impl Job {
     }
 }
 
+impl Exclusive {
+    /// A plan to run `run` while no other command uses the blocks of `extent`.
+    fn plan(
+        extent: Extent,
+        run: impl FnOnce(&mut IoBuf, &AbortFlag) -> Result<Answer, Answer> + Send + 'static,
+    ) -> Plan<'static> {
+        let run = Box::new(move |buf: &mut IoBuf, abort: &AbortFlag| run(buf, abort).unwrap_or_else(|answer| answer));
+        Plan::Exclusive(Exclusive { extent, job: Job { run } })
+    }
+}
+
 impl std::fmt::Debug for dyn Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Change")
@@ -313,7 +324,9 @@ fn touches(itl: &Itl, command: &Command) -> Touches {
         Err(_) => Touches::Nothing,
     };
     match command {
-        Command::Read(t) | Command::Write(t) => blocks(t.lba, t.blocks),
+        Command::Read(t) | Command::Write(t) | Command::CompareAndWrite(t) | Command::Orwrite(t) => {
+            blocks(t.lba, t.blocks)
+        }
         Command::Verify { transfer, .. } | Command::WriteAndVerify { transfer, .. } => {
             blocks(transfer.lba, transfer.blocks)
         }
@@ -426,6 +439,8 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::Write(transfer) => sbc::write(task, transfer),
         Command::WriteAndVerify { transfer, check } => sbc::write_and_verify(task, transfer, check),
         Command::Verify { transfer, check } => sbc::verify(task, transfer, check),
+        Command::CompareAndWrite(transfer) => sbc::compare_and_write(task, transfer),
+        Command::Orwrite(transfer) => sbc::orwrite(task, transfer),
         Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),

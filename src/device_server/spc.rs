@@ -128,6 +128,7 @@ fn block_limits(lu: &Lu) -> BlockLimits {
     BlockLimits {
         // A physical block, where that is more than a logical one.
         optimal_granularity: if exponent == 0 { 0 } else { 1 << exponent },
+        maximum_compare_and_write: limits.compare_and_write_blocks,
         maximum_transfer: limits.transfer_blocks,
         maximum_unmap_blocks: limits.unmap_blocks,
         maximum_unmap_descriptors: limits.unmap_descriptors,

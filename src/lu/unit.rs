@@ -128,6 +128,8 @@ pub enum SetupError {
 pub struct Limits {
     /// MAXIMUM TRANSFER LENGTH in blocks.
     pub transfer_blocks: u32,
+    /// MAXIMUM COMPARE AND WRITE LENGTH in blocks.
+    pub compare_and_write_blocks: u8,
     /// MAXIMUM UNMAP LBA COUNT; FFFF_FFFFh: no limit, 0: no UNMAP.
     pub unmap_blocks: u32,
     /// MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT; 0: no UNMAP.
@@ -139,6 +141,10 @@ pub struct Limits {
 /// The most bytes that one command moves. Linux guests ask for at most 32 MiB less a block and take what the page says;
 /// a command of this size keeps an engine busy for some milliseconds, not more.
 const MAX_TRANSFER: u32 = 16 << 20;
+
+/// The most bytes that one COMPARE AND WRITE compares, and writes. While it runs nobody else gets at its blocks, so they are few: locks, as
+/// VMFS has them, are one block, and many targets take no more than that.
+const MAX_COMPARE_AND_WRITE: u32 = 64 << 10;
 
 /// The most ranges in one UNMAP: bounds the steps of its job.
 const MAX_UNMAP_DESCRIPTORS: u32 = 256;
@@ -319,6 +325,7 @@ impl Lu {
     pub fn limits(&self) -> Limits {
         Limits {
             transfer_blocks: MAX_TRANSFER / self.block_size,
+            compare_and_write_blocks: u8::try_from(MAX_COMPARE_AND_WRITE / self.block_size).unwrap_or(u8::MAX),
             unmap_blocks: if self.thin { u32::MAX } else { 0 },
             unmap_descriptors: if self.thin { MAX_UNMAP_DESCRIPTORS } else { 0 },
             unmap_granularity: if self.thin { self.unmap_granularity } else { 0 },

@@ -193,7 +193,8 @@ impl Rig {
     /// `shards` shards with queues 0 and 1 each.
     pub fn new(shards: u8, units: Vec<UnitMapping>) -> Rig {
         let names = (1..9).map(|n| (port(n), format!("vm{n}"))).collect();
-        Rig::with(TargetSetup { shards, hosts: vec![host(HOST, 1), host(HOST + 1, 2)], units, names, patience: None })
+        let hosts = vec![host(HOST, 1), host(HOST + 1, 2)];
+        Rig::with(TargetSetup { shards, hosts, units, names, patience: None })
     }
 
     pub fn with(setup: TargetSetup) -> Rig {

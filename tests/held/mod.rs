@@ -84,9 +84,8 @@ pub fn serve_units(
     let units = (1..).zip(units).map(mapped).collect();
     let names_of = names.iter().map(|name| (port(name), name.clone())).collect();
     let host = HostSetup { host_no: 0, port: TargetPort::SOLE, name: "t".to_owned() };
-    let target =
-        Target::new(TargetSetup { shards: reactors, hosts: vec![host], units, names: names_of, patience: None })
-            .unwrap();
+    let setup = TargetSetup { shards: reactors, hosts: vec![host], units, names: names_of, patience: None };
+    let target = Target::new(setup).unwrap();
     let hba = Hba::start(HbaSetup {
         reactors,
         wait,

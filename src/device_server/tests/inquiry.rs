@@ -79,18 +79,21 @@ fn block_limits_are_those_that_are_enforced() {
     assert_eq!(data.len(), 64);
     assert_eq!(data[..4], [0x00, 0xb0, 0x00, 0x3c]);
     assert_eq!(data[4], 0, "WSNZ 0: WRITE SAME to the end");
+    assert_eq!(data[5], 128, "MAXIMUM COMPARE AND WRITE LENGTH: 64 KiB");
     assert_eq!(data[8..12], 32_768u32.to_be_bytes(), "MAXIMUM TRANSFER LENGTH");
     assert_eq!(data[20..24], [0xff; 4], "MAXIMUM UNMAP LBA COUNT");
     assert_eq!(data[24..28], 256u32.to_be_bytes(), "MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT");
     assert_eq!(data[28..32], 8u32.to_be_bytes(), "OPTIMAL UNMAP GRANULARITY: 4096 bytes");
     assert_eq!(data[32..36], [0x80, 0, 0, 0], "UGAVALID");
     assert_eq!(data[36..44], [0; 8], "MAXIMUM WRITE SAME LENGTH: none");
+    assert_eq!(data[44..], [0; 20], "no WRITE ATOMIC");
     let b = Bench::with(MemImage::new(8192).without_unmap(), |s| {
         s.block_size = 4096;
         s.physical_exponent = 1;
     });
     let data = b.data_in(&inquiry(1, 0xb0, 64), 64).data;
     assert_eq!(data[6..8], [0, 2], "OPTIMAL TRANSFER LENGTH GRANULARITY");
+    assert_eq!(data[5], 16);
     assert_eq!(data[8..12], 4096u32.to_be_bytes());
     assert_eq!(data[20..36], [0; 16], "no UNMAP");
 }

@@ -4,7 +4,8 @@ use crate::target::testkit::{HOST, host, mapped, port, unit};
 use crate::target::{Target, TargetError, TargetSetup, UnitMapping};
 
 fn refused(units: Vec<UnitMapping>) -> Option<TargetError> {
-    Target::new(TargetSetup { shards: 1, hosts: vec![host(HOST, 1)], units, names: vec![], patience: None }).err()
+    let hosts = vec![host(HOST, 1)];
+    Target::new(TargetSetup { shards: 1, hosts, units, names: vec![], patience: None }).err()
 }
 
 #[test]
