@@ -7,9 +7,8 @@ use super::holds::Holds;
 use super::keeping::Continuity;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
-    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState, Records,
-    TargetPort,
-    Touches,
+    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState,
+    Records, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
