@@ -10,16 +10,14 @@ use super::{Answer, Change, Fence, Losers, Plan, Planned, Task};
 use crate::lu::reservation::{self, Action, Context, Refusal, Registrants, ReservationState, ReservationType};
 use crate::lu::{Itl, Lu, NexusId};
 use crate::scsi::spc::{self as data, FullStatus, LU_SCOPE, ReservationCapabilities};
-use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, ReserveIn, ReserveOut, Sense, SenseKey, Status, TransportId};
+use crate::scsi::{
+    AdditionalSense, FieldPointer, ParameterData, ReserveIn, ReserveOut, Sense, SenseKey, Status, TransportId,
+};
 
 const CONFLICT: Answer = Answer::status(Status::ReservationConflict);
 
 /// PERSISTENT RESERVE IN (SPC-4 6.15): what is reserved now.
-pub(super) fn persistent_reserve_in<'a>(
-    task: Task<'a, '_>,
-    action: ReserveIn,
-    allocation_length: u32,
-) -> Planned<'a> {
+pub(super) fn persistent_reserve_in<'a>(task: Task<'a, '_>, action: ReserveIn, allocation_length: u32) -> Planned<'a> {
     let lu = task.itl.lu();
     let report = |state: &ReservationState| match state.refuses_persistent_reserve() {
         true => Err(CONFLICT),
