@@ -55,8 +55,8 @@ impl Cluster {
     }
 
     fn register(&self, count: usize) {
-        for node in 0..count {
-            assert_eq!(self.out(node, REGISTER, 0, 0, KEYS[node]), GOOD);
+        for (node, key) in KEYS.into_iter().enumerate().take(count) {
+            assert_eq!(self.out(node, REGISTER, 0, 0, key), GOOD);
         }
     }
 
