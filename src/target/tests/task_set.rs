@@ -36,7 +36,7 @@ fn send(rig: &mut Rig, shard: u8, itn_id: ItnId, attribute: i32, scb: [u8; 16]) 
 
 fn set_mode(lu: &Arc<Lu>, change: impl Fn(ModeState) -> ModeState) {
     let by = nexus_of(Arc::clone(lu), None);
-    lu.change_mode::<()>(&by, |mode| Ok(change(mode))).unwrap();
+    lu.set_mode(&by, change(lu.mode()));
 }
 
 /// A nexus's attentions, taken away.
@@ -303,7 +303,7 @@ fn an_abort_of_what_hangs_is_rejected_in_time() {
     let lu = unit();
     let names = Vec::new();
     let patience = Some(Duration::from_millis(20));
-    let setup = TargetSetup { shards: 2, hosts: vec![HOST], units: vec![mapped(0, 0, &lu)], names, patience };
+    let setup = TargetSetup { shards: 2, hosts: vec![host(HOST, 1)], units: vec![mapped(0, 0, &lu)], names, patience };
     let mut rig = Rig::with(setup);
     let a = rig.login(1);
     let hung = rig.read(1, a, at(0, 0));

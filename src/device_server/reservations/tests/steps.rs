@@ -77,6 +77,20 @@ fn a_change_that_is_dropped_has_done_nothing() {
     }
 }
 
+/// One that is dropped late, when the next one has been evaluated, leaves that one alone.
+#[test]
+fn a_change_that_is_dropped_leaves_the_next_one() {
+    let c = Cluster::registered(2);
+    let reserve = |node: usize| c.change(node, &out_cdb(RESERVE, 3, 24), &list(KEYS[node], 0, 0));
+    let (mut first, mut next) = (reserve(0), reserve(1));
+    first.evaluate().unwrap();
+    next.evaluate().unwrap();
+    drop(first);
+    next.apply();
+    assert_eq!(grant(next), GOOD);
+    assert_eq!(c.reservation(), Some((KEYS[1], 3)));
+}
+
 /// It is judged when its turn comes, not when it arrives.
 #[test]
 fn a_change_is_judged_in_its_turn() {
