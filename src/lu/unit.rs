@@ -7,8 +7,8 @@ use super::holds::Holds;
 use super::keeping::Continuity;
 use super::reservation::ReservationState;
 use super::{
-    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState, Records,
-    Touches,
+    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState,
+    Records, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::SenseFormat;

@@ -189,6 +189,8 @@ pub fn socket_path(dir: &Path, index: usize) -> PathBuf {
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vstgt"));
     command.arg("-v").arg("--blk-file").arg(dir.join("disk.img"));
+    // Theirs alone, so that test programs neither meet in one directory nor leave anything there.
+    command.arg("--state-dir").arg(dir.join("state"));
     if let Ok(wait) = std::env::var("VSTGT_TEST_WAIT") {
         command.arg("--wait").arg(wait);
     }
