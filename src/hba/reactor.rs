@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::letters::Letters;
 use super::mail::{Mail, answer};
@@ -127,12 +127,21 @@ impl Reactor {
             self.read_mail();
             self.pop_active();
             self.judge();
+            self.expire();
             self.settle();
             turns.end(party);
             if self.stopping && self.queues.iter().all(Option::is_none) && self.shard.tasks() == 0 {
                 return;
             }
             self.sleep();
+        }
+    }
+
+    /// Tells the shard that time has passed, if it waits for that.
+    fn expire(&mut self) {
+        if self.shard.deadline().is_some() {
+            self.shard.expire(Instant::now(), &mut self.rings);
+            self.drain_events();
         }
     }
 
@@ -197,7 +206,7 @@ impl Reactor {
             match (self.io.has_ended(), self.polled.is_empty()) {
                 (true, _) => Some(Duration::ZERO),
                 (false, false) => Some(POLL_PERIOD),
-                (false, true) => None,
+                (false, true) => self.shard.deadline().map(|at| at.saturating_duration_since(Instant::now())),
             }
         } else {
             Some(Duration::ZERO)

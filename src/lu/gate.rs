@@ -322,11 +322,13 @@ mod tests {
     #[test]
     fn gone_and_held_come_first() {
         let g = gate(&[Attention::PowerOn]);
-        g.raise(GateBits(1 << 50));
+        g.raise(GateBits::HELD);
         assert_eq!(g.admit(ALL), Admission::Held);
+        g.raise(GateBits::ACA);
+        assert_eq!(g.admit(ALL), Admission::AcaActive);
         g.raise(GateBits::GONE);
         assert_eq!(g.admit(ALL), Admission::Gone);
-        g.lower(GateBits::GONE.and(GateBits::HELD));
+        g.lower(GateBits::GONE.and(GateBits::HELD).and(GateBits::ACA));
         assert_eq!(g.admit(ALL), Admission::Attention(Attention::PowerOn), "still there");
     }
 

@@ -14,6 +14,8 @@ pub struct Itl {
     gate: Gate,
     /// PREVENT of PREVENT ALLOW MEDIUM REMOVAL (SPC-4 6.15): this nexus wants the medium to stay.
     prevent: AtomicBool,
+    /// A command with the ACA attribute is under way: there may be one (SAM-5 5.9.3).
+    aca_task: AtomicBool,
     /// What WRITE BUFFER left to be echoed.
     echo: Mutex<Option<Vec<u8>>>,
 }
@@ -36,7 +38,8 @@ impl Itl {
     pub(super) fn attached(lu: Arc<Lu>, kept: KeptNexus) -> Arc<Itl> {
         let gate = Gate::kept(&kept.attentions, lu.keeper().cloned());
         let prevent = AtomicBool::new(kept.prevent);
-        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, echo: Mutex::default() });
+        let aca_task = AtomicBool::new(false);
+        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo: Mutex::default() });
         itl.lu.attach(&itl);
         itl.lu.note();
         itl
@@ -61,10 +64,36 @@ impl Itl {
     /// tasks are the target's to end.
     pub fn lose_nexus(&self) {
         self.allow_removal();
+        self.end_aca();
         *self.echo_buffer() = None;
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
         self.gate.establish(Attention::NexusLoss);
+    }
+
+    /// Establishes an ACA condition (SAM-5 5.9.2): a command of this nexus ended with CHECK CONDITION, and its CDB said NACA.
+    pub fn begin_aca(&self) {
+        self.gate.raise(GateBits::ACA);
+    }
+
+    /// Clears it. Commands that waited meanwhile are to be asked for again.
+    pub fn end_aca(&self) {
+        self.gate.lower(GateBits::ACA);
+    }
+
+    /// Whether there is one.
+    pub fn has_aca(&self) -> bool {
+        self.gate.bits().intersects(GateBits::ACA)
+    }
+
+    /// Takes the place of the one command with the ACA attribute; false if it is taken.
+    pub fn begin_aca_task(&self) -> bool {
+        !self.aca_task.swap(true, Ordering::AcqRel)
+    }
+
+    /// Gives the place back.
+    pub fn end_aca_task(&self) {
+        self.aca_task.store(false, Ordering::Release);
     }
 
     /// The nexus is over: it is lost, and nothing can be begun through it. When it comes again it will be told.

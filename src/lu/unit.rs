@@ -372,6 +372,7 @@ impl Lu {
         start(&cold);
         for itl in live(&cold) {
             itl.allow_removal();
+            itl.end_aca();
             itl.gate().establish(Attention::LogicalUnitReset);
         }
     }
@@ -430,6 +431,11 @@ impl Lu {
                 itl.gate().lower(GateBits::HELD);
             }
         }
+    }
+
+    /// The hold that was made last: a command that comes now is older than those that come later.
+    pub fn newest_hold(&self) -> HoldId {
+        self.cold().holds.newest()
     }
 
     /// Whether a hold, apart from those in `passes`, stops a command of a nexus that uses these blocks.

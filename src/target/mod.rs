@@ -9,7 +9,10 @@
 //!   is over in that sense, on every shard.
 //! * Nothing here knows of virtio or SRP.
 
+mod aca;
 mod barrier;
+mod changes;
+mod ending;
 mod job;
 mod mail;
 mod nexus;
@@ -18,6 +21,8 @@ mod requests;
 mod shard;
 mod state;
 mod task;
+mod turns;
+mod waiting;
 
 pub use mail::{Post, ShardMail, Spawn};
 pub use shard::Shard;

@@ -106,6 +106,12 @@ impl Nexus {
         self.target(target)?.unit(lun)
     }
 
+    /// A unit by its index, at each of its addresses.
+    pub(super) fn units_of(&self, lu: LuIndex) -> impl Iterator<Item = &Arc<Itl>> {
+        let units = self.targets.iter().flat_map(|view| &view.units);
+        units.filter(move |unit| unit.lu == lu).map(|unit| &unit.itl)
+    }
+
     /// How many units it sees.
     pub(super) fn unit_count(&self) -> usize {
         self.targets.iter().map(|view| view.units.len()).sum()

@@ -30,22 +30,19 @@ pub(super) fn register(
         return Ok(unregister(state, by, aptpl, &ports));
     }
 
+    let others = || {
+        let initiators = targets.initiators.iter().flatten();
+        initiators.flat_map(|initiator| ports.iter().map(|port| NexusId { initiator: *initiator, port: *port }))
+    };
+    if others().any(|nexus| state.is_registered(nexus)) {
+        return Err(Refusal::InvalidParameter);
+    }
     let mut after = state.clone();
-    for nexus in own() {
+    for nexus in own().chain(others()) {
         after.set_key(nexus, new_key);
+        // At once, lest a long list makes the search for what was named before ever longer.
+        within(state, &after, context)?;
     }
-    for initiator in targets.initiators.iter().flatten() {
-        for port in &ports {
-            let nexus = NexusId { initiator: *initiator, port: *port };
-            if state.is_registered(nexus) {
-                return Err(Refusal::InvalidParameter);
-            }
-            after.set_key(nexus, new_key);
-            // In the loop, lest a list of any length makes the search for doubles ever longer.
-            within(state, &after, context)?;
-        }
-    }
-    within(state, &after, context)?;
     after.aptpl = aptpl;
     after.count_generation();
     Ok(Change::quiet(after))
