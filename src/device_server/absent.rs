@@ -17,6 +17,7 @@ pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> 
             let inquiry = StandardInquiry {
                 peripheral: Peripheral::ABSENT,
                 removable: false,
+                normal_aca: false,
                 multi_port: false,
                 vendor: "",
                 product: "",

@@ -14,7 +14,7 @@
 //! # Where is what
 //!
 //! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying`, `buffer`, `diagnostic` and `log` hold those that
-//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA; `absent` answers for units that are not there, `well_known` for
+//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages; `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `transfer` checks data buffers.
 
 mod absent;
@@ -24,6 +24,7 @@ mod defects;
 mod diagnostic;
 mod identifying;
 mod log;
+mod mode;
 mod outcome;
 mod sbc;
 mod spc;
@@ -42,7 +43,7 @@ pub use outcome::io_done;
 use std::sync::Arc;
 
 use crate::backing::{Image, Op, OpKind};
-use crate::lu::{Admission, Extent, GateBits, HoldId, Itl, Touches};
+use crate::lu::{Admission, Attention, Extent, GateBits, HoldId, Itl, Touches};
 use crate::mem::IoBuf;
 use crate::scsi::opcode::{self, Persistent, Readiness, Row, Spc2};
 use crate::scsi::spc::{ModeSelectFields, ModeSenseFields};
@@ -251,10 +252,11 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Admission::AcaActive => return over(Plan::Done(Answer::status(Status::AcaActive))),
         Admission::Held => return over(Plan::Held),
         Admission::Attention(attention) => return over(Plan::Done(Answer::check(attention.sense()))),
-        Admission::Conflict => return over(Plan::Done(Answer::status(Status::ReservationConflict))),
+        Admission::Conflict => return over(Plan::Done(ended(itl, Answer::status(Status::ReservationConflict)))),
         Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
     }
-    let plan = run(command, Task { itl, luns: request.luns, row, buf }).unwrap_or_else(Plan::Done);
+    let plan = run(command, Task { itl, luns: request.luns, row, buf });
+    let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
     let plan = log::counted(plan, itl, log::verifies(&command));
     let touches = match &plan {
         Plan::Io(io) if io.op.kind == OpKind::Flush => Touches::Nothing,
@@ -269,9 +271,31 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
 /// Whether a command that was started, and has waited, may still go on; else its answer. Unit attentions do not matter any more.
 pub fn still_admitted(itl: &Itl, needs: GateBits) -> Result<(), Answer> {
     match itl.gate().admit(needs) {
-        Admission::Conflict => Err(Answer::status(Status::ReservationConflict)),
+        Admission::Conflict => Err(ended(itl, Answer::status(Status::ReservationConflict))),
         _ => Ok(()),
     }
+}
+
+/// A command of this nexus ends with `status`. With UA_INTLCK_CTRL 11b, BUSY, TASK SET FULL and RESERVATION CONFLICT leave a unit
+/// attention behind (SPC-4 7.5.10), once until it is cleared however many commands end so.
+///
+/// What [`start`] and [`still_admitted`] answer has been told; this is for whoever ends commands otherwise: a change that is not
+/// made, a task set that is full.
+pub fn ended_with(itl: &Itl, status: Status) {
+    let attention = match status {
+        Status::Busy => Attention::PreviousBusy,
+        Status::TaskSetFull => Attention::PreviousTaskSetFull,
+        Status::ReservationConflict => Attention::PreviousReservationConflict,
+        _ => return,
+    };
+    if itl.lu().mode().ua_intlck == 0b11 {
+        itl.establish(attention);
+    }
+}
+
+fn ended(itl: &Itl, answer: Answer) -> Answer {
+    ended_with(itl, answer.status);
+    answer
 }
 
 /// What a gate can close while commands that need it open are running.
@@ -365,10 +389,10 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::SetTimestamp { parameter_list_length } => timestamp::set(task, parameter_list_length),
         Command::ModeSense { ten, llbaa, dbd, control, page, subpage, allocation_length } => {
             let fields = ModeSenseFields { ten, llbaa, dbd, control, page, subpage };
-            spc::mode_sense(task, fields, allocation_length)
+            mode::mode_sense(task, fields, allocation_length)
         }
         Command::ModeSelect { ten, page_format, save, parameter_list_length } => {
-            spc::mode_select(task, ModeSelectFields { ten, page_format, save }, parameter_list_length)
+            mode::mode_select(task, ModeSelectFields { ten, page_format, save }, parameter_list_length)
         }
         Command::ReadCapacity10 => sbc::read_capacity10(task),
         Command::ReadCapacity16 { allocation_length } => sbc::read_capacity16(task, allocation_length),

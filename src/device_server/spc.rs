@@ -1,16 +1,12 @@
 //! Primary commands (SPC-4).
 
-use super::outcome::sense;
-use super::transfer::{needs, parameter_data, parameter_list};
-use super::{Answer, Job, Planned, STOPPED, Task};
+use super::transfer::{needs, parameter_data};
+use super::{Planned, STOPPED, Task};
 use crate::lu::{Attention, GateBits, Lu};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
 use crate::scsi::sbc::{BlockDeviceCharacteristics, BlockLimits, LogicalBlockProvisioning, ProvisioningType};
-use crate::scsi::spc::{
-    self as data, Designator, ExtendedInquiry, ModeSelectFields, ModeSenseFields, ModeState, ModeUnit, Peripheral,
-    StandardInquiry, vpd_page,
-};
+use crate::scsi::spc::{self as data, Designator, ExtendedInquiry, Peripheral, StandardInquiry, vpd_page};
 use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseFormat, SenseKey, TaskManagementFunction};
 
 /// NO SENSE.
@@ -66,6 +62,7 @@ fn standard_inquiry(lu: &Lu) -> ParameterData {
     StandardInquiry {
         peripheral: Peripheral::DISK,
         removable: false,
+        normal_aca: true,
         multi_port: false,
         vendor: &identity.vendor,
         product: &identity.product,
@@ -104,10 +101,16 @@ fn designators(lu: &Lu) -> [Designator; 2] {
     ]
 }
 
-/// SIMPLE and HEAD OF QUEUE hold of themselves, since every command starts when it arrives. V_SUP does not tell whether WCE is one, but
-/// that it may become one.
+/// V_SUP does not tell whether WCE is one, but that it may become one. UASK_SUP is zero: the only sense-key specific data of a unit
+/// attention says that some were lost, and none are; each condition has a place of its own.
 fn extended_inquiry() -> ExtendedInquiry {
-    ExtendedInquiry { simple: true, head_of_queue: true, volatile_cache: true, ..ExtendedInquiry::default() }
+    ExtendedInquiry {
+        simple: true,
+        ordered: true,
+        head_of_queue: true,
+        volatile_cache: true,
+        ..ExtendedInquiry::default()
+    }
 }
 
 fn block_limits(lu: &Lu) -> BlockLimits {
@@ -159,10 +162,11 @@ pub(super) fn report_supported_operation_codes<'a>(
     parameter_data(task.buf, data, allocation_length)
 }
 
-/// The functions that the target performs; CLEAR ACA is not among them, since NORMACA is zero.
-const TASK_MANAGEMENT: [TaskManagementFunction; 7] = [
+/// The functions that the target performs.
+const TASK_MANAGEMENT: [TaskManagementFunction; 8] = [
     TaskManagementFunction::AbortTask,
     TaskManagementFunction::AbortTaskSet,
+    TaskManagementFunction::ClearAca,
     TaskManagementFunction::ClearTaskSet,
     TaskManagementFunction::LogicalUnitReset,
     TaskManagementFunction::ItNexusReset,
@@ -177,44 +181,4 @@ pub(super) fn report_supported_task_management_functions<'a>(
     allocation_length: u32,
 ) -> Planned<'a> {
     parameter_data(task.buf, data::report_task_management_functions(repd, &TASK_MANAGEMENT), allocation_length)
-}
-
-/// What mode parameters are of a unit, with `current` ones given.
-fn mode_unit(lu: &Lu, current: ModeState) -> ModeUnit {
-    let geometry = lu.geometry();
-    ModeUnit {
-        current,
-        default: lu.default_mode(),
-        saved: None,
-        write_protected: lu.read_only() || current.swp,
-        dpo_fua: true,
-        blocks: geometry.blocks,
-        block_length: geometry.block_size,
-    }
-}
-
-/// MODE SENSE (SPC-4 6.11, 6.12).
-pub(super) fn mode_sense<'a>(task: Task<'a, '_>, fields: ModeSenseFields, allocation_length: u32) -> Planned<'a> {
-    let lu = task.itl.lu();
-    let data = data::mode_sense(&fields, &mode_unit(lu, lu.mode()))?;
-    parameter_data(task.buf, data, allocation_length)
-}
-
-/// MODE SELECT (SPC-4 6.9, 6.10). Turning WCE off makes everything durable that was written before (SBC-3 6.5.6): new writes
-/// are durable from the change on, and the flush comes after it, so only a write that was under way then and outlasts the
-/// flush keeps the durability it began with.
-pub(super) fn mode_select<'a>(task: Task<'a, '_>, fields: ModeSelectFields, parameter_list_length: u16) -> Planned<'a> {
-    let list = parameter_list(task.buf, parameter_list_length)?;
-    let lu = task.itl.lu();
-    let (before, after) =
-        lu.change_mode(task.itl, |current| data::mode_select(fields, &list, &mode_unit(lu, current)))?;
-    let answer = Answer::good(list.len() as u64);
-    if !before.wce || after.wce || lu.read_only() {
-        return Ok(answer.into());
-    }
-    let lu = lu.clone();
-    Ok(Job::plan(move |_, _| {
-        lu.image().flush().map_err(|e| sense(e, 0))?;
-        Ok(answer)
-    }))
 }

@@ -21,6 +21,7 @@ pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> 
             let inquiry = StandardInquiry {
                 peripheral: Peripheral::WELL_KNOWN,
                 removable: false,
+                normal_aca: false,
                 multi_port: false,
                 vendor: DEFAULT_VENDOR,
                 product: DEFAULT_PRODUCT,

@@ -20,6 +20,7 @@
 //! | 41–47 | further not-ready causes |
 //! | 48 | held: some hold of the unit may concern this nexus; see [`Holds`](super::Holds) |
 //! | 56 | an ACA condition is established for this nexus |
+//! | 57 | interlock: a unit attention stays when it is reported (UA_INTLCK_CTRL 10b and 11b) |
 //! | 63 | gone |
 //!
 //! Unit attentions outlive the process where the unit has a [`Keeper`]: it hears of each change of them, after it was made.
@@ -58,6 +59,9 @@ impl GateBits {
     pub const HELD: GateBits = GateBits(1 << 48);
     /// An ACA condition is established for this nexus (SAM-5 5.9).
     pub const ACA: GateBits = GateBits(1 << 56);
+    /// Unit attentions that were reported with CHECK CONDITION stay pending; only REQUEST SENSE clears them (SPC-4 7.5.10,
+    /// UA_INTLCK_CTRL 10b and 11b). It stops nothing by itself.
+    pub const INTERLOCK: GateBits = GateBits(1 << 57);
     /// The nexus has lost the unit.
     pub const GONE: GateBits = GateBits(1 << 63);
 
@@ -93,7 +97,8 @@ pub enum Admission {
     AcaActive,
     /// Look at the unit's holds; if one stops the command, wait until it is over and ask again.
     Held,
-    /// End with this unit attention: it was taken, and this command alone reports it.
+    /// End with this unit attention: it was taken, and this command alone reports it; unless the nexus is interlocked, when every
+    /// command does until REQUEST SENSE takes it.
     Attention(Attention),
     /// End with RESERVATION CONFLICT.
     Conflict,
@@ -154,6 +159,9 @@ impl Gate {
                 return Admission::Conflict;
             }
             let Some(attention) = attention else { return Admission::Stopped };
+            if word & GateBits::INTERLOCK.0 != 0 {
+                return Admission::Attention(attention);
+            }
             // On failure somebody else changed the word, perhaps took this very condition: judge again.
             match self.word.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
@@ -339,6 +347,22 @@ mod tests {
         g.clear_attention(Attention::PowerOn);
         assert_eq!(g.take_attention(), Some(Attention::CapacityChanged));
         assert_eq!(g.take_attention(), None);
+    }
+
+    /// SPC-4 7.5.10, UA_INTLCK_CTRL 10b: CHECK CONDITION does not clear a unit attention, REQUEST SENSE does.
+    #[test]
+    fn an_interlock_keeps_attentions_until_they_are_asked_for() {
+        let g = gate(&[Attention::CapacityChanged, Attention::ModeParametersChanged]);
+        g.raise(GateBits::INTERLOCK);
+        for _ in 0..3 {
+            assert_eq!(g.admit(GateBits::ATTENTION), Admission::Attention(Attention::CapacityChanged));
+        }
+        assert_eq!(g.admit(GateBits::NOT_READY), Admission::Pass, "it stops nothing by itself");
+        assert_eq!(g.take_attention(), Some(Attention::CapacityChanged));
+        assert_eq!(g.admit(GateBits::ATTENTION), Admission::Attention(Attention::ModeParametersChanged));
+        g.lower(GateBits::INTERLOCK);
+        assert_eq!(g.admit(GateBits::ATTENTION), Admission::Attention(Attention::ModeParametersChanged));
+        assert_eq!(g.admit(GateBits::ATTENTION), Admission::Pass);
     }
 
     /// Many threads ask while one establishes: every condition is reported exactly as often as it was established anew.

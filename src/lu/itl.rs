@@ -1,10 +1,18 @@
 //! One I_T_L nexus.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::keeping::Arrival;
 use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId};
+
+/// Hears of unit attention conditions as they are established for one I_T_L nexus.
+///
+/// It may be called under the unit's lock, from any thread: it must not wait and must not call the unit.
+pub trait Listener: Send + Sync + std::fmt::Debug {
+    /// A condition was established, or established again before it was reported.
+    fn established(&self, attention: Attention);
+}
 
 /// A logical unit as one nexus sees it. Lives as long as the nexus has the unit in its LUN map.
 #[derive(Debug)]
@@ -18,6 +26,7 @@ pub struct Itl {
     aca_task: AtomicBool,
     /// What WRITE BUFFER left to be echoed.
     echo: Mutex<Option<Vec<u8>>>,
+    listener: OnceLock<Arc<dyn Listener>>,
 }
 
 impl Itl {
@@ -39,7 +48,9 @@ impl Itl {
         let gate = Gate::kept(&kept.attentions, lu.keeper().cloned());
         let prevent = AtomicBool::new(kept.prevent);
         let aca_task = AtomicBool::new(false);
-        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo: Mutex::default() });
+        let echo = Mutex::default();
+        let listener = OnceLock::new();
+        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, listener });
         itl.lu.attach(&itl);
         itl.lu.note();
         itl
@@ -60,6 +71,22 @@ impl Itl {
         &self.gate
     }
 
+    /// Establishes a unit attention condition, and tells the listener. Not for conditions that are to go unheard until a command
+    /// comes: those go to the [gate](Itl::gate) alone.
+    pub fn establish(&self, attention: Attention) {
+        self.gate.establish(attention);
+        if let Some(listener) = self.listener.get() {
+            listener.established(attention);
+        }
+    }
+
+    /// Who hears of unit attentions from now on. There is one; a second is not taken.
+    pub fn listen(&self, listener: Arc<dyn Listener>) {
+        if self.listener.set(listener).is_err() {
+            debug_assert!(false, "a second listener");
+        }
+    }
+
     /// The nexus was lost, or its initiator reset it (SAM-5 6.3.4): what it alone held is given up and it will be told. Its
     /// tasks are the target's to end.
     pub fn lose_nexus(&self) {
@@ -68,7 +95,7 @@ impl Itl {
         *self.echo_buffer() = None;
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
-        self.gate.establish(Attention::NexusLoss);
+        self.establish(Attention::NexusLoss);
     }
 
     /// Establishes an ACA condition (SAM-5 5.9.2): a command of this nexus ended with CHECK CONDITION, and its CDB said NACA.

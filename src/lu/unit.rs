@@ -318,27 +318,20 @@ impl Lu {
         !self.read_only && !self.mode().swp
     }
 
-    /// Changes the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS
-    /// CHANGED), if anything changed. `change` gets the current parameters and makes new ones; it runs under the unit's
-    /// lock, so that no other change comes between. Returns what was before and what is now.
-    ///
-    /// # Errors
-    ///
-    /// What `change` returns; nothing has changed then.
-    pub fn change_mode<E>(
-        &self,
-        by: &Itl,
-        change: impl FnOnce(ModeState) -> Result<ModeState, E>,
-    ) -> Result<(ModeState, ModeState), E> {
+    /// Sets the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS CHANGED), if anything
+    /// changed. Whoever makes new parameters out of old ones sees to it that nobody else does at the same time.
+    pub fn set_mode(&self, by: &Itl, mode: ModeState) {
         let cold = self.cold();
-        let before = self.mode();
-        let after = change(before)?;
-        if after != before {
-            self.mode.store(pack(after), Ordering::Release);
+        if self.mode() != mode {
+            self.store_mode(&cold, mode);
             self.note();
             tell(&cold, Attention::ModeParametersChanged, Some(by));
         }
-        Ok((before, after))
+    }
+
+    fn store_mode(&self, cold: &Cold, mode: ModeState) {
+        self.mode.store(pack(mode), Ordering::Release);
+        live(cold).for_each(|itl| interlock(&itl, mode));
     }
 
     /// Stops the unit for START STOP UNIT; true if it did.
@@ -367,13 +360,13 @@ impl Lu {
     /// and removal prevention go back to their defaults, the unit starts, and every nexus gets a unit attention.
     pub fn reset(&self) {
         let cold = self.cold();
-        self.mode.store(pack(self.default_mode), Ordering::Release);
+        self.store_mode(&cold, self.default_mode);
         self.note();
         start(&cold);
         for itl in live(&cold) {
             itl.allow_removal();
             itl.end_aca();
-            itl.gate().establish(Attention::LogicalUnitReset);
+            itl.establish(Attention::LogicalUnitReset);
         }
     }
 
@@ -452,6 +445,7 @@ impl Lu {
     pub(super) fn attach(&self, itl: &Arc<Itl>) {
         let mut cold = self.cold();
         start(&cold);
+        interlock(itl, self.mode());
         if cold.holds.concern(itl.nexus()) {
             itl.gate().raise(GateBits::HELD);
         }
@@ -475,10 +469,18 @@ fn start(cold: &Cold) {
     }
 }
 
+/// Puts UA_INTLCK_CTRL into a nexus's gate.
+fn interlock(itl: &Itl, mode: ModeState) {
+    match mode.ua_intlck {
+        0b00 => itl.gate().lower(GateBits::INTERLOCK),
+        _ => itl.gate().raise(GateBits::INTERLOCK),
+    }
+}
+
 fn tell(cold: &Cold, attention: Attention, except: Option<&Itl>) {
     for itl in live(cold) {
         if !except.is_some_and(|not| std::ptr::eq(Arc::as_ptr(&itl), not)) {
-            itl.gate().establish(attention);
+            itl.establish(attention);
         }
     }
 }

@@ -92,7 +92,7 @@ impl Shard {
     /// Tells the nexuses that lost tasks through an order.
     pub(super) fn tell_cleared(order: &Arc<Order>) {
         for itl in order.cleared().iter() {
-            itl.gate().establish(crate::lu::Attention::CommandsCleared);
+            itl.establish(crate::lu::Attention::CommandsCleared);
         }
     }
 }

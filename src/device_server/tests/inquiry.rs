@@ -19,7 +19,7 @@ fn standard_data() {
     assert_eq!(data[0], 0x00, "connected, direct access");
     assert_eq!(data[1], 0x00, "not removable");
     assert_eq!(data[2], 0x06, "SPC-4");
-    assert_eq!(data[3] & 0x0f, 2, "response data format");
+    assert_eq!(data[3], 0x32, "NORMACA, HISUP, response data format 2");
     assert_eq!(data[4], 91);
     assert_eq!(data[7] & 0x02, 0x02, "CMDQUE");
     assert_eq!(&data[8..36], b"IBM     VDASD blkdev    0001");
@@ -100,7 +100,7 @@ fn characteristics_and_provisioning() {
     assert_eq!(vpd(&b, 0xb1)[4..6], 7200u16.to_be_bytes());
     assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0, 0, 0]);
     assert_eq!(vpd(&b, 0x87), [0, 0x87, 0, 4, 0x3f, 0xff, 0, 0], "all mode pages are shared");
-    assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x05, 0x01, 0]);
+    assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x07, 0x01, 0]);
 }
 
 #[test]

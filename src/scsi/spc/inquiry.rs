@@ -70,6 +70,8 @@ pub struct StandardInquiry<'a> {
     pub peripheral: Peripheral,
     /// RMB: the medium is removable.
     pub removable: bool,
+    /// NORMACA: a NACA of one in a CDB's CONTROL byte is supported (SAM-5 5.9).
+    pub normal_aca: bool,
     /// MULTIP: the device has more than one port.
     pub multi_port: bool,
     /// T10 VENDOR IDENTIFICATION, up to 8 characters.
@@ -90,7 +92,7 @@ impl StandardInquiry<'_> {
         data.u8(self.peripheral.byte());
         data.u8(if self.removable { 0x80 } else { 0 });
         data.u8(0x06);
-        data.u8(0x10 | 0x02);
+        data.u8(if self.normal_aca { 0x20 } else { 0 } | 0x10 | 0x02);
         data.counted_u8(|data| {
             data.u8(0);
             data.u8(if self.multi_port { 0x10 } else { 0 });
@@ -123,6 +125,7 @@ mod tests {
         StandardInquiry {
             peripheral: Peripheral::DISK,
             removable: false,
+            normal_aca: false,
             multi_port: true,
             vendor: "IBM",
             product: "VDASD blkdev",

@@ -74,8 +74,7 @@ fn sense_data_has_the_unit_s_format() {
     let itn_id = rig.login(1);
     let waiting = rig.read(0, itn_id, at(0, 0));
     let itl = crate::device_server::testkit::nexus_of(lu.clone(), None);
-    let changed = lu.change_mode(&itl, |mode| Ok::<_, ()>(crate::scsi::spc::ModeState { d_sense: true, ..mode }));
-    assert!(changed.is_ok());
+    lu.set_mode(&itl, crate::scsi::spc::ModeState { d_sense: true, ..lu.mode() });
     let tag = rig.send(0, itn_id, at(0, 0), TEST_UNIT_READY, IoBuf::empty());
     assert_eq!(rig.answer(tag).sense[..4], [0x72, 6, 0x2a, 0x01]);
     rig.complete(waiting, Err(BackingError::ReadFailed));

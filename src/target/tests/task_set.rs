@@ -36,7 +36,7 @@ fn send(rig: &mut Rig, shard: u8, itn_id: ItnId, attribute: i32, scb: [u8; 16]) 
 
 fn set_mode(lu: &Arc<Lu>, change: impl Fn(ModeState) -> ModeState) {
     let by = nexus_of(Arc::clone(lu), None);
-    lu.change_mode::<()>(&by, |mode| Ok(change(mode))).unwrap();
+    lu.set_mode(&by, change(lu.mode()));
 }
 
 /// A nexus's attentions, taken away.
