@@ -24,6 +24,7 @@ mod keeping;
 mod kept;
 mod records;
 pub mod reservation;
+mod reserve;
 mod self_test;
 mod unit;
 
@@ -37,5 +38,6 @@ pub use itl::*;
 pub use kept::*;
 pub use records::*;
 pub use reservation::NexusId;
+pub use reserve::*;
 pub use self_test::*;
 pub use unit::*;
