@@ -37,7 +37,7 @@ use std::str::FromStr;
 
 use super::boot::BootId;
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
-use crate::lu::{Attention, KeptMode, KeptNexus, KeptState, NexusId};
+use crate::lu::{Attention, KeptNexus, KeptState, NexusId};
 use crate::scsi::spc::ModeState;
 
 const MAGIC: &[u8; 8] = b"vstgtLU\n";
@@ -298,6 +298,7 @@ fn number<T: FromStr>(word: &str) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lu::KeptMode;
 
     fn nexus(n: u8) -> NexusId {
         NexusId { initiator: [n; 16], port: u16::from(n) }
@@ -325,7 +326,7 @@ mod tests {
                     legacy: None,
                 },
                 nexuses: vec![
-                    KeptNexus { nexus: nexus(1), present: true, attentions: Attention::ALL.into(), prevent: true },
+                    KeptNexus { nexus: nexus(1), present: true, attentions: Attention::ALL[..17].into(), prevent: true },
                     KeptNexus {
                         nexus: nexus(3),
                         present: false,
