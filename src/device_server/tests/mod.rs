@@ -4,6 +4,7 @@ mod absent;
 mod access;
 mod check_order;
 mod inquiry;
+mod keeping;
 mod mode;
 mod report;
 mod request_sense;
