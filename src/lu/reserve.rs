@@ -162,6 +162,8 @@ impl Lu {
             cold.reservations.pending = None;
             gate(&cold);
         }
+        // It may have been written meanwhile as if it were made.
+        self.note();
     }
 
     /// The RESERVE of a nexus that is lost ends (SPC-2 5.5.2).

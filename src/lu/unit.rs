@@ -7,9 +7,8 @@ use super::holds::Holds;
 use super::keeping::Continuity;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
-    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState, Records,
-    TargetPort,
-    Touches,
+    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState,
+    NexusId, Records, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
@@ -177,6 +176,8 @@ pub(super) struct Cold {
     nexuses: Vec<Weak<Itl>>,
     /// Nexuses that are not here, or not yet again.
     pub(super) continuity: Continuity,
+    /// Mode parameters that a change on its way will set, and on whose behalf.
+    pub(super) coming_mode: Option<(NexusId, ModeState)>,
     records: Records,
     holds: Holds,
     /// What is reserved, and how that is changing.
@@ -349,7 +350,8 @@ impl Lu {
     /// Sets the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS CHANGED), if anything
     /// changed. Whoever makes new parameters out of old ones sees to it that nobody else does at the same time.
     pub fn set_mode(&self, by: &Itl, mode: ModeState) {
-        let cold = self.cold();
+        let mut cold = self.cold();
+        cold.coming_mode = None;
         if self.mode() != mode {
             self.store_mode(&cold, mode);
             self.note();
