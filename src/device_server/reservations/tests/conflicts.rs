@@ -37,6 +37,8 @@ const CASES: &[Case] = &[
     (&[0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, READS),     // REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
     (&[0x5e, 0x00, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),         // PERSISTENT RESERVE IN
     (&[0x5e, 0x03, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),
+    (&[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, ALLOWED), // REPORT TARGET PORT GROUPS
+    (&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),  // SET TARGET PORT GROUPS
     (&[0x5e, 0x01, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),
     (&[0x5e, 0x02, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),
     // SBC-3 table 13.
