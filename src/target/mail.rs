@@ -29,6 +29,15 @@ pub enum ShardMail {
     OrderDone(Arc<Order>),
     /// A job of this shard has ended.
     JobDone(JobDone),
+    /// A unit has something to tell to a nexus whose home is this shard.
+    Report {
+        /// The nexus.
+        itn_id: ItnId,
+        /// The unit's target number.
+        target: u8,
+        /// Its LUN.
+        lun: u16,
+    },
 }
 
 impl ShardMail {
@@ -38,7 +47,7 @@ impl ShardMail {
     pub fn needs_pop(&self) -> bool {
         match self {
             ShardMail::Order(order) => order.needs_pop(),
-            ShardMail::OrderDone(_) | ShardMail::JobDone(_) => false,
+            _ => false,
         }
     }
 
@@ -47,7 +56,7 @@ impl ShardMail {
     pub fn judges(&self) -> Option<ItnId> {
         match self {
             ShardMail::Order(order) => order.judges(),
-            ShardMail::OrderDone(_) | ShardMail::JobDone(_) => None,
+            _ => None,
         }
     }
 }

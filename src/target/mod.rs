@@ -10,6 +10,7 @@
 //! * Nothing here knows of virtio or SRP.
 
 mod barrier;
+mod events;
 mod job;
 mod mail;
 mod nexus;

@@ -122,6 +122,10 @@ impl Shard {
         let left = match &order.work {
             Work::Create { nexus, .. } => {
                 self.learn(nexus);
+                if order.home == self.index {
+                    // Not before it is known here, for that is where its events go.
+                    nexus.listen(self.index, &self.post);
+                }
                 0
             }
             Work::Destroy { nexus, .. } => {

@@ -96,6 +96,7 @@ impl Shard {
             KEvent::CmdDone(done) => self.command_done(done.tag, rings),
             KEvent::ItNexusReq(req) => self.nexus_request(req, rings),
             KEvent::TskMgmtReq(req) => self.task_management(req, rings),
+            KEvent::AsyncReq(req) => self.async_request(&req, rings),
         }
     }
 
@@ -128,6 +129,7 @@ impl Shard {
             ShardMail::Order(order) => self.carry_out(order, io, rings),
             ShardMail::OrderDone(order) => self.order_done(&order, rings),
             ShardMail::JobDone(done) => self.answer(done.tag, done.answer, done.buf, rings),
+            ShardMail::Report { itn_id, target, lun } => self.report(itn_id, target, lun, rings),
         }
     }
 
