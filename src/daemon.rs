@@ -86,7 +86,7 @@ pub fn run(config: Config) -> Result<(), Error> {
     let units = units(&config, &images)?;
     let initiators: Vec<String> = config.endpoints.iter().map(|e| e.initiator.clone()).collect();
     let names = initiators.iter().map(|n| (PortId::of_initiator(n).0, n.clone())).collect();
-    let target = Target::new(TargetSetup { shards: config.reactors, hosts: vec![HOST], units, names })?;
+    let target = Target::new(TargetSetup { shards: config.reactors, hosts: vec![HOST], units, names, patience: None })?;
     let hba = Hba::start(HbaSetup {
         reactors: config.reactors,
         wait: wait_kind(config.wait)?,

@@ -19,6 +19,7 @@ use crate::sys::fair::Fair;
 use crate::sys::mailbox::{Mailbox, Waker, mailbox};
 use crate::sys::pool::{Job, Pool};
 use crate::sys::ring::Ring;
+use crate::sys::turns::Turns;
 use crate::sys::wait::{EpollWait, UringWait, Wait};
 use crate::target::{Post, Shard, Spawn, Target};
 use crate::tgt::{EventRings, HostNo, ItnId, LogTap};
@@ -117,6 +118,7 @@ pub struct Hba {
     letters: Arc<Letters>,
     losses: Arc<Losses>,
     jobs: Arc<Jobs>,
+    turns: Arc<Turns>,
     threads: Vec<JoinHandle<()>>,
     watcher: Option<JoinHandle<()>>,
     ports: OnceLock<Vec<Arc<InitiatorPort>>>,
@@ -138,11 +140,13 @@ impl Hba {
         }
         let letters = Arc::new(Letters::new(addresses));
         let jobs = Arc::new(Jobs::new(JOB_THREADS, JOB_SHARE));
+        let turns = Arc::new(Turns::new(usize::from(setup.reactors)));
         let losses = Losses::new(setup.nexus_loss_timeout);
         let mut hba = Hba {
             letters: Arc::clone(&letters),
             losses: Arc::clone(&losses),
             jobs: Arc::clone(&jobs),
+            turns: Arc::clone(&turns),
             threads: Vec::new(),
             watcher: None,
             ports: OnceLock::new(),
@@ -156,6 +160,7 @@ impl Hba {
                 mailbox,
                 letters: Arc::clone(&letters),
                 jobs: Arc::clone(&jobs),
+                turns: Arc::clone(&turns),
                 target: Arc::clone(&setup.target),
                 wait: setup.wait,
                 trace_events: setup.trace_events,
@@ -203,6 +208,16 @@ impl Hba {
         Box::new(move || Box::new(Connection::new(Arc::clone(&port), Arc::clone(&letters), request_queues)))
     }
 
+    /// The reactors' turns: a response to a guest is there once the turn has passed in which it was decided.
+    pub fn turns(&self) -> Arc<Turns> {
+        Arc::clone(&self.turns)
+    }
+
+    /// From now on a nexus is not lost whose connection is gone: it is the process that ends.
+    pub fn keep_nexuses(&self) {
+        self.losses.stop();
+    }
+
     /// Ends all nexuses, then the reactors. To be called when no session is left: a reactor ends only when it has no rings.
     pub fn stop(mut self) {
         self.losses.stop();
@@ -241,6 +256,7 @@ struct Start {
     mailbox: Mailbox<Mail>,
     letters: Arc<Letters>,
     jobs: Arc<Jobs>,
+    turns: Arc<Turns>,
     target: Arc<Target>,
     wait: WaitKind,
     trace_events: bool,
@@ -281,8 +297,8 @@ impl Start {
         if self.trace_events {
             rings.set_tap(Some(Box::new(LogTap { reactor: self.index })));
         }
-        let (index, mailbox, post) = (self.index, self.mailbox, self.letters);
-        Reactor::new(Parts { index, wait, mailbox, post, io, shard, rings })
+        let (index, turns, mailbox, post) = (self.index, self.turns, self.mailbox, self.letters);
+        Reactor::new(Parts { index, wait, turns, mailbox, post, io, shard, rings })
     }
 }
 

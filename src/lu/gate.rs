@@ -23,13 +23,16 @@
 //! | 57 | interlock: a unit attention stays when it is reported (UA_INTLCK_CTRL 10b and 11b) |
 //! | 63 | gone |
 //!
+//! Unit attentions outlive the process where the unit has a [`Keeper`]: it hears of each change of them, after it was made.
+//!
 //! Deny bits hold the *outcome* of a reservation for this nexus: whoever changes a reservation computes them for every nexus.
 //! Admission orders are acquire, changes are release, so a command that passes sees what was done before its
 //! gate was opened.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Attention;
+use super::{Attention, Keeper};
 
 /// A set of gate bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,14 +108,24 @@ pub enum Admission {
 
 /// One I_T_L nexus's gate word.
 #[derive(Debug, Default)]
-pub struct Gate(AtomicU64);
+pub struct Gate {
+    word: AtomicU64,
+    /// Hears of every unit attention that is established or taken.
+    keeper: Option<Arc<dyn Keeper>>,
+}
 
 const RESET_ATTENTIONS: u64 = Attention::PowerOn.bit() | Attention::LogicalUnitReset.bit() | Attention::NexusLoss.bit();
 
 impl Gate {
     /// An open gate.
     pub const fn new() -> Gate {
-        Gate(AtomicU64::new(0))
+        Gate { word: AtomicU64::new(0), keeper: None }
+    }
+
+    /// A gate at which these unit attentions are pending; `keeper` hears of others, and when they are taken.
+    pub(super) fn kept(pending: &[Attention], keeper: Option<Arc<dyn Keeper>>) -> Gate {
+        let word = pending.iter().fold(0, |word, attention| word | attention.bit());
+        Gate { word: AtomicU64::new(word), keeper }
     }
 
     /// Asks whether a command may go on for which the bits of `mask` matter.
@@ -121,7 +134,7 @@ impl Gate {
     /// status; then unit attentions that report a reset; then RESERVATION CONFLICT; then other unit attentions; then the rest.
     #[inline]
     pub fn admit(&self, mask: GateBits) -> Admission {
-        let word = self.0.load(Ordering::Acquire);
+        let word = self.word.load(Ordering::Acquire);
         if word & mask.0 == 0 { Admission::Pass } else { self.judge(word, mask) }
     }
 
@@ -150,8 +163,11 @@ impl Gate {
                 return Admission::Attention(attention);
             }
             // On failure somebody else changed the word, perhaps took this very condition: judge again.
-            match self.0.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Admission::Attention(attention),
+            match self.word.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    self.note();
+                    return Admission::Attention(attention);
+                }
                 Err(now) => word = now,
             }
         }
@@ -171,19 +187,23 @@ impl Gate {
             let resets = (word & RESET_ATTENTIONS) | attention.bit();
             others | (resets & resets.wrapping_neg())
         };
-        let mut word = self.0.load(Ordering::Relaxed);
-        while let Err(now) = self.0.compare_exchange_weak(word, update(word), Ordering::AcqRel, Ordering::Relaxed) {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while let Err(now) = self.word.compare_exchange_weak(word, update(word), Ordering::AcqRel, Ordering::Relaxed) {
             word = now;
         }
+        self.note();
     }
 
     /// Takes the pending unit attention of highest precedence, as REQUEST SENSE does.
     pub fn take_attention(&self) -> Option<Attention> {
-        let mut word = self.0.load(Ordering::Acquire);
+        let mut word = self.word.load(Ordering::Acquire);
         loop {
             let attention = Attention::first(word & GateBits::ATTENTION.0)?;
-            match self.0.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(attention),
+            match self.word.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    self.note();
+                    return Some(attention);
+                }
                 Err(now) => word = now,
             }
         }
@@ -192,26 +212,39 @@ impl Gate {
     /// Clears one unit attention condition without reporting it.
     pub fn clear_attention(&self, attention: Attention) {
         // A load first: the usual case is that there is nothing to clear, and then nothing is written.
-        if self.0.load(Ordering::Relaxed) & attention.bit() != 0 {
-            self.0.fetch_and(!attention.bit(), Ordering::AcqRel);
+        if self.word.load(Ordering::Relaxed) & attention.bit() != 0 {
+            self.word.fetch_and(!attention.bit(), Ordering::AcqRel);
+            self.note();
+        }
+    }
+
+    /// The unit attentions that are pending, highest precedence first.
+    pub fn pending(&self) -> Vec<Attention> {
+        let word = self.word.load(Ordering::Acquire);
+        Attention::ALL.into_iter().filter(|attention| word & attention.bit() != 0).collect()
+    }
+
+    fn note(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.note();
         }
     }
 
     /// Sets bits that are no unit attentions.
     pub fn raise(&self, bits: GateBits) {
         debug_assert!(!bits.intersects(GateBits::ATTENTION), "unit attentions are established");
-        self.0.fetch_or(bits.0, Ordering::AcqRel);
+        self.word.fetch_or(bits.0, Ordering::AcqRel);
     }
 
     /// Clears bits that are no unit attentions.
     pub fn lower(&self, bits: GateBits) {
         debug_assert!(!bits.intersects(GateBits::ATTENTION), "unit attentions are taken");
-        self.0.fetch_and(!bits.0, Ordering::AcqRel);
+        self.word.fetch_and(!bits.0, Ordering::AcqRel);
     }
 
     /// The word as it is now.
     pub fn bits(&self) -> GateBits {
-        GateBits(self.0.load(Ordering::Acquire))
+        GateBits(self.word.load(Ordering::Acquire))
     }
 }
 
@@ -297,11 +330,13 @@ mod tests {
     #[test]
     fn gone_and_held_come_first() {
         let g = gate(&[Attention::PowerOn]);
-        g.raise(GateBits(1 << 50));
+        g.raise(GateBits::HELD);
         assert_eq!(g.admit(ALL), Admission::Held);
+        g.raise(GateBits::ACA);
+        assert_eq!(g.admit(ALL), Admission::AcaActive);
         g.raise(GateBits::GONE);
         assert_eq!(g.admit(ALL), Admission::Gone);
-        g.lower(GateBits::GONE.and(GateBits::HELD));
+        g.lower(GateBits::GONE.and(GateBits::HELD).and(GateBits::ACA));
         assert_eq!(g.admit(ALL), Admission::Attention(Attention::PowerOn), "still there");
     }
 

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::{Attention, Gate, Lu, NexusId};
+use super::keeping::Arrival;
+use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId};
 
 /// Hears of unit attention conditions as they are established for one I_T_L nexus.
 ///
@@ -21,6 +22,8 @@ pub struct Itl {
     gate: Gate,
     /// PREVENT of PREVENT ALLOW MEDIUM REMOVAL (SPC-4 6.15): this nexus wants the medium to stay.
     prevent: AtomicBool,
+    /// A command with the ACA attribute is under way: there may be one (SAM-5 5.9.3).
+    aca_task: AtomicBool,
     /// What WRITE BUFFER left to be echoed.
     echo: Mutex<Option<Vec<u8>>>,
     listener: OnceLock<Arc<dyn Listener>>,
@@ -28,19 +31,28 @@ pub struct Itl {
 
 impl Itl {
     /// Gives a nexus a unit, with the unit attention it starts with: [`Attention::PowerOn`] for a nexus that is new.
+    ///
+    /// That is for the unit to say, if it remembers the nexus: one that was there when the process before this one ended goes on
+    /// as if nothing had been; one that was lost since finds what waits for it.
     pub fn new(lu: Arc<Lu>, nexus: NexusId, attention: Option<Attention>) -> Arc<Itl> {
-        let itl = Arc::new(Itl {
-            lu,
-            nexus,
-            gate: Gate::new(),
-            prevent: AtomicBool::new(false),
-            echo: Mutex::default(),
-            listener: OnceLock::new(),
-        });
-        if let Some(attention) = attention {
-            itl.gate.establish(attention);
-        }
+        let pending = match lu.arrive(nexus) {
+            Arrival::GoesOn(itl) => return itl,
+            Arrival::Returns(waiting) if waiting.iter().any(|a| a.is_reset()) => waiting,
+            Arrival::Returns(waiting) => attention.into_iter().chain(waiting).collect(),
+        };
+        Itl::attached(lu, KeptNexus { nexus, present: true, attentions: pending, prevent: false })
+    }
+
+    /// The unit as a nexus saw it when its state was kept.
+    pub(super) fn attached(lu: Arc<Lu>, kept: KeptNexus) -> Arc<Itl> {
+        let gate = Gate::kept(&kept.attentions, lu.keeper().cloned());
+        let prevent = AtomicBool::new(kept.prevent);
+        let aca_task = AtomicBool::new(false);
+        let echo = Mutex::default();
+        let listener = OnceLock::new();
+        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, listener });
         itl.lu.attach(&itl);
+        itl.lu.note();
         itl
     }
 
@@ -79,20 +91,57 @@ impl Itl {
     /// tasks are the target's to end.
     pub fn lose_nexus(&self) {
         self.allow_removal();
+        self.end_aca();
         *self.echo_buffer() = None;
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
         self.establish(Attention::NexusLoss);
     }
 
+    /// Establishes an ACA condition (SAM-5 5.9.2): a command of this nexus ended with CHECK CONDITION, and its CDB said NACA.
+    pub fn begin_aca(&self) {
+        self.gate.raise(GateBits::ACA);
+    }
+
+    /// Clears it. Commands that waited meanwhile are to be asked for again.
+    pub fn end_aca(&self) {
+        self.gate.lower(GateBits::ACA);
+    }
+
+    /// Whether there is one.
+    pub fn has_aca(&self) -> bool {
+        self.gate.bits().intersects(GateBits::ACA)
+    }
+
+    /// Takes the place of the one command with the ACA attribute; false if it is taken.
+    pub fn begin_aca_task(&self) -> bool {
+        !self.aca_task.swap(true, Ordering::AcqRel)
+    }
+
+    /// Gives the place back.
+    pub fn end_aca_task(&self) {
+        self.aca_task.store(false, Ordering::Release);
+    }
+
+    /// The nexus is over: it is lost, and nothing can be begun through it. When it comes again it will be told.
+    pub fn end(&self) {
+        self.lose_nexus();
+        self.gate.raise(GateBits::GONE);
+        self.lu.ended(self.nexus);
+    }
+
     /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT one.
     pub fn prevent_removal(&self) {
-        self.prevent.store(true, Ordering::Release);
+        if !self.prevent.swap(true, Ordering::AcqRel) {
+            self.lu.note();
+        }
     }
 
     /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT zero.
     pub fn allow_removal(&self) {
-        self.prevent.store(false, Ordering::Release);
+        if self.prevent.swap(false, Ordering::AcqRel) {
+            self.lu.note();
+        }
     }
 
     /// Whether this nexus prevents removal.

@@ -9,6 +9,8 @@
 //! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
 //!   processes that serve one image agree.
 //! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
+//! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
+//!   ([`Lu::persist`]) before a change is answered, soon after everything else.
 //! * A unit knows nothing of targets.
 
 mod attention;
@@ -18,6 +20,8 @@ mod geometry;
 mod holds;
 mod identity;
 mod itl;
+mod keeping;
+mod kept;
 mod records;
 pub mod reservation;
 mod self_test;
@@ -30,6 +34,7 @@ pub use geometry::*;
 pub use holds::*;
 pub use identity::*;
 pub use itl::*;
+pub use kept::*;
 pub use records::*;
 pub use reservation::NexusId;
 pub use self_test::*;

@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::holds::Holds;
+use super::keeping::Continuity;
+use super::reservation::ReservationState;
 use super::{
-    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Records, Touches,
+    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState, Records,
+    Touches,
 };
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
@@ -52,11 +55,15 @@ pub struct LuSetup {
     pub provisioning: Provisioning,
     /// MEDIUM ROTATION RATE (SBC-3 6.6.2): 0 not reported, 1 non-rotating, else in revolutions a minute.
     pub rotation_rate: u16,
+    /// Keeps what is to outlive the process.
+    pub keeper: Option<Arc<dyn Keeper>>,
+    /// What was kept: the unit goes on from there.
+    pub kept: Option<KeptState>,
 }
 
 impl LuSetup {
     /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
-    /// in fixed format, thin if the image can be, non-rotating.
+    /// in fixed format, thin if the image can be, non-rotating, nothing kept.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -72,6 +79,8 @@ impl LuSetup {
             descriptor_sense: false,
             provisioning: Provisioning::AsImage,
             rotation_rate: 1,
+            keeper: None,
+            kept: None,
         }
     }
 }
@@ -139,15 +148,22 @@ pub struct Lu {
     blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
     mode: AtomicU16,
-    default_mode: ModeState,
+    pub(super) default_mode: ModeState,
     errors: ErrorCounters,
+    pub(super) keeper: Option<Arc<dyn Keeper>>,
+    /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
+    pub(super) writing: Mutex<bool>,
     cold: Mutex<Cold>,
 }
 
 /// What changes seldom and concerns several nexuses at once.
 #[derive(Debug, Default)]
-struct Cold {
+pub(super) struct Cold {
     nexuses: Vec<Weak<Itl>>,
+    /// Nexuses that are not here, or not yet again.
+    pub(super) continuity: Continuity,
+    /// What is reserved.
+    pub(super) reservations: ReservationState,
     records: Records,
     holds: Holds,
 }
@@ -205,7 +221,8 @@ impl Lu {
         };
         let default_mode =
             ModeState { wce: setup.write_cache, d_sense: setup.descriptor_sense, ..ModeState::default() };
-        Ok(Arc::new(Lu {
+        let kept = setup.kept.unwrap_or_else(|| KeptState::new(default_mode));
+        let lu = Arc::new(Lu {
             identity,
             block_size: setup.block_size,
             physical_exponent: setup.physical_exponent,
@@ -214,12 +231,16 @@ impl Lu {
             thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: AtomicU16::new(pack(default_mode)),
+            mode: AtomicU16::new(pack(kept.mode.under(default_mode))),
             default_mode,
             errors: ErrorCounters::default(),
-            cold: Mutex::default(),
+            keeper: setup.keeper,
+            writing: Mutex::default(),
+            cold: Mutex::new(Cold { reservations: kept.reservations.clone(), ..Cold::default() }),
             image: setup.image,
-        }))
+        });
+        lu.go_on(kept);
+        Ok(lu)
     }
 
     /// Where its blocks are.
@@ -303,6 +324,7 @@ impl Lu {
         let cold = self.cold();
         if self.mode() != mode {
             self.store_mode(&cold, mode);
+            self.note();
             tell(&cold, Attention::ModeParametersChanged, Some(by));
         }
     }
@@ -339,9 +361,11 @@ impl Lu {
     pub fn reset(&self) {
         let cold = self.cold();
         self.store_mode(&cold, self.default_mode);
+        self.note();
         start(&cold);
         for itl in live(&cold) {
             itl.allow_removal();
+            itl.end_aca();
             itl.establish(Attention::LogicalUnitReset);
         }
     }
@@ -402,6 +426,11 @@ impl Lu {
         }
     }
 
+    /// The hold that was made last: a command that comes now is older than those that come later.
+    pub fn newest_hold(&self) -> HoldId {
+        self.cold().holds.newest()
+    }
+
     /// Whether a hold, apart from those in `passes`, stops a command of a nexus that uses these blocks.
     pub fn is_held(&self, by: &Itl, touches: Touches, head_of_queue: bool, passes: &[HoldId]) -> bool {
         self.cold().holds.stop(by.nexus(), touches, head_of_queue, passes)
@@ -424,13 +453,13 @@ impl Lu {
         cold.nexuses.push(Arc::downgrade(itl));
     }
 
-    fn cold(&self) -> MutexGuard<'_, Cold> {
+    pub(super) fn cold(&self) -> MutexGuard<'_, Cold> {
         // Every change under this lock is complete in itself, so a panic elsewhere leaves nothing half done.
         self.cold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
+pub(super) fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
     cold.nexuses.iter().filter_map(Weak::upgrade)
 }
 

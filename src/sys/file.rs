@@ -152,6 +152,17 @@ fn file_offset(offset: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
+/// Locks a file exclusively (`flock(2)`), for as long as it is open here; false if somebody else, in this process or another, has
+/// it locked.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: no addresses.
+    match retry(|| unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }.into()) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// The file system's magic number (`statfs(2)`).
 pub fn file_system(file: &File) -> io::Result<u64> {
     // SAFETY: all zeros is a value of this plain struct; the kernel fills it.

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use super::changes::Persisted;
 use super::job::JobDone;
+use super::nexus::LuIndex;
 use super::order::Order;
+use super::task::TaskName;
 use crate::tgt::ItnId;
 
 /// Carries mail to the shards of one target; the hba does it with its reactors' mailboxes.
@@ -38,6 +41,13 @@ pub enum ShardMail {
         /// Its LUN.
         lun: u16,
     },
+    /// A change of this shard is written down, or could not be.
+    Persisted(Persisted),
+    /// It is the turn of a command of this shard to change a unit.
+    #[expect(missing_docs, reason = "the unit's index and the command")]
+    Turn { lu: LuIndex, task: TaskName },
+    /// Something that held commands is over.
+    Release,
 }
 
 impl ShardMail {

@@ -9,7 +9,10 @@
 //!   is over in that sense, on every shard.
 //! * Nothing here knows of virtio or SRP.
 
+mod aca;
 mod barrier;
+mod changes;
+mod ending;
 mod events;
 mod job;
 mod mail;
@@ -19,6 +22,8 @@ mod requests;
 mod shard;
 mod state;
 mod task;
+mod turns;
+mod waiting;
 
 pub use mail::{Post, ShardMail, Spawn};
 pub use shard::Shard;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::events::Outlet;
-use crate::lu::{Attention, GateBits, Itl, Lu, NexusId};
+use crate::lu::{Attention, Itl, Lu, NexusId};
 use crate::tgt::{HostNo, ItnId};
 
 /// Names a logical unit within its target; units mapped several times have one index.
@@ -123,6 +123,12 @@ impl Nexus {
         views.flat_map(|view| view.numbered().map(|(lun, unit)| ((view.target, lun), unit)))
     }
 
+    /// A unit by its index, at each of its addresses.
+    pub(super) fn units_of(&self, lu: LuIndex) -> impl Iterator<Item = &Arc<Itl>> {
+        let units = self.targets.iter().flat_map(|view| &view.units);
+        units.filter(move |unit| unit.lu == lu).map(|unit| &unit.itl)
+    }
+
     /// How many units it sees.
     pub(super) fn unit_count(&self) -> usize {
         self.targets.iter().map(|view| view.units.len()).sum()
@@ -140,8 +146,7 @@ impl Nexus {
     /// The nexus is over: what it held is given up, and nothing can be begun through it.
     pub(super) fn end(&self) {
         for unit in self.targets.iter().flat_map(|view| &view.units) {
-            unit.itl.lose_nexus();
-            unit.itl.gate().raise(GateBits::GONE);
+            unit.itl.end();
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::nexus::{LuIndex, Nexus};
-use crate::lu::{Attention, Lu};
+use super::turns::Turns;
+use crate::lu::{Attention, Lu, NexusId};
 use crate::scsi::MAX_LUN;
 use crate::tgt::{HostNo, HostTable, ItNexusReq, ItnId};
 
@@ -32,7 +34,12 @@ pub struct TargetSetup {
     pub units: Vec<UnitMapping>,
     /// Names of initiator ports, for the log.
     pub names: Vec<([u8; 16], String)>,
+    /// How long a task management function waits for the tasks that it ends, before it is rejected; `None`: 10 s.
+    pub patience: Option<Duration>,
 }
+
+/// See [`TargetSetup::patience`]: shorter than Linux waits for a command, and longer than a disk takes for what can be cancelled.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a target cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +80,10 @@ pub struct Target {
     units: Vec<UnitMapping>,
     /// For each mapping, which unit it is.
     indexes: Vec<LuIndex>,
+    /// For each unit, by its index, who changes it.
+    turns: Vec<Turns>,
     names: Vec<([u8; 16], String)>,
+    patience: Duration,
     table: Mutex<Table>,
 }
 
@@ -121,7 +131,9 @@ impl Target {
             shards: setup.shards,
             hosts,
             indexes: index_units(&setup.units),
+            turns: setup.units.iter().map(|_| Turns::default()).collect(),
             units: setup.units,
+            patience: setup.patience.unwrap_or(PATIENCE),
             names: setup.names,
             table: Mutex::default(),
         }))
@@ -141,6 +153,24 @@ impl Target {
     /// How many shards there are.
     pub fn shards(&self) -> u8 {
         self.shards
+    }
+
+    /// Who changes a unit.
+    pub(super) fn turns(&self, lu: LuIndex) -> Option<&Turns> {
+        self.turns.get(lu as usize)
+    }
+
+    /// How long a task management function waits.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// The nexus of this name, if there is one; one that is being destroyed may still have tasks.
+    pub(super) fn itn_of(&self, id: NexusId) -> Option<ItnId> {
+        self.table().slots.iter().find_map(|slot| match slot {
+            Slot::Live(nexus) | Slot::Ending(nexus) if nexus.id == id => Some(nexus.itn_id),
+            _ => None,
+        })
     }
 
     /// The nexuses that exist: name and initiator port.

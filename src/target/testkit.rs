@@ -182,7 +182,7 @@ impl Rig {
     /// `shards` shards with queues 0 and 1 each.
     pub fn new(shards: u8, units: Vec<UnitMapping>) -> Rig {
         let names = (1..9).map(|n| (port(n), format!("vm{n}"))).collect();
-        Rig::with(TargetSetup { shards, hosts: vec![HOST, HOST + 1], units, names })
+        Rig::with(TargetSetup { shards, hosts: vec![HOST, HOST + 1], units, names, patience: None })
     }
 
     pub fn with(setup: TargetSetup) -> Rig {

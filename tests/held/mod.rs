@@ -83,7 +83,8 @@ pub fn serve_units(
     };
     let units = (1..).zip(units).map(mapped).collect();
     let names_of = names.iter().map(|name| (port(name), name.clone())).collect();
-    let target = Target::new(TargetSetup { shards: reactors, hosts: vec![0], units, names: names_of }).unwrap();
+    let target =
+        Target::new(TargetSetup { shards: reactors, hosts: vec![0], units, names: names_of, patience: None }).unwrap();
     let hba = Hba::start(HbaSetup {
         reactors,
         wait,

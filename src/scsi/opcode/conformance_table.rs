@@ -10,14 +10,14 @@ use super::*;
 const HEAD: &str = "\
 # Commands
 
-Generated from the table of operation codes (`src/scsi/opcode/table.rs`); do not edit. After a change there:
+Generated from the table of operation codes (`src/scsi/opcode/table/`); do not edit. After a change there:
 
 ```sh
 VSTGT_WRITE_DOCS=1 cargo test --lib conformance_table
 ```
 
 * **CDB usage**: as REPORT SUPPORTED OPERATION CODES returns it; a bit that is 0 here and set in a CDB is refused with INVALID
-  FIELD IN CDB and a pointer to it.
+  FIELD IN CDB and a pointer to it. The 04 of every CONTROL byte is NACA.
 * **Data**: which way data goes, if there are any.
 * **Unit attention**: whether a pending one ends the command (*reported*) or the command is performed all the same.
 * **Stopped**: whether it is performed by a unit that START STOP UNIT stopped.

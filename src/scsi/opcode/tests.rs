@@ -50,7 +50,7 @@ fn rows_are_in_order_and_consistent() {
             assert_eq!(Cdb::new(usage).unwrap().service_action(), service_action, "{}", row.name);
         }
         let control = Cdb::new(usage).unwrap().control_byte();
-        assert_eq!(usage[control], 0, "{}: no bit of CONTROL means anything here", row.name);
+        assert_eq!(usage[control], 0x04, "{}: of CONTROL, NACA means something here", row.name);
     }
 }
 
@@ -117,8 +117,22 @@ fn the_first_stray_bit_is_pointed_at() {
     assert_eq!(pointer(&cdb), (6, Some(4)));
     cdb[6] = 0;
     assert_eq!(pointer(&cdb), (9, Some(7)));
+    cdb[9] = 0x06;
+    assert_eq!(pointer(&cdb), (9, Some(1)));
     cdb[9] = 0x04;
-    assert_eq!(pointer(&cdb), (9, Some(2)), "NACA");
+    assert!(decode(&cdb).is_ok(), "NACA");
+}
+
+#[test]
+fn every_command_may_have_naca() {
+    for row in rows() {
+        let mut cdb = bare(row);
+        assert!(!naca(&cdb), "{}", row.name);
+        cdb[Cdb::new(&cdb).unwrap().control_byte()] = 0x04;
+        assert!(decode(&cdb).is_ok() && naca(&cdb), "{}", row.name);
+    }
+    assert!(!naca(&[]));
+    assert!(!naca(&[0x28, 0, 0, 0, 0, 0, 0, 0, 0]), "a CDB that ends early");
 }
 
 #[test]

@@ -6,3 +6,4 @@ mod interleavings;
 mod nexuses;
 mod setup;
 mod task_management;
+mod task_set;

@@ -4,7 +4,7 @@ use crate::target::testkit::{HOST, mapped, port, unit};
 use crate::target::{Target, TargetError, TargetSetup, UnitMapping};
 
 fn refused(units: Vec<UnitMapping>) -> Option<TargetError> {
-    Target::new(TargetSetup { shards: 1, hosts: vec![HOST], units, names: vec![] }).err()
+    Target::new(TargetSetup { shards: 1, hosts: vec![HOST], units, names: vec![], patience: None }).err()
 }
 
 #[test]
