@@ -66,7 +66,7 @@ impl Reactor {
             None => session.events.missed = true,
             Some((tag, buffer)) => {
                 let missed = std::mem::take(&mut session.events.missed);
-                log::debug!("{}: told {event:?}, missed {missed}", session.initiator);
+                log::debug!("{}: told {event:?}, missed {missed}", session.label);
                 let written = buffer.write(session.snapshots.map(), event, missed);
                 self.finish_chain(tag, written);
             }
@@ -117,7 +117,7 @@ impl Reactor {
             if well_formed {
                 match EventBuffer::parse(&queue.chain, session.snapshots.map()) {
                     Ok(buffer) => return Some((tag, buffer)),
-                    Err(why) => log::debug!("{}: an event buffer is of no use: {why}", session.initiator),
+                    Err(why) => log::debug!("{}: an event buffer is of no use: {why}", session.label),
                 }
             }
             self.finish_chain(tag, 0);

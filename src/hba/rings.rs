@@ -98,11 +98,11 @@ impl Reactor {
             event_idx: config.event_idx,
         };
         let mut ring = SplitRing::new(s.snapshots.map(), &setup).map_err(|e| {
-            s.limit.warn(format_args!("{}: ring {index}: {e}", s.initiator));
+            s.limit.warn(format_args!("{}: ring {index}: {e}", s.label));
             bad("cannot be where it was put")
         })?;
         let role = Role::of(index);
-        log::debug!("{}: ring {index} runs on reactor {reactor} ({role:?}, {} entries)", s.initiator, config.size);
+        log::debug!("{}: ring {index} runs on reactor {reactor} ({role:?}, {} entries)", s.label, config.size);
         s.queues.push(number);
         if role == Role::Event {
             // Buffers wait here until there is an event; a kick says nothing until one is missed.

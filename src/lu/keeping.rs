@@ -58,8 +58,15 @@ impl Lu {
                 });
             }
         }
+        // What comes with a change on its way, as if it were made.
+        for kept in nexuses.iter_mut().filter(|kept| kept.present && cold.mode.concerns(kept.nexus)) {
+            if !kept.attentions.contains(&Attention::ModeParametersChanged) {
+                kept.attentions.push(Attention::ModeParametersChanged);
+                kept.attentions.sort_by_key(|attention| *attention as u8);
+            }
+        }
         KeptState {
-            mode: KeptMode { current: self.mode(), default: self.default_mode },
+            mode: KeptMode { current: cold.mode.or(self.mode()), default: self.default_mode },
             blocks: self.geometry().blocks,
             reservations: cold.reservations.clone(),
             nexuses,
@@ -106,6 +113,11 @@ impl Lu {
         }
     }
 
+    /// Whether it has a [`Keeper`]: whether [`Lu::persist`] has something to do.
+    pub fn is_kept(&self) -> bool {
+        self.keeper.is_some()
+    }
+
     /// Whether what [`Lu::persist`] writes is still there after a loss of power: then APTPL can be promised (PTPL_C, SPC-4
     /// 6.15.4).
     pub fn survives_power_loss(&self) -> bool {
@@ -124,7 +136,7 @@ impl Lu {
         let mut cold = self.cold();
         let mut there = false;
         for itl in live(&cold).filter(|itl| itl.nexus() == nexus && !itl.gate().bits().intersects(GateBits::GONE)) {
-            itl.gate().establish(attention);
+            itl.establish(attention);
             there = true;
         }
         if !there {
