@@ -116,6 +116,11 @@ fn notification(guest: &mut Guest, kind: u32, lun: [u8; 8], events: u32) -> (u32
     (u32::from_le_bytes(answer[..4].try_into().unwrap()), answer[4])
 }
 
+/// Waits until all events that were on their way to the guest have arrived or were lost: the reactor that they go to answers this.
+fn settle(guest: &mut Guest) {
+    notification(guest, QUERY, lun(0, 0), 0);
+}
+
 #[test]
 fn a_disk_that_grows_is_told_of() {
     let mut disk = Disk::new();
@@ -222,6 +227,7 @@ fn events_without_a_buffer_are_missed() {
         let mut guest = disk.guest(features);
         disk.grow();
         disk.grow();
+        settle(&mut guest);
         // As soon as there is a buffer.
         let buffer = leave(&mut guest);
         guest.queue(EVENTS).kick();
@@ -234,6 +240,7 @@ fn events_without_a_buffer_are_missed() {
         assert_eq!(event(&mut guest, buffer), GROWN);
         // With the next event, if no kick came before it.
         disk.grow();
+        settle(&mut guest);
         let buffer = leave(&mut guest);
         disk.grow();
         assert_eq!(event(&mut guest, buffer), after_missed(GROWN));

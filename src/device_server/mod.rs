@@ -27,6 +27,7 @@ mod log;
 mod mode;
 mod outcome;
 mod ports;
+mod reservations;
 mod sbc;
 mod spc;
 #[cfg(test)]
@@ -372,6 +373,14 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::ReportSupportedTaskManagementFunctions { repd, allocation_length } => {
             spc::report_supported_task_management_functions(task, repd, allocation_length)
         }
+        Command::PersistentReserveIn { action, allocation_length } => {
+            reservations::persistent_reserve_in(task, action, allocation_length)
+        }
+        Command::PersistentReserveOut { action, scope, kind, parameter_list_length } => {
+            reservations::persistent_reserve_out(task, action, scope, kind, parameter_list_length)
+        }
+        Command::Reserve => reservations::reserve(task),
+        Command::Release => reservations::release(task),
         Command::LogSelect { pcr, control, page, subpage, parameter_list_length } => {
             log::select(task, pcr, control, page, subpage, parameter_list_length)
         }

@@ -98,6 +98,7 @@ impl Itl {
         self.allow_removal();
         self.end_aca();
         *self.echo_buffer() = None;
+        self.lu.lose_reserve(self.nexus);
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
         self.establish(Attention::NexusLoss);

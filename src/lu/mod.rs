@@ -26,6 +26,7 @@ mod mode;
 mod port;
 mod records;
 pub mod reservation;
+mod reserve;
 mod self_test;
 mod unit;
 
@@ -40,5 +41,6 @@ pub use kept::*;
 pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;
+pub use reserve::*;
 pub use self_test::*;
 pub use unit::*;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::holds::Holds;
 use super::keeping::Continuity;
 use super::mode::ComingMode;
-use super::reservation::ReservationState;
+use super::reserve::{Reservations, reset_reserve};
 use super::{
     Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState, Records,
     TargetPort,
@@ -178,12 +178,12 @@ pub(super) struct Cold {
     nexuses: Vec<Weak<Itl>>,
     /// Nexuses that are not here, or not yet again.
     pub(super) continuity: Continuity,
-    /// What is reserved.
-    pub(super) reservations: ReservationState,
     records: Records,
     holds: Holds,
     /// Mode parameters on their way.
     pub(super) mode: ComingMode,
+    /// What is reserved, and how that is changing.
+    pub(super) reservations: Reservations,
 }
 
 /// Mode parameters as one number, so that they are read with one load.
@@ -261,7 +261,7 @@ impl Lu {
             errors: ErrorCounters::default(),
             keeper: setup.keeper,
             writing: Mutex::default(),
-            cold: Mutex::new(Cold { reservations: kept.reservations.clone(), ..Cold::default() }),
+            cold: Mutex::new(Cold { reservations: kept.reservations.clone().into(), ..Cold::default() }),
             image: setup.image,
         });
         lu.go_on(kept);
@@ -377,9 +377,10 @@ impl Lu {
     }
 
     /// LOGICAL UNIT RESET, and what a hard reset does to a unit (SAM-5 6.3.3), apart from ending its tasks: mode parameters
-    /// and removal prevention go back to their defaults, the unit starts, and every nexus gets a unit attention.
+    /// and removal prevention go back to their defaults, RESERVE is over, the unit starts, and every nexus gets a unit attention.
     pub fn reset(&self) {
-        let cold = self.cold();
+        let mut cold = self.cold();
+        reset_reserve(&mut cold);
         self.store_mode(&cold, self.default_mode);
         self.note();
         start(&cold);
@@ -469,6 +470,7 @@ impl Lu {
         if cold.holds.concern(itl.nexus()) {
             itl.gate().raise(GateBits::HELD);
         }
+        cold.reservations.attach(itl);
         cold.nexuses.retain(|n| n.strong_count() > 0);
         cold.nexuses.push(Arc::downgrade(itl));
     }
