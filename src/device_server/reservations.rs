@@ -10,16 +10,14 @@ use super::{Answer, Change, Fence, Losers, Plan, Planned, Task};
 use crate::lu::reservation::{self, Action, Context, Refusal, Registrants, ReservationState, ReservationType};
 use crate::lu::{Itl, Lu, NexusId};
 use crate::scsi::spc::{self as data, FullStatus, LU_SCOPE, ReservationCapabilities};
-use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, ReserveIn, ReserveOut, Sense, SenseKey, Status, TransportId};
+use crate::scsi::{
+    AdditionalSense, FieldPointer, ParameterData, ReserveIn, ReserveOut, Sense, SenseKey, Status, TransportId,
+};
 
 const CONFLICT: Answer = Answer::status(Status::ReservationConflict);
 
 /// PERSISTENT RESERVE IN (SPC-4 6.15): what is reserved now.
-pub(super) fn persistent_reserve_in<'a>(
-    task: Task<'a, '_>,
-    action: ReserveIn,
-    allocation_length: u32,
-) -> Planned<'a> {
+pub(super) fn persistent_reserve_in<'a>(task: Task<'a, '_>, action: ReserveIn, allocation_length: u32) -> Planned<'a> {
     let lu = task.itl.lu();
     let report = |state: &ReservationState| match state.refuses_persistent_reserve() {
         true => Err(CONFLICT),
@@ -190,7 +188,7 @@ impl ReservationChange {
 
     fn refused(&self, refusal: Refusal) -> Answer {
         match (refusal.sense(), self.asked.unfit) {
-            (None, _) => CONFLICT,
+            (None, _) => super::ended(&self.itl, CONFLICT),
             (Some(_), Some(field)) if refusal == Refusal::InvalidInCdb => Sense::invalid_field_in_cdb(field).into(),
             (Some(sense), _) => sense.into(),
         }

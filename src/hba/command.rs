@@ -90,6 +90,8 @@ impl Reactor {
             session.settle(command);
             let itn_id = session.itn_id;
             self.finish_chain(tag, written);
+            // Those that came before it are not to report what it leaves behind.
+            self.drain_events();
             self.shard.task_set_full(itn_id, lun);
             return 0;
         }
