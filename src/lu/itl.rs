@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::keeping::Arrival;
-use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId};
+use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId, Ports};
 
 /// Hears of unit attention conditions as they are established for one I_T_L nexus.
 ///
@@ -66,6 +66,11 @@ impl Itl {
         self.nexus
     }
 
+    /// The target ports of the unit, and this nexus's.
+    pub fn ports(&self) -> Ports<'_> {
+        Ports { all: self.lu.ports(), own: self.nexus.port }
+    }
+
     /// What may stop a command of this nexus.
     pub fn gate(&self) -> &Gate {
         &self.gate
@@ -93,6 +98,7 @@ impl Itl {
         self.allow_removal();
         self.end_aca();
         *self.echo_buffer() = None;
+        self.lu.lose_reserve(self.nexus);
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
         self.establish(Attention::NexusLoss);

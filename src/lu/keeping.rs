@@ -11,7 +11,7 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use super::unit::live;
+use super::unit::{Cold, live};
 use super::{Attention, GateBits, Itl, KeepError, Keeper, KeptMode, KeptNexus, KeptState, Lu, NexusId};
 
 /// How many nexuses a unit remembers that are not there. More than have ever been configured on one host; the oldest are
@@ -58,10 +58,19 @@ impl Lu {
                 });
             }
         }
+        // What comes with a change on its way, as if it were made.
+        for (nexus, attention) in cold.reservations.coming() {
+            match nexuses.iter_mut().find(|kept| kept.nexus == nexus) {
+                Some(kept) => pend(&mut kept.attentions, attention),
+                None => {
+                    nexuses.push(KeptNexus { nexus, present: false, attentions: vec![attention], prevent: false });
+                }
+            }
+        }
         KeptState {
             mode: KeptMode { current: self.mode(), default: self.default_mode },
             blocks: self.geometry().blocks,
-            reservations: cold.reservations.clone(),
+            reservations: cold.reservations.kept().clone(),
             nexuses,
         }
     }
@@ -106,6 +115,11 @@ impl Lu {
         }
     }
 
+    /// Whether it has a [`Keeper`]: whether [`Lu::persist`] has something to do.
+    pub fn is_kept(&self) -> bool {
+        self.keeper.is_some()
+    }
+
     /// Whether what [`Lu::persist`] writes is still there after a loss of power: then APTPL can be promised (PTPL_C, SPC-4
     /// 6.15.4).
     pub fn survives_power_loss(&self) -> bool {
@@ -121,9 +135,13 @@ impl Lu {
 
     /// Leaves a unit attention for a nexus: at its gate if it is there, else for when it comes.
     pub fn establish_for(&self, nexus: NexusId, attention: Attention) {
-        let mut cold = self.cold();
+        self.establish_under_lock(&mut self.cold(), nexus, attention);
+    }
+
+    /// The same for who has locked the unit.
+    pub(super) fn establish_under_lock(&self, cold: &mut Cold, nexus: NexusId, attention: Attention) {
         let mut there = false;
-        for itl in live(&cold).filter(|itl| itl.nexus() == nexus && !itl.gate().bits().intersects(GateBits::GONE)) {
+        for itl in live(cold).filter(|itl| itl.nexus() == nexus && !itl.gate().bits().intersects(GateBits::GONE)) {
             itl.gate().establish(attention);
             there = true;
         }
@@ -178,6 +196,17 @@ impl Lu {
     }
 }
 
+/// As at a gate: a reset voids what was pending, and what is pending is so once.
+fn pend(waiting: &mut Vec<Attention>, attention: Attention) {
+    if attention.is_reset() {
+        waiting.clear();
+    }
+    if !waiting.contains(&attention) {
+        waiting.push(attention);
+        waiting.sort_by_key(|attention| attention.bit());
+    }
+}
+
 impl Continuity {
     /// A unit attention is to wait for a nexus that is not there.
     fn wait_for(&mut self, nexus: NexusId, attention: Attention) {
@@ -189,14 +218,7 @@ impl Continuity {
             self.absent.len() - 1
         });
         let Some((_, waiting)) = self.absent.get_mut(at) else { return };
-        // As at a gate: a reset voids what was pending, and what is pending is so once.
-        if attention.is_reset() {
-            waiting.clear();
-        }
-        if !waiting.contains(&attention) {
-            waiting.push(attention);
-            waiting.sort_by_key(|attention| attention.bit());
-        }
+        pend(waiting, attention);
     }
 
     /// What waits for a nexus. That it was lost once is told whenever it comes: a unit may be mapped for it several times.

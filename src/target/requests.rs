@@ -301,9 +301,9 @@ fn place_of(nexus: &Nexus, lun: Lun) -> Result<Place<'_>, FunctionResponse> {
 
 fn log_nexus(what: &str, nexus: &Nexus) {
     let id: String = nexus.initiator.iter().map(|byte| format!("{byte:02x}")).collect();
+    let [initiator, port] = &nexus.names;
     log::info!(
-        "I_T nexus {what}: initiator {} host {} itn {:#x} id {id} max_cmds {} units {}",
-        nexus.name,
+        "I_T nexus {what}: initiator {initiator} host {} target port {port} itn {:#x} id {id} max_cmds {} units {}",
         nexus.host_no,
         nexus.itn_id,
         nexus.max_cmds,

@@ -108,7 +108,11 @@ impl Guest {
         Guest::start_boot_from(machine, Line::V6_12Full, &root, dir)
     }
 
-    fn start_boot_from(machine: Machine, line: Line, root: &Path, dir: &Path) -> Result<Booting> {
+    /// [`start_boot`](Guest::start_boot) with a given root.
+    ///
+    /// # Errors
+    /// As [`start_boot`](Guest::start_boot).
+    pub fn start_boot_from(machine: Machine, line: Line, root: &Path, dir: &Path) -> Result<Booting> {
         let cache = Cache::open()?;
         let kernel = Kernel::get(&cache, line)?;
         let initrd = initramfs::get(&cache, line, &kernel)?;

@@ -12,6 +12,7 @@
 //! * [`cache`] keeps what is expensive to make (kernels, file systems) outside the repository, keyed by recipe.
 //! * [`kernel`], [`initramfs`], [`guestroot`], [`packageroot`] and [`rootdisk`] make what a guest boots.
 //! * [`vstgt`] runs the program under test; [`qemu`] a virtual machine, [`guest`] a shell inside it.
+//! * [`cluster`] is several such machines on one disk.
 //! * [`mod@bench`] loads vstgt and its peers without a guest and compares them.
 //! * [`process`], [`tools`] and [`workdir`] own what a test leaves behind: processes, and files.
 //!
@@ -21,6 +22,7 @@
 pub mod accel;
 pub mod bench;
 pub mod cache;
+pub mod cluster;
 mod cpio;
 pub mod demo;
 pub mod error;

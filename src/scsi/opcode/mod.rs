@@ -11,6 +11,7 @@
 mod conformance_table;
 mod decode;
 mod decode_management;
+mod decode_reserve;
 mod table;
 #[cfg(test)]
 mod tests;
