@@ -11,6 +11,7 @@ use super::transfer::{parameter_data, parameter_list};
 use super::{Answer, Job, Plan, Planned, Task, log};
 use crate::lu::{GateBits, Itl, Lu};
 use crate::scsi::spc::{self as data, ModeSelectFields, ModeSenseFields, ModeState, ModeUnit};
+use crate::scsi::{AdditionalSense, Sense, SenseKey};
 
 /// What mode parameters are of a unit, with `current` ones given.
 fn mode_unit(lu: &Lu, current: ModeState) -> ModeUnit {
@@ -37,8 +38,18 @@ pub(super) fn mode_sense<'a>(task: Task<'a, '_>, fields: ModeSenseFields, alloca
 pub(super) fn mode_select<'a>(task: Task<'a, '_>, fields: ModeSelectFields, parameter_list_length: u16) -> Planned<'a> {
     let list = parameter_list(task.buf, parameter_list_length)?;
     let before = task.itl.lu().mode();
-    Ok(Plan::Change(Box::new(ModeSelect { itl: Arc::clone(task.itl), fields, list, before, after: before })))
+    Ok(Plan::Change(Box::new(ModeSelect {
+        itl: Arc::clone(task.itl),
+        fields,
+        list,
+        before,
+        after: before,
+        evaluated: false,
+    })))
 }
+
+/// The unit's state cannot be written down.
+const NOT_KEPT: Sense = Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE);
 
 /// A MODE SELECT on its way.
 struct ModeSelect {
@@ -47,9 +58,17 @@ struct ModeSelect {
     list: Vec<u8>,
     before: ModeState,
     after: ModeState,
+    /// The unit expects it.
+    evaluated: bool,
 }
 
 impl ModeSelect {
+    fn abandon(&mut self) {
+        if std::mem::take(&mut self.evaluated) {
+            self.itl.lu().expect_mode(&self.itl, None);
+        }
+    }
+
     fn turns_on_write_protection(&self) -> bool {
         self.after.swp && !self.before.swp
     }
@@ -69,10 +88,23 @@ impl Change for ModeSelect {
         // so none is under way under write protection, and the flush misses none.
         let fenced = self.turns_on_write_protection() || self.turns_off_write_cache();
         let losers = if fenced { Losers::Everybody(GateBits::DENY_WRITE) } else { Losers::Nobody };
-        Ok(Fence { losers, ..Fence::default() })
+        let persists = lu.is_kept() && self.after != self.before;
+        if persists {
+            lu.expect_mode(&self.itl, Some(self.after));
+            self.evaluated = true;
+        }
+        Ok(Fence { persists, losers, ..Fence::default() })
+    }
+
+    fn persist(&mut self) -> Result<(), Answer> {
+        self.itl.lu().persist().map_err(|_| {
+            self.abandon();
+            NOT_KEPT.into()
+        })
     }
 
     fn apply(&mut self) {
+        self.evaluated = false;
         self.itl.lu().set_mode(&self.itl, self.after);
     }
 
@@ -87,5 +119,11 @@ impl Change for ModeSelect {
             Ok(answer)
         });
         log::counted(flush, &self.itl, false)
+    }
+}
+
+impl Drop for ModeSelect {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
