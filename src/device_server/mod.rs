@@ -14,8 +14,8 @@
 //! # Where is what
 //!
 //! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying`, `buffer`, `diagnostic` and `log` hold those that
-//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA; `absent` answers for units that are not there, `well_known` for
-//! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `transfer` checks data buffers.
+//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages; `absent` answers for units that are not there, `well_known` for
+//! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `ports` names target ports, `transfer` checks data buffers.
 
 mod absent;
 mod buffer;
@@ -24,7 +24,10 @@ mod defects;
 mod diagnostic;
 mod identifying;
 mod log;
+mod mode;
 mod outcome;
+mod ports;
+mod reservations;
 mod sbc;
 mod spc;
 #[cfg(test)]
@@ -42,7 +45,7 @@ pub use outcome::io_done;
 use std::sync::Arc;
 
 use crate::backing::{Image, Op, OpKind};
-use crate::lu::{Admission, Extent, GateBits, HoldId, Itl, Touches};
+use crate::lu::{Admission, Attention, Extent, GateBits, HoldId, Itl, Ports, Touches};
 use crate::mem::IoBuf;
 use crate::scsi::opcode::{self, Persistent, Readiness, Row, Spc2};
 use crate::scsi::spc::{ModeSelectFields, ModeSenseFields};
@@ -161,6 +164,17 @@ impl Job {
     }
 }
 
+impl Exclusive {
+    /// A plan to run `run` while no other command uses the blocks of `extent`.
+    fn plan(
+        extent: Extent,
+        run: impl FnOnce(&mut IoBuf, &AbortFlag) -> Result<Answer, Answer> + Send + 'static,
+    ) -> Plan<'static> {
+        let run = Box::new(move |buf: &mut IoBuf, abort: &AbortFlag| run(buf, abort).unwrap_or_else(|answer| answer));
+        Plan::Exclusive(Exclusive { extent, job: Job { run } })
+    }
+}
+
 impl std::fmt::Debug for dyn Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Change")
@@ -198,8 +212,8 @@ pub struct Request<'a> {
     pub itl: Option<&'a Arc<Itl>>,
     /// Numbers of the units this nexus sees below the same target, ascending.
     pub luns: &'a [u16],
-    /// Addressed to the REPORT LUNS well-known unit.
-    pub well_known: bool,
+    /// Addressed to the REPORT LUNS well-known unit, which is reached by these ports.
+    pub well_known: Option<Ports<'a>>,
     /// Its task attribute, as far as holds go: ACA and HEAD OF QUEUE pass those of task sets.
     pub attribute: TaskAttribute,
     /// Holds that do not stop this command: its own, and those that came after it.
@@ -223,8 +237,8 @@ type Planned<'a> = Result<Plan<'a>, Answer>;
 /// Parameter data is written to `buf` right away. Anything else that happens to `buf` or to the image is in the plan.
 pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
     let over = |plan| Started { plan, needs: GateBits::NONE, touches: Touches::Nothing };
-    if request.well_known {
-        return over(well_known::start(request, buf).unwrap_or_else(Plan::Done));
+    if let Some(ports) = request.well_known {
+        return over(well_known::start(request, ports, buf).unwrap_or_else(Plan::Done));
     }
     let Some(itl) = request.itl else {
         return over(absent::start(request, buf).unwrap_or_else(Plan::Done));
@@ -251,10 +265,11 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Admission::AcaActive => return over(Plan::Done(Answer::status(Status::AcaActive))),
         Admission::Held => return over(Plan::Held),
         Admission::Attention(attention) => return over(Plan::Done(Answer::check(attention.sense()))),
-        Admission::Conflict => return over(Plan::Done(Answer::status(Status::ReservationConflict))),
+        Admission::Conflict => return over(Plan::Done(ended(itl, Answer::status(Status::ReservationConflict)))),
         Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
     }
-    let plan = run(command, Task { itl, luns: request.luns, row, buf }).unwrap_or_else(Plan::Done);
+    let plan = run(command, Task { itl, luns: request.luns, row, buf });
+    let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
     let plan = log::counted(plan, itl, log::verifies(&command));
     let touches = match &plan {
         Plan::Io(io) if io.op.kind == OpKind::Flush => Touches::Nothing,
@@ -269,9 +284,31 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
 /// Whether a command that was started, and has waited, may still go on; else its answer. Unit attentions do not matter any more.
 pub fn still_admitted(itl: &Itl, needs: GateBits) -> Result<(), Answer> {
     match itl.gate().admit(needs) {
-        Admission::Conflict => Err(Answer::status(Status::ReservationConflict)),
+        Admission::Conflict => Err(ended(itl, Answer::status(Status::ReservationConflict))),
         _ => Ok(()),
     }
+}
+
+/// A command of this nexus ends with `status`. With UA_INTLCK_CTRL 11b, BUSY, TASK SET FULL and RESERVATION CONFLICT leave a unit
+/// attention behind (SPC-4 7.5.10), once until it is cleared however many commands end so.
+///
+/// What [`start`] and [`still_admitted`] answer has been told; this is for whoever ends commands otherwise: a change that is not
+/// made, a task set that is full.
+pub fn ended_with(itl: &Itl, status: Status) {
+    let attention = match status {
+        Status::Busy => Attention::PreviousBusy,
+        Status::TaskSetFull => Attention::PreviousTaskSetFull,
+        Status::ReservationConflict => Attention::PreviousReservationConflict,
+        _ => return,
+    };
+    if itl.lu().mode().ua_intlck == 0b11 {
+        itl.establish(attention);
+    }
+}
+
+fn ended(itl: &Itl, answer: Answer) -> Answer {
+    ended_with(itl, answer.status);
+    answer
 }
 
 /// What a gate can close while commands that need it open are running.
@@ -284,7 +321,9 @@ fn touches(itl: &Itl, command: &Command) -> Touches {
         Err(_) => Touches::Nothing,
     };
     match command {
-        Command::Read(t) | Command::Write(t) => blocks(t.lba, t.blocks),
+        Command::Read(t) | Command::Write(t) | Command::CompareAndWrite(t) | Command::Orwrite(t) => {
+            blocks(t.lba, t.blocks)
+        }
         Command::Verify { transfer, .. } | Command::WriteAndVerify { transfer, .. } => {
             blocks(transfer.lba, transfer.blocks)
         }
@@ -334,6 +373,14 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::ReportSupportedTaskManagementFunctions { repd, allocation_length } => {
             spc::report_supported_task_management_functions(task, repd, allocation_length)
         }
+        Command::PersistentReserveIn { action, allocation_length } => {
+            reservations::persistent_reserve_in(task, action, allocation_length)
+        }
+        Command::PersistentReserveOut { action, scope, kind, parameter_list_length } => {
+            reservations::persistent_reserve_out(task, action, scope, kind, parameter_list_length)
+        }
+        Command::Reserve => reservations::reserve(task),
+        Command::Release => reservations::release(task),
         Command::LogSelect { pcr, control, page, subpage, parameter_list_length } => {
             log::select(task, pcr, control, page, subpage, parameter_list_length)
         }
@@ -365,10 +412,10 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::SetTimestamp { parameter_list_length } => timestamp::set(task, parameter_list_length),
         Command::ModeSense { ten, llbaa, dbd, control, page, subpage, allocation_length } => {
             let fields = ModeSenseFields { ten, llbaa, dbd, control, page, subpage };
-            spc::mode_sense(task, fields, allocation_length)
+            mode::mode_sense(task, fields, allocation_length)
         }
         Command::ModeSelect { ten, page_format, save, parameter_list_length } => {
-            spc::mode_select(task, ModeSelectFields { ten, page_format, save }, parameter_list_length)
+            mode::mode_select(task, ModeSelectFields { ten, page_format, save }, parameter_list_length)
         }
         Command::ReadCapacity10 => sbc::read_capacity10(task),
         Command::ReadCapacity16 { allocation_length } => sbc::read_capacity16(task, allocation_length),
@@ -377,6 +424,8 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::Write(transfer) => sbc::write(task, transfer),
         Command::WriteAndVerify { transfer, check } => sbc::write_and_verify(task, transfer, check),
         Command::Verify { transfer, check } => sbc::verify(task, transfer, check),
+        Command::CompareAndWrite(transfer) => sbc::compare_and_write(task, transfer),
+        Command::Orwrite(transfer) => sbc::orwrite(task, transfer),
         Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),

@@ -1,28 +1,25 @@
 //! Primary commands (SPC-4).
 
-use super::outcome::sense;
-use super::transfer::{needs, parameter_data, parameter_list};
-use super::{Answer, Job, Planned, STOPPED, Task};
-use crate::lu::{Attention, GateBits, Lu};
+use super::transfer::{needs, parameter_data};
+use super::{Planned, STOPPED, Task, ports};
+use crate::lu::{Attention, GateBits, Itl, Lu};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
 use crate::scsi::sbc::{BlockDeviceCharacteristics, BlockLimits, LogicalBlockProvisioning, ProvisioningType};
-use crate::scsi::spc::{
-    self as data, Designator, ExtendedInquiry, ModeSelectFields, ModeSenseFields, ModeState, ModeUnit, Peripheral,
-    StandardInquiry, vpd_page,
-};
+use crate::scsi::spc::{self as data, Designator, ExtendedInquiry, Peripheral, StandardInquiry, vpd_page};
 use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseFormat, SenseKey, TaskManagementFunction};
 
 /// NO SENSE.
 pub(super) const NO_SENSE: Sense = Sense::new(SenseKey::NoSense, AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION);
 
 /// The VPD pages of a unit, ascending, as [`vpd`] knows them.
-const VPD_PAGES: [u8; 8] = [
+const VPD_PAGES: [u8; 9] = [
     vpd_page::SUPPORTED_PAGES,
     vpd_page::UNIT_SERIAL_NUMBER,
     vpd_page::DEVICE_IDENTIFICATION,
     vpd_page::EXTENDED_INQUIRY_DATA,
     vpd_page::MODE_PAGE_POLICY,
+    vpd_page::SCSI_PORTS,
     vpd_page::BLOCK_LIMITS,
     vpd_page::BLOCK_DEVICE_CHARACTERISTICS,
     vpd_page::LOGICAL_BLOCK_PROVISIONING,
@@ -53,20 +50,21 @@ pub(super) fn sense_data(buf: &mut IoBuf, sense: Sense, descriptor: bool, alloca
 
 /// INQUIRY (SPC-4 6.6) with its VPD pages (SPC-4 7.8, SBC-3 6.6).
 pub(super) fn inquiry<'a>(task: Task<'a, '_>, page: Option<u8>, allocation_length: u32) -> Planned<'a> {
-    let lu = task.itl.lu();
     let data = match page {
-        None => standard_inquiry(lu),
-        Some(page) => vpd(lu, page)?,
+        None => standard_inquiry(task.itl),
+        Some(page) => vpd(task.itl, page)?,
     };
     parameter_data(task.buf, data, allocation_length)
 }
 
-fn standard_inquiry(lu: &Lu) -> ParameterData {
-    let identity = lu.identity();
+fn standard_inquiry(itl: &Itl) -> ParameterData {
+    let identity = itl.lu().identity();
     StandardInquiry {
         peripheral: Peripheral::DISK,
         removable: false,
-        multi_port: false,
+        normal_aca: true,
+        multi_port: itl.ports().several(),
+        target_port_groups: ports::TPGS,
         vendor: &identity.vendor,
         product: &identity.product,
         revision: &identity.revision,
@@ -75,13 +73,15 @@ fn standard_inquiry(lu: &Lu) -> ParameterData {
     .data()
 }
 
-fn vpd(lu: &Lu, page: u8) -> Result<ParameterData, Sense> {
+fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
+    let lu = itl.lu();
     Ok(match page {
         vpd_page::SUPPORTED_PAGES => data::supported_vpd_pages(Peripheral::DISK, &VPD_PAGES),
         vpd_page::UNIT_SERIAL_NUMBER => data::unit_serial_number(Peripheral::DISK, &lu.identity().serial),
-        vpd_page::DEVICE_IDENTIFICATION => data::device_identification(Peripheral::DISK, &designators(lu)),
+        vpd_page::DEVICE_IDENTIFICATION => data::device_identification(Peripheral::DISK, &designators(itl)),
         vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry().data(Peripheral::DISK),
         vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
+        vpd_page::SCSI_PORTS => data::scsi_ports(Peripheral::DISK, &ports::scsi_ports(itl.ports())),
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
         vpd_page::BLOCK_DEVICE_CHARACTERISTICS => {
             // FUAB 0: SYNCHRONIZE CACHE makes everything durable, which is more than FUAB 1 promises.
@@ -93,21 +93,28 @@ fn vpd(lu: &Lu, page: u8) -> Result<ParameterData, Sense> {
     })
 }
 
-/// The unit's names: NAA first, then vendor, product and serial number as SPC-4 7.8.6.4 recommends. A unit knows
-/// nothing of target ports.
-fn designators(lu: &Lu) -> [Designator; 2] {
-    let identity = lu.identity();
+/// The unit's names: NAA first, then vendor, product and serial number as SPC-4 7.8.6.4 recommends; after them its port's.
+fn designators(itl: &Itl) -> Vec<Designator> {
+    let identity = itl.lu().identity();
     let identifier = format!("{:16}{}", identity.product, identity.serial);
-    [
+    let mut designators = vec![
         Designator::Naa8(identity.naa.to_be_bytes()),
         Designator::T10VendorId { vendor: identity.vendor.clone(), identifier },
-    ]
+    ];
+    designators.extend(ports::designators(itl.ports()));
+    designators
 }
 
-/// SIMPLE and HEAD OF QUEUE hold of themselves, since every command starts when it arrives. V_SUP does not tell whether WCE is one, but
-/// that it may become one.
+/// V_SUP does not tell whether WCE is one, but that it may become one. UASK_SUP is zero: the only sense-key specific data of a unit
+/// attention says that some were lost, and none are; each condition has a place of its own.
 fn extended_inquiry() -> ExtendedInquiry {
-    ExtendedInquiry { simple: true, head_of_queue: true, volatile_cache: true, ..ExtendedInquiry::default() }
+    ExtendedInquiry {
+        simple: true,
+        ordered: true,
+        head_of_queue: true,
+        volatile_cache: true,
+        ..ExtendedInquiry::default()
+    }
 }
 
 fn block_limits(lu: &Lu) -> BlockLimits {
@@ -116,6 +123,7 @@ fn block_limits(lu: &Lu) -> BlockLimits {
     BlockLimits {
         // A physical block, where that is more than a logical one.
         optimal_granularity: if exponent == 0 { 0 } else { 1 << exponent },
+        maximum_compare_and_write: limits.compare_and_write_blocks,
         maximum_transfer: limits.transfer_blocks,
         maximum_unmap_blocks: limits.unmap_blocks,
         maximum_unmap_descriptors: limits.unmap_descriptors,
@@ -159,10 +167,11 @@ pub(super) fn report_supported_operation_codes<'a>(
     parameter_data(task.buf, data, allocation_length)
 }
 
-/// The functions that the target performs; CLEAR ACA is not among them, since NORMACA is zero.
-const TASK_MANAGEMENT: [TaskManagementFunction; 7] = [
+/// The functions that the target performs.
+const TASK_MANAGEMENT: [TaskManagementFunction; 8] = [
     TaskManagementFunction::AbortTask,
     TaskManagementFunction::AbortTaskSet,
+    TaskManagementFunction::ClearAca,
     TaskManagementFunction::ClearTaskSet,
     TaskManagementFunction::LogicalUnitReset,
     TaskManagementFunction::ItNexusReset,
@@ -177,44 +186,4 @@ pub(super) fn report_supported_task_management_functions<'a>(
     allocation_length: u32,
 ) -> Planned<'a> {
     parameter_data(task.buf, data::report_task_management_functions(repd, &TASK_MANAGEMENT), allocation_length)
-}
-
-/// What mode parameters are of a unit, with `current` ones given.
-fn mode_unit(lu: &Lu, current: ModeState) -> ModeUnit {
-    let geometry = lu.geometry();
-    ModeUnit {
-        current,
-        default: lu.default_mode(),
-        saved: None,
-        write_protected: lu.read_only() || current.swp,
-        dpo_fua: true,
-        blocks: geometry.blocks,
-        block_length: geometry.block_size,
-    }
-}
-
-/// MODE SENSE (SPC-4 6.11, 6.12).
-pub(super) fn mode_sense<'a>(task: Task<'a, '_>, fields: ModeSenseFields, allocation_length: u32) -> Planned<'a> {
-    let lu = task.itl.lu();
-    let data = data::mode_sense(&fields, &mode_unit(lu, lu.mode()))?;
-    parameter_data(task.buf, data, allocation_length)
-}
-
-/// MODE SELECT (SPC-4 6.9, 6.10). Turning WCE off makes everything durable that was written before (SBC-3 6.5.6): new writes
-/// are durable from the change on, and the flush comes after it, so only a write that was under way then and outlasts the
-/// flush keeps the durability it began with.
-pub(super) fn mode_select<'a>(task: Task<'a, '_>, fields: ModeSelectFields, parameter_list_length: u16) -> Planned<'a> {
-    let list = parameter_list(task.buf, parameter_list_length)?;
-    let lu = task.itl.lu();
-    let (before, after) =
-        lu.change_mode(task.itl, |current| data::mode_select(fields, &list, &mode_unit(lu, current)))?;
-    let answer = Answer::good(list.len() as u64);
-    if !before.wce || after.wce || lu.read_only() {
-        return Ok(answer.into());
-    }
-    let lu = lu.clone();
-    Ok(Job::plan(move |_, _| {
-        lu.image().flush().map_err(|e| sense(e, 0))?;
-        Ok(answer)
-    }))
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::letters::Letters;
 use super::mail::{Mail, answer};
@@ -15,10 +15,12 @@ use super::nexus::Logins;
 use super::queue::Queue;
 use super::session::Session;
 use crate::backing::{Completion, IoPort};
+use crate::srp::PortId;
 use crate::sys::mailbox::{Mailbox, Waker};
+use crate::sys::turns::Turns;
 use crate::sys::wait::Wait;
 use crate::target::Shard;
-use crate::tgt::EventRings;
+use crate::tgt::{EventRings, HostNo};
 
 /// The wake-up's token in the wait set; queue numbers are the others.
 const WAKER: u64 = u64::MAX;
@@ -36,6 +38,7 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(10);
 pub struct Reactor {
     pub(super) index: u8,
     pub(super) wait: Box<dyn Wait>,
+    turns: Arc<Turns>,
     waker: Arc<Waker>,
     mailbox: Mailbox<Mail>,
     /// Letters taken out of the mailbox and not read yet.
@@ -59,6 +62,8 @@ pub struct Reactor {
     /// How many queues there have been.
     pub(super) opened: u16,
     pub(super) logins: Logins,
+    /// The target ports: the identifier of each host's.
+    pub(super) ports: Vec<(HostNo, PortId)>,
     ready: Vec<u64>,
     pub(super) completions: Vec<Completion>,
     stopping: bool,
@@ -70,6 +75,8 @@ pub struct Parts {
     pub index: u8,
     /// How it sleeps.
     pub wait: Box<dyn Wait>,
+    /// Where it says when a turn of it is over.
+    pub turns: Arc<Turns>,
     /// Its mail.
     pub mailbox: Mailbox<Mail>,
     /// Everybody's addresses.
@@ -80,6 +87,8 @@ pub struct Parts {
     pub shard: Shard,
     /// The rings between it and its shard.
     pub rings: EventRings,
+    /// The target ports: the identifier of each host's.
+    pub ports: Vec<(HostNo, PortId)>,
 }
 
 impl Reactor {
@@ -91,6 +100,7 @@ impl Reactor {
         Ok(Reactor {
             index: parts.index,
             wait,
+            turns: parts.turns,
             waker,
             mailbox: parts.mailbox,
             letters: Vec::new(),
@@ -106,6 +116,7 @@ impl Reactor {
             polled: Vec::new(),
             opened: 0,
             logins: Logins::default(),
+            ports: parts.ports,
             ready: Vec::new(),
             completions: Vec::new(),
             stopping: false,
@@ -113,16 +124,30 @@ impl Reactor {
     }
 
     /// Turns until it is told to stop and nothing is left to do.
+    ///
+    /// A turn's answers are published when it ends, so a response to a guest is there once the turn has passed in which it was decided.
     pub fn run(mut self) {
+        let (turns, party) = (Arc::clone(&self.turns), usize::from(self.index));
         loop {
+            turns.begin(party);
             self.read_mail();
             self.pop_active();
             self.judge();
+            self.expire();
             self.settle();
+            turns.end(party);
             if self.stopping && self.queues.iter().all(Option::is_none) && self.shard.tasks() == 0 {
                 return;
             }
             self.sleep();
+        }
+    }
+
+    /// Tells the shard that time has passed, if it waits for that.
+    fn expire(&mut self) {
+        if self.shard.deadline().is_some() {
+            self.shard.expire(Instant::now(), &mut self.rings);
+            self.drain_events();
         }
     }
 
@@ -187,7 +212,7 @@ impl Reactor {
             match (self.io.has_ended(), self.polled.is_empty()) {
                 (true, _) => Some(Duration::ZERO),
                 (false, false) => Some(POLL_PERIOD),
-                (false, true) => None,
+                (false, true) => self.shard.deadline().map(|at| at.saturating_duration_since(Instant::now())),
             }
         } else {
             Some(Duration::ZERO)

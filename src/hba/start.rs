@@ -19,6 +19,7 @@ use crate::sys::fair::Fair;
 use crate::sys::mailbox::{Mailbox, Waker, mailbox};
 use crate::sys::pool::{Job, Pool};
 use crate::sys::ring::Ring;
+use crate::sys::turns::Turns;
 use crate::sys::wait::{EpollWait, UringWait, Wait};
 use crate::target::{Post, Shard, Spawn, Target};
 use crate::tgt::{EventRings, HostNo, ItnId, LogTap};
@@ -47,6 +48,24 @@ pub enum WaitKind {
     Epoll,
 }
 
+/// A target port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPortSetup {
+    /// Its name, from which its identifier is made.
+    pub name: String,
+    /// The host that it is.
+    pub host_no: HostNo,
+}
+
+/// The two ports of a nexus to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NexusPorts {
+    /// The initiator port's name.
+    pub initiator: String,
+    /// The host that is the target port.
+    pub host_no: HostNo,
+}
+
 /// What an [`Hba`] is made of.
 pub struct HbaSetup {
     /// Number of reactors.
@@ -55,10 +74,8 @@ pub struct HbaSetup {
     pub wait: WaitKind,
     /// The target they are shards of; made for as many.
     pub target: Arc<Target>,
-    /// The target port's name.
-    pub target_port: String,
-    /// The host that connections are on.
-    pub host_no: HostNo,
+    /// The target ports, each a host.
+    pub target_ports: Vec<TargetPortSetup>,
     /// Request queues that one connection may use.
     pub request_queues: u16,
     /// How long a nexus waits for its initiator to come back.
@@ -117,11 +134,11 @@ pub struct Hba {
     letters: Arc<Letters>,
     losses: Arc<Losses>,
     jobs: Arc<Jobs>,
+    turns: Arc<Turns>,
     threads: Vec<JoinHandle<()>>,
     watcher: Option<JoinHandle<()>>,
     ports: OnceLock<Vec<Arc<InitiatorPort>>>,
-    target_port: PortId,
-    host_no: HostNo,
+    target_ports: Arc<[TargetPortSetup]>,
     request_queues: u16,
 }
 
@@ -138,16 +155,17 @@ impl Hba {
         }
         let letters = Arc::new(Letters::new(addresses));
         let jobs = Arc::new(Jobs::new(JOB_THREADS, JOB_SHARE));
+        let turns = Arc::new(Turns::new(usize::from(setup.reactors)));
         let losses = Losses::new(setup.nexus_loss_timeout);
         let mut hba = Hba {
             letters: Arc::clone(&letters),
             losses: Arc::clone(&losses),
             jobs: Arc::clone(&jobs),
+            turns: Arc::clone(&turns),
             threads: Vec::new(),
             watcher: None,
             ports: OnceLock::new(),
-            target_port: PortId::of_target(&setup.target_port),
-            host_no: setup.host_no,
+            target_ports: setup.target_ports.into(),
             request_queues: setup.request_queues,
         };
         for (index, mailbox) in (0..).zip(boxes) {
@@ -156,7 +174,9 @@ impl Hba {
                 mailbox,
                 letters: Arc::clone(&letters),
                 jobs: Arc::clone(&jobs),
+                turns: Arc::clone(&turns),
                 target: Arc::clone(&setup.target),
+                target_ports: Arc::clone(&hba.target_ports),
                 wait: setup.wait,
                 trace_events: setup.trace_events,
             };
@@ -178,16 +198,18 @@ impl Hba {
         Ok(hba)
     }
 
-    /// Makes the initiator ports, one for each name, dealt out over the reactors.
-    pub fn add_ports(&self, names: &[String]) -> Vec<Arc<InitiatorPort>> {
+    /// Makes the initiator ports, one for each nexus, dealt out over the reactors. A login to a host that is no target port's will be
+    /// rejected.
+    pub fn add_ports(&self, nexuses: &[NexusPorts]) -> Vec<Arc<InitiatorPort>> {
         let ports: Vec<_> = (0u16..)
-            .zip(names)
-            .map(|(number, name)| {
+            .zip(nexuses)
+            .map(|(number, NexusPorts { initiator, host_no })| {
+                let target_port = self.target_ports.iter().find(|port| port.host_no == *host_no);
                 let setup = PortSetup {
-                    name: name.clone(),
+                    name: initiator.clone(),
                     number,
-                    host_no: self.host_no,
-                    target_port: self.target_port,
+                    host_no: *host_no,
+                    target_port: target_port.map(|port| port.name.clone()).unwrap_or_default(),
                     max_cmds: u32::from(self.request_queues) * u32::from(MAX_RING_SIZE),
                     home: (number % u16::from(self.letters.reactors())) as u8,
                 };
@@ -201,6 +223,16 @@ impl Hba {
     pub fn connect(&self, port: Arc<InitiatorPort>) -> MakeDevice {
         let (letters, request_queues) = (Arc::clone(&self.letters), self.request_queues);
         Box::new(move || Box::new(Connection::new(Arc::clone(&port), Arc::clone(&letters), request_queues)))
+    }
+
+    /// The reactors' turns: a response to a guest is there once the turn has passed in which it was decided.
+    pub fn turns(&self) -> Arc<Turns> {
+        Arc::clone(&self.turns)
+    }
+
+    /// From now on a nexus is not lost whose connection is gone: it is the process that ends.
+    pub fn keep_nexuses(&self) {
+        self.losses.stop();
     }
 
     /// Ends all nexuses, then the reactors. To be called when no session is left: a reactor ends only when it has no rings.
@@ -241,7 +273,9 @@ struct Start {
     mailbox: Mailbox<Mail>,
     letters: Arc<Letters>,
     jobs: Arc<Jobs>,
+    turns: Arc<Turns>,
     target: Arc<Target>,
+    target_ports: Arc<[TargetPortSetup]>,
     wait: WaitKind,
     trace_events: bool,
 }
@@ -281,8 +315,9 @@ impl Start {
         if self.trace_events {
             rings.set_tap(Some(Box::new(LogTap { reactor: self.index })));
         }
-        let (index, mailbox, post) = (self.index, self.mailbox, self.letters);
-        Reactor::new(Parts { index, wait, mailbox, post, io, shard, rings })
+        let (index, turns, mailbox, post) = (self.index, self.turns, self.mailbox, self.letters);
+        let ports = self.target_ports.iter().map(|port| (port.host_no, PortId::of_target(&port.name))).collect();
+        Reactor::new(Parts { index, wait, turns, mailbox, post, io, shard, rings, ports })
     }
 }
 

@@ -45,11 +45,17 @@ pub enum Attention {
     TimestampChanged = 15,
     /// 38/07 THIN PROVISIONING SOFT THRESHOLD REACHED.
     ThinProvisioningThreshold = 16,
+    /// 2C/07 PREVIOUS BUSY STATUS (UA_INTLCK_CTRL 11b, SPC-4 7.5.10).
+    PreviousBusy = 17,
+    /// 2C/08 PREVIOUS TASK SET FULL STATUS (likewise).
+    PreviousTaskSetFull = 18,
+    /// 2C/09 PREVIOUS RESERVATION CONFLICT STATUS (likewise).
+    PreviousReservationConflict = 19,
 }
 
 impl Attention {
     /// All of them, highest precedence first.
-    pub const ALL: [Attention; 17] = [
+    pub const ALL: [Attention; 20] = [
         Attention::PowerOn,
         Attention::LogicalUnitReset,
         Attention::NexusLoss,
@@ -67,6 +73,9 @@ impl Attention {
         Attention::LogParametersChanged,
         Attention::TimestampChanged,
         Attention::ThinProvisioningThreshold,
+        Attention::PreviousBusy,
+        Attention::PreviousTaskSetFull,
+        Attention::PreviousReservationConflict,
     ];
 
     /// The condition's bit in the gate word.
@@ -105,7 +114,34 @@ impl Attention {
             Attention::LogParametersChanged => AdditionalSense::LOG_PARAMETERS_CHANGED,
             Attention::TimestampChanged => AdditionalSense(0x2a10),
             Attention::ThinProvisioningThreshold => AdditionalSense::THIN_PROVISIONING_SOFT_THRESHOLD_REACHED,
+            Attention::PreviousBusy => AdditionalSense(0x2c07),
+            Attention::PreviousTaskSetFull => AdditionalSense(0x2c08),
+            Attention::PreviousReservationConflict => AdditionalSense::PREVIOUS_RESERVATION_CONFLICT_STATUS,
         }
+    }
+
+    /// True if it tells of a change of the unit itself, of what an initiator reads when it finds a disk: its size, its mode pages, its
+    /// names, the ways to it. Reservations, what counters count and the clock are not of that kind.
+    pub const fn changes_parameters(self) -> bool {
+        matches!(
+            self,
+            Attention::CapacityChanged
+                | Attention::ModeParametersChanged
+                | Attention::AccessStateChanged
+                | Attention::InquiryChanged
+                | Attention::DeviceIdentifierChanged
+        )
+    }
+
+    /// True if it tells of what another initiator did to this one's access or commands.
+    pub const fn tells_of_others(self) -> bool {
+        matches!(
+            self,
+            Attention::ReservationsPreempted
+                | Attention::ReservationsReleased
+                | Attention::RegistrationsPreempted
+                | Attention::CommandsCleared
+        )
     }
 
     /// The sense data that reports it.

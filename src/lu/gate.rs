@@ -20,15 +20,19 @@
 //! | 41–47 | further not-ready causes |
 //! | 48 | held: some hold of the unit may concern this nexus; see [`Holds`](super::Holds) |
 //! | 56 | an ACA condition is established for this nexus |
+//! | 57 | interlock: a unit attention stays when it is reported (UA_INTLCK_CTRL 10b and 11b) |
 //! | 63 | gone |
+//!
+//! Unit attentions outlive the process where the unit has a [`Keeper`]: it hears of each change of them, after it was made.
 //!
 //! Deny bits hold the *outcome* of a reservation for this nexus: whoever changes a reservation computes them for every nexus.
 //! Admission orders are acquire, changes are release, so a command that passes sees what was done before its
 //! gate was opened.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Attention;
+use super::{Attention, Keeper};
 
 /// A set of gate bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +59,9 @@ impl GateBits {
     pub const HELD: GateBits = GateBits(1 << 48);
     /// An ACA condition is established for this nexus (SAM-5 5.9).
     pub const ACA: GateBits = GateBits(1 << 56);
+    /// Unit attentions that were reported with CHECK CONDITION stay pending; only REQUEST SENSE clears them (SPC-4 7.5.10,
+    /// UA_INTLCK_CTRL 10b and 11b). It stops nothing by itself.
+    pub const INTERLOCK: GateBits = GateBits(1 << 57);
     /// The nexus has lost the unit.
     pub const GONE: GateBits = GateBits(1 << 63);
 
@@ -90,7 +97,8 @@ pub enum Admission {
     AcaActive,
     /// Look at the unit's holds; if one stops the command, wait until it is over and ask again.
     Held,
-    /// End with this unit attention: it was taken, and this command alone reports it.
+    /// End with this unit attention: it was taken, and this command alone reports it; unless the nexus is interlocked, when every
+    /// command does until REQUEST SENSE takes it.
     Attention(Attention),
     /// End with RESERVATION CONFLICT.
     Conflict,
@@ -100,14 +108,24 @@ pub enum Admission {
 
 /// One I_T_L nexus's gate word.
 #[derive(Debug, Default)]
-pub struct Gate(AtomicU64);
+pub struct Gate {
+    word: AtomicU64,
+    /// Hears of every unit attention that is established or taken.
+    keeper: Option<Arc<dyn Keeper>>,
+}
 
 const RESET_ATTENTIONS: u64 = Attention::PowerOn.bit() | Attention::LogicalUnitReset.bit() | Attention::NexusLoss.bit();
 
 impl Gate {
     /// An open gate.
     pub const fn new() -> Gate {
-        Gate(AtomicU64::new(0))
+        Gate { word: AtomicU64::new(0), keeper: None }
+    }
+
+    /// A gate at which these unit attentions are pending; `keeper` hears of others, and when they are taken.
+    pub(super) fn kept(pending: &[Attention], keeper: Option<Arc<dyn Keeper>>) -> Gate {
+        let word = pending.iter().fold(0, |word, attention| word | attention.bit());
+        Gate { word: AtomicU64::new(word), keeper }
     }
 
     /// Asks whether a command may go on for which the bits of `mask` matter.
@@ -116,7 +134,7 @@ impl Gate {
     /// status; then unit attentions that report a reset; then RESERVATION CONFLICT; then other unit attentions; then the rest.
     #[inline]
     pub fn admit(&self, mask: GateBits) -> Admission {
-        let word = self.0.load(Ordering::Acquire);
+        let word = self.word.load(Ordering::Acquire);
         if word & mask.0 == 0 { Admission::Pass } else { self.judge(word, mask) }
     }
 
@@ -141,9 +159,15 @@ impl Gate {
                 return Admission::Conflict;
             }
             let Some(attention) = attention else { return Admission::Stopped };
+            if word & GateBits::INTERLOCK.0 != 0 {
+                return Admission::Attention(attention);
+            }
             // On failure somebody else changed the word, perhaps took this very condition: judge again.
-            match self.0.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Admission::Attention(attention),
+            match self.word.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    self.note();
+                    return Admission::Attention(attention);
+                }
                 Err(now) => word = now,
             }
         }
@@ -163,19 +187,23 @@ impl Gate {
             let resets = (word & RESET_ATTENTIONS) | attention.bit();
             others | (resets & resets.wrapping_neg())
         };
-        let mut word = self.0.load(Ordering::Relaxed);
-        while let Err(now) = self.0.compare_exchange_weak(word, update(word), Ordering::AcqRel, Ordering::Relaxed) {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while let Err(now) = self.word.compare_exchange_weak(word, update(word), Ordering::AcqRel, Ordering::Relaxed) {
             word = now;
         }
+        self.note();
     }
 
     /// Takes the pending unit attention of highest precedence, as REQUEST SENSE does.
     pub fn take_attention(&self) -> Option<Attention> {
-        let mut word = self.0.load(Ordering::Acquire);
+        let mut word = self.word.load(Ordering::Acquire);
         loop {
             let attention = Attention::first(word & GateBits::ATTENTION.0)?;
-            match self.0.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(attention),
+            match self.word.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    self.note();
+                    return Some(attention);
+                }
                 Err(now) => word = now,
             }
         }
@@ -184,26 +212,39 @@ impl Gate {
     /// Clears one unit attention condition without reporting it.
     pub fn clear_attention(&self, attention: Attention) {
         // A load first: the usual case is that there is nothing to clear, and then nothing is written.
-        if self.0.load(Ordering::Relaxed) & attention.bit() != 0 {
-            self.0.fetch_and(!attention.bit(), Ordering::AcqRel);
+        if self.word.load(Ordering::Relaxed) & attention.bit() != 0 {
+            self.word.fetch_and(!attention.bit(), Ordering::AcqRel);
+            self.note();
+        }
+    }
+
+    /// The unit attentions that are pending, highest precedence first.
+    pub fn pending(&self) -> Vec<Attention> {
+        let word = self.word.load(Ordering::Acquire);
+        Attention::ALL.into_iter().filter(|attention| word & attention.bit() != 0).collect()
+    }
+
+    fn note(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.note();
         }
     }
 
     /// Sets bits that are no unit attentions.
     pub fn raise(&self, bits: GateBits) {
         debug_assert!(!bits.intersects(GateBits::ATTENTION), "unit attentions are established");
-        self.0.fetch_or(bits.0, Ordering::AcqRel);
+        self.word.fetch_or(bits.0, Ordering::AcqRel);
     }
 
     /// Clears bits that are no unit attentions.
     pub fn lower(&self, bits: GateBits) {
         debug_assert!(!bits.intersects(GateBits::ATTENTION), "unit attentions are taken");
-        self.0.fetch_and(!bits.0, Ordering::AcqRel);
+        self.word.fetch_and(!bits.0, Ordering::AcqRel);
     }
 
     /// The word as it is now.
     pub fn bits(&self) -> GateBits {
-        GateBits(self.0.load(Ordering::Acquire))
+        GateBits(self.word.load(Ordering::Acquire))
     }
 }
 
@@ -289,11 +330,13 @@ mod tests {
     #[test]
     fn gone_and_held_come_first() {
         let g = gate(&[Attention::PowerOn]);
-        g.raise(GateBits(1 << 50));
+        g.raise(GateBits::HELD);
         assert_eq!(g.admit(ALL), Admission::Held);
+        g.raise(GateBits::ACA);
+        assert_eq!(g.admit(ALL), Admission::AcaActive);
         g.raise(GateBits::GONE);
         assert_eq!(g.admit(ALL), Admission::Gone);
-        g.lower(GateBits::GONE.and(GateBits::HELD));
+        g.lower(GateBits::GONE.and(GateBits::HELD).and(GateBits::ACA));
         assert_eq!(g.admit(ALL), Admission::Attention(Attention::PowerOn), "still there");
     }
 
@@ -304,6 +347,22 @@ mod tests {
         g.clear_attention(Attention::PowerOn);
         assert_eq!(g.take_attention(), Some(Attention::CapacityChanged));
         assert_eq!(g.take_attention(), None);
+    }
+
+    /// SPC-4 7.5.10, UA_INTLCK_CTRL 10b: CHECK CONDITION does not clear a unit attention, REQUEST SENSE does.
+    #[test]
+    fn an_interlock_keeps_attentions_until_they_are_asked_for() {
+        let g = gate(&[Attention::CapacityChanged, Attention::ModeParametersChanged]);
+        g.raise(GateBits::INTERLOCK);
+        for _ in 0..3 {
+            assert_eq!(g.admit(GateBits::ATTENTION), Admission::Attention(Attention::CapacityChanged));
+        }
+        assert_eq!(g.admit(GateBits::NOT_READY), Admission::Pass, "it stops nothing by itself");
+        assert_eq!(g.take_attention(), Some(Attention::CapacityChanged));
+        assert_eq!(g.admit(GateBits::ATTENTION), Admission::Attention(Attention::ModeParametersChanged));
+        g.lower(GateBits::INTERLOCK);
+        assert_eq!(g.admit(GateBits::ATTENTION), Admission::Attention(Attention::ModeParametersChanged));
+        assert_eq!(g.admit(GateBits::ATTENTION), Admission::Pass);
     }
 
     /// Many threads ask while one establishes: every condition is reported exactly as often as it was established anew.

@@ -6,8 +6,8 @@
 
 use super::{Extent, NexusId};
 
-/// Names a hold of one unit; never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Names a hold of one unit, in the order in which they were made; never used again. The default names none, and is before all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HoldId(u64);
 
 /// Which blocks a command uses.
@@ -76,6 +76,11 @@ impl Holds {
         let id = HoldId(self.last);
         self.held.push((id, holding));
         id
+    }
+
+    /// The last one made.
+    pub(super) fn newest(&self) -> HoldId {
+        HoldId(self.last)
     }
 
     /// Ends a hold; `None` if it is over.

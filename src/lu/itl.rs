@@ -1,9 +1,18 @@
 //! One I_T_L nexus.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::{Attention, Gate, Lu, NexusId};
+use super::keeping::Arrival;
+use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId, Ports};
+
+/// Hears of unit attention conditions as they are established for one I_T_L nexus.
+///
+/// It may be called under the unit's lock, from any thread: it must not wait and must not call the unit.
+pub trait Listener: Send + Sync + std::fmt::Debug {
+    /// A condition was established, or established again before it was reported.
+    fn established(&self, attention: Attention);
+}
 
 /// A logical unit as one nexus sees it. Lives as long as the nexus has the unit in its LUN map.
 #[derive(Debug)]
@@ -13,19 +22,37 @@ pub struct Itl {
     gate: Gate,
     /// PREVENT of PREVENT ALLOW MEDIUM REMOVAL (SPC-4 6.15): this nexus wants the medium to stay.
     prevent: AtomicBool,
+    /// A command with the ACA attribute is under way: there may be one (SAM-5 5.9.3).
+    aca_task: AtomicBool,
     /// What WRITE BUFFER left to be echoed.
     echo: Mutex<Option<Vec<u8>>>,
+    listener: OnceLock<Arc<dyn Listener>>,
 }
 
 impl Itl {
     /// Gives a nexus a unit, with the unit attention it starts with: [`Attention::PowerOn`] for a nexus that is new.
+    ///
+    /// That is for the unit to say, if it remembers the nexus: one that was there when the process before this one ended goes on
+    /// as if nothing had been; one that was lost since finds what waits for it.
     pub fn new(lu: Arc<Lu>, nexus: NexusId, attention: Option<Attention>) -> Arc<Itl> {
-        let itl =
-            Arc::new(Itl { lu, nexus, gate: Gate::new(), prevent: AtomicBool::new(false), echo: Mutex::default() });
-        if let Some(attention) = attention {
-            itl.gate.establish(attention);
-        }
+        let pending = match lu.arrive(nexus) {
+            Arrival::GoesOn(itl) => return itl,
+            Arrival::Returns(waiting) if waiting.iter().any(|a| a.is_reset()) => waiting,
+            Arrival::Returns(waiting) => attention.into_iter().chain(waiting).collect(),
+        };
+        Itl::attached(lu, KeptNexus { nexus, present: true, attentions: pending, prevent: false })
+    }
+
+    /// The unit as a nexus saw it when its state was kept.
+    pub(super) fn attached(lu: Arc<Lu>, kept: KeptNexus) -> Arc<Itl> {
+        let gate = Gate::kept(&kept.attentions, lu.keeper().cloned());
+        let prevent = AtomicBool::new(kept.prevent);
+        let aca_task = AtomicBool::new(false);
+        let echo = Mutex::default();
+        let listener = OnceLock::new();
+        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, listener });
         itl.lu.attach(&itl);
+        itl.lu.note();
         itl
     }
 
@@ -39,29 +66,88 @@ impl Itl {
         self.nexus
     }
 
+    /// The target ports of the unit, and this nexus's.
+    pub fn ports(&self) -> Ports<'_> {
+        Ports { all: self.lu.ports(), own: self.nexus.port }
+    }
+
     /// What may stop a command of this nexus.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Establishes a unit attention condition, and tells the listener. Not for conditions that are to go unheard until a command
+    /// comes: those go to the [gate](Itl::gate) alone.
+    pub fn establish(&self, attention: Attention) {
+        self.gate.establish(attention);
+        if let Some(listener) = self.listener.get() {
+            listener.established(attention);
+        }
+    }
+
+    /// Who hears of unit attentions from now on. There is one; a second is not taken.
+    pub fn listen(&self, listener: Arc<dyn Listener>) {
+        if self.listener.set(listener).is_err() {
+            debug_assert!(false, "a second listener");
+        }
     }
 
     /// The nexus was lost, or its initiator reset it (SAM-5 6.3.4): what it alone held is given up and it will be told. Its
     /// tasks are the target's to end.
     pub fn lose_nexus(&self) {
         self.allow_removal();
+        self.end_aca();
         *self.echo_buffer() = None;
+        self.lu.lose_reserve(self.nexus);
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
-        self.gate.establish(Attention::NexusLoss);
+        self.establish(Attention::NexusLoss);
+    }
+
+    /// Establishes an ACA condition (SAM-5 5.9.2): a command of this nexus ended with CHECK CONDITION, and its CDB said NACA.
+    pub fn begin_aca(&self) {
+        self.gate.raise(GateBits::ACA);
+    }
+
+    /// Clears it. Commands that waited meanwhile are to be asked for again.
+    pub fn end_aca(&self) {
+        self.gate.lower(GateBits::ACA);
+    }
+
+    /// Whether there is one.
+    pub fn has_aca(&self) -> bool {
+        self.gate.bits().intersects(GateBits::ACA)
+    }
+
+    /// Takes the place of the one command with the ACA attribute; false if it is taken.
+    pub fn begin_aca_task(&self) -> bool {
+        !self.aca_task.swap(true, Ordering::AcqRel)
+    }
+
+    /// Gives the place back.
+    pub fn end_aca_task(&self) {
+        self.aca_task.store(false, Ordering::Release);
+    }
+
+    /// The nexus is over: it is lost, and nothing can be begun through it. When it comes again it will be told.
+    pub fn end(&self) {
+        self.lose_nexus();
+        self.gate.raise(GateBits::GONE);
+        self.lu.ended(self.nexus);
     }
 
     /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT one.
     pub fn prevent_removal(&self) {
-        self.prevent.store(true, Ordering::Release);
+        if !self.prevent.swap(true, Ordering::AcqRel) {
+            self.lu.note();
+        }
     }
 
     /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT zero.
     pub fn allow_removal(&self) {
-        self.prevent.store(false, Ordering::Release);
+        if self.prevent.swap(false, Ordering::AcqRel) {
+            self.lu.note();
+        }
     }
 
     /// Whether this nexus prevents removal.

@@ -9,7 +9,9 @@
 //! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
 //!   processes that serve one image agree.
 //! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
-//! * A unit knows nothing of targets.
+//! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
+//!   ([`Lu::persist`]) before a change is answered, soon after everything else.
+//! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod attention;
 mod errors;
@@ -18,8 +20,12 @@ mod geometry;
 mod holds;
 mod identity;
 mod itl;
+mod keeping;
+mod kept;
+mod port;
 mod records;
 pub mod reservation;
+mod reserve;
 mod self_test;
 mod unit;
 
@@ -30,7 +36,10 @@ pub use geometry::*;
 pub use holds::*;
 pub use identity::*;
 pub use itl::*;
+pub use kept::*;
+pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;
+pub use reserve::*;
 pub use self_test::*;
 pub use unit::*;

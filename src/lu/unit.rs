@@ -4,8 +4,12 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::holds::Holds;
+use super::keeping::Continuity;
+use super::reserve::{Reservations, reset_reserve};
 use super::{
-    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Records, Touches,
+    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState, Records,
+    TargetPort,
+    Touches,
 };
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
@@ -52,11 +56,17 @@ pub struct LuSetup {
     pub provisioning: Provisioning,
     /// MEDIUM ROTATION RATE (SBC-3 6.6.2): 0 not reported, 1 non-rotating, else in revolutions a minute.
     pub rotation_rate: u16,
+    /// Keeps what is to outlive the process.
+    pub keeper: Option<Arc<dyn Keeper>>,
+    /// What was kept: the unit goes on from there.
+    pub kept: Option<KeptState>,
+    /// The target ports by which it can be reached, at least one.
+    pub ports: Vec<TargetPort>,
 }
 
 impl LuSetup {
     /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
-    /// in fixed format, thin if the image can be, non-rotating.
+    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -72,6 +82,9 @@ impl LuSetup {
             descriptor_sense: false,
             provisioning: Provisioning::AsImage,
             rotation_rate: 1,
+            keeper: None,
+            kept: None,
+            ports: vec![TargetPort::SOLE],
         }
     }
 }
@@ -99,6 +112,9 @@ pub enum SetupError {
     /// Thin provisioning of an image that cannot deallocate.
     #[error("it cannot be thin provisioned: no blocks of it can be deallocated, or it is read-only")]
     NotThin,
+    /// Ports are told apart by their relative identifiers.
+    #[error("a unit needs target ports, each with a relative identifier of its own that is not 0")]
+    Ports,
     /// An identifying text is not fit.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -109,6 +125,8 @@ pub enum SetupError {
 pub struct Limits {
     /// MAXIMUM TRANSFER LENGTH in blocks.
     pub transfer_blocks: u32,
+    /// MAXIMUM COMPARE AND WRITE LENGTH in blocks.
+    pub compare_and_write_blocks: u8,
     /// MAXIMUM UNMAP LBA COUNT; FFFF_FFFFh: no limit, 0: no UNMAP.
     pub unmap_blocks: u32,
     /// MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT; 0: no UNMAP.
@@ -120,6 +138,10 @@ pub struct Limits {
 /// The most bytes that one command moves. Linux guests ask for at most 32 MiB less a block and take what the page says;
 /// a command of this size keeps an engine busy for some milliseconds, not more.
 const MAX_TRANSFER: u32 = 16 << 20;
+
+/// The most bytes that one COMPARE AND WRITE compares, and writes. While it runs nobody else gets at its blocks, so they are few: locks, as
+/// VMFS has them, are one block, and many targets take no more than that.
+const MAX_COMPARE_AND_WRITE: u32 = 64 << 10;
 
 /// The most ranges in one UNMAP: bounds the steps of its job.
 const MAX_UNMAP_DESCRIPTORS: u32 = 256;
@@ -135,21 +157,30 @@ pub struct Lu {
     read_only: bool,
     thin: bool,
     unmap_granularity: u32,
+    /// Ascending by relative identifier.
+    ports: Vec<TargetPort>,
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
     blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
     mode: AtomicU16,
-    default_mode: ModeState,
+    pub(super) default_mode: ModeState,
     errors: ErrorCounters,
+    pub(super) keeper: Option<Arc<dyn Keeper>>,
+    /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
+    pub(super) writing: Mutex<bool>,
     cold: Mutex<Cold>,
 }
 
 /// What changes seldom and concerns several nexuses at once.
 #[derive(Debug, Default)]
-struct Cold {
+pub(super) struct Cold {
     nexuses: Vec<Weak<Itl>>,
+    /// Nexuses that are not here, or not yet again.
+    pub(super) continuity: Continuity,
     records: Records,
     holds: Holds,
+    /// What is reserved, and how that is changing.
+    pub(super) reservations: Reservations,
 }
 
 /// Mode parameters as one number, so that they are read with one load.
@@ -196,6 +227,12 @@ impl Lu {
         if !size.is_multiple_of(u64::from(setup.block_size)) {
             return Err(SetupError::PartialBlock { size, block_size: setup.block_size });
         }
+        let mut ports = setup.ports;
+        ports.sort_by_key(|port| port.relative);
+        let distinct = ports.iter().zip(ports.iter().skip(1)).all(|(a, b)| a.relative != b.relative);
+        if !distinct || ports.first().is_none_or(|first| first.relative == 0) {
+            return Err(SetupError::Ports);
+        }
         let capabilities = setup.image.capabilities();
         let thin = match setup.provisioning {
             Provisioning::AsImage => capabilities.unmap,
@@ -205,7 +242,8 @@ impl Lu {
         };
         let default_mode =
             ModeState { wce: setup.write_cache, d_sense: setup.descriptor_sense, ..ModeState::default() };
-        Ok(Arc::new(Lu {
+        let kept = setup.kept.unwrap_or_else(|| KeptState::new(default_mode));
+        let lu = Arc::new(Lu {
             identity,
             block_size: setup.block_size,
             physical_exponent: setup.physical_exponent,
@@ -213,13 +251,18 @@ impl Lu {
             read_only: setup.read_only || capabilities.read_only,
             thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
+            ports,
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: AtomicU16::new(pack(default_mode)),
+            mode: AtomicU16::new(pack(kept.mode.under(default_mode))),
             default_mode,
             errors: ErrorCounters::default(),
-            cold: Mutex::default(),
+            keeper: setup.keeper,
+            writing: Mutex::default(),
+            cold: Mutex::new(Cold { reservations: kept.reservations.clone().into(), ..Cold::default() }),
             image: setup.image,
-        }))
+        });
+        lu.go_on(kept);
+        Ok(lu)
     }
 
     /// Where its blocks are.
@@ -230,6 +273,11 @@ impl Lu {
     /// Who it is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The target ports by which it can be reached, ascending by relative identifier.
+    pub fn ports(&self) -> &[TargetPort] {
+        &self.ports
     }
 
     /// How big it is now.
@@ -271,6 +319,7 @@ impl Lu {
     pub fn limits(&self) -> Limits {
         Limits {
             transfer_blocks: MAX_TRANSFER / self.block_size,
+            compare_and_write_blocks: u8::try_from(MAX_COMPARE_AND_WRITE / self.block_size).unwrap_or(u8::MAX),
             unmap_blocks: if self.thin { u32::MAX } else { 0 },
             unmap_descriptors: if self.thin { MAX_UNMAP_DESCRIPTORS } else { 0 },
             unmap_granularity: if self.thin { self.unmap_granularity } else { 0 },
@@ -297,26 +346,20 @@ impl Lu {
         !self.read_only && !self.mode().swp
     }
 
-    /// Changes the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS
-    /// CHANGED), if anything changed. `change` gets the current parameters and makes new ones; it runs under the unit's
-    /// lock, so that no other change comes between. Returns what was before and what is now.
-    ///
-    /// # Errors
-    ///
-    /// What `change` returns; nothing has changed then.
-    pub fn change_mode<E>(
-        &self,
-        by: &Itl,
-        change: impl FnOnce(ModeState) -> Result<ModeState, E>,
-    ) -> Result<(ModeState, ModeState), E> {
+    /// Sets the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS CHANGED), if anything
+    /// changed. Whoever makes new parameters out of old ones sees to it that nobody else does at the same time.
+    pub fn set_mode(&self, by: &Itl, mode: ModeState) {
         let cold = self.cold();
-        let before = self.mode();
-        let after = change(before)?;
-        if after != before {
-            self.mode.store(pack(after), Ordering::Release);
+        if self.mode() != mode {
+            self.store_mode(&cold, mode);
+            self.note();
             tell(&cold, Attention::ModeParametersChanged, Some(by));
         }
-        Ok((before, after))
+    }
+
+    fn store_mode(&self, cold: &Cold, mode: ModeState) {
+        self.mode.store(pack(mode), Ordering::Release);
+        live(cold).for_each(|itl| interlock(&itl, mode));
     }
 
     /// Stops the unit for START STOP UNIT; true if it did.
@@ -342,14 +385,17 @@ impl Lu {
     }
 
     /// LOGICAL UNIT RESET, and what a hard reset does to a unit (SAM-5 6.3.3), apart from ending its tasks: mode parameters
-    /// and removal prevention go back to their defaults, the unit starts, and every nexus gets a unit attention.
+    /// and removal prevention go back to their defaults, RESERVE is over, the unit starts, and every nexus gets a unit attention.
     pub fn reset(&self) {
-        let cold = self.cold();
-        self.mode.store(pack(self.default_mode), Ordering::Release);
+        let mut cold = self.cold();
+        reset_reserve(&mut cold);
+        self.store_mode(&cold, self.default_mode);
+        self.note();
         start(&cold);
         for itl in live(&cold) {
             itl.allow_removal();
-            itl.gate().establish(Attention::LogicalUnitReset);
+            itl.end_aca();
+            itl.establish(Attention::LogicalUnitReset);
         }
     }
 
@@ -409,6 +455,11 @@ impl Lu {
         }
     }
 
+    /// The hold that was made last: a command that comes now is older than those that come later.
+    pub fn newest_hold(&self) -> HoldId {
+        self.cold().holds.newest()
+    }
+
     /// Whether a hold, apart from those in `passes`, stops a command of a nexus that uses these blocks.
     pub fn is_held(&self, by: &Itl, touches: Touches, head_of_queue: bool, passes: &[HoldId]) -> bool {
         self.cold().holds.stop(by.nexus(), touches, head_of_queue, passes)
@@ -423,20 +474,22 @@ impl Lu {
     pub(super) fn attach(&self, itl: &Arc<Itl>) {
         let mut cold = self.cold();
         start(&cold);
+        interlock(itl, self.mode());
         if cold.holds.concern(itl.nexus()) {
             itl.gate().raise(GateBits::HELD);
         }
+        cold.reservations.attach(itl);
         cold.nexuses.retain(|n| n.strong_count() > 0);
         cold.nexuses.push(Arc::downgrade(itl));
     }
 
-    fn cold(&self) -> MutexGuard<'_, Cold> {
+    pub(super) fn cold(&self) -> MutexGuard<'_, Cold> {
         // Every change under this lock is complete in itself, so a panic elsewhere leaves nothing half done.
         self.cold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
+pub(super) fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
     cold.nexuses.iter().filter_map(Weak::upgrade)
 }
 
@@ -446,10 +499,18 @@ fn start(cold: &Cold) {
     }
 }
 
+/// Puts UA_INTLCK_CTRL into a nexus's gate.
+fn interlock(itl: &Itl, mode: ModeState) {
+    match mode.ua_intlck {
+        0b00 => itl.gate().lower(GateBits::INTERLOCK),
+        _ => itl.gate().raise(GateBits::INTERLOCK),
+    }
+}
+
 fn tell(cold: &Cold, attention: Attention, except: Option<&Itl>) {
     for itl in live(cold) {
         if !except.is_some_and(|not| std::ptr::eq(Arc::as_ptr(&itl), not)) {
-            itl.gate().establish(attention);
+            itl.establish(attention);
         }
     }
 }

@@ -63,6 +63,44 @@ pub enum LogControl {
     DefaultCumulative,
 }
 
+/// SERVICE ACTION of PERSISTENT RESERVE IN (SPC-4 table 206); the discriminant is its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ReserveIn {
+    /// 00h.
+    ReadKeys = 0x00,
+    /// 01h.
+    ReadReservation = 0x01,
+    /// 02h.
+    ReportCapabilities = 0x02,
+    /// 03h.
+    ReadFullStatus = 0x03,
+}
+
+/// SERVICE ACTION of PERSISTENT RESERVE OUT (SPC-4 table 217); the discriminant is its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ReserveOut {
+    /// 00h.
+    Register = 0x00,
+    /// 01h.
+    Reserve = 0x01,
+    /// 02h.
+    Release = 0x02,
+    /// 03h.
+    Clear = 0x03,
+    /// 04h.
+    Preempt = 0x04,
+    /// 05h.
+    PreemptAndAbort = 0x05,
+    /// 06h.
+    RegisterAndIgnoreExistingKey = 0x06,
+    /// 07h.
+    RegisterAndMove = 0x07,
+    /// 08h.
+    ReplaceLostReservation = 0x08,
+}
+
 /// A decoded command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields carry the names of their CDB fields; the variants name command and clause")]
@@ -79,6 +117,14 @@ pub enum Command {
     ReportSupportedOperationCodes { rctd: bool, options: u8, opcode: u8, service_action: u16, allocation_length: u32 },
     /// SPC-4 6.36.
     ReportSupportedTaskManagementFunctions { repd: bool, allocation_length: u32 },
+    /// SPC-4 6.15.
+    PersistentReserveIn { action: ReserveIn, allocation_length: u32 },
+    /// SPC-4 6.16. SCOPE and TYPE as they stand in the CDB: some service actions ignore them.
+    PersistentReserveOut { action: ReserveOut, scope: u8, kind: u8, parameter_list_length: u32 },
+    /// RESERVE(6) and RESERVE(10) (SPC-2 7.21, 7.22) of the whole unit for the nexus itself.
+    Reserve,
+    /// RELEASE(6) and RELEASE(10) (SPC-2 7.16, 7.17) likewise.
+    Release,
     /// SPC-4 6.7.
     LogSelect { pcr: bool, control: LogControl, page: u8, subpage: u8, parameter_list_length: u16 },
     /// SPC-4 6.8.
@@ -113,6 +159,10 @@ pub enum Command {
     Read(Transfer),
     /// SBC-3 5.39–5.43.
     Write(Transfer),
+    /// SBC-3 5.2. `blocks` counts what is compared, and written; the Data-Out buffer holds both, twice as many.
+    CompareAndWrite(Transfer),
+    /// SBC-3 5.5.
+    Orwrite(Transfer),
     /// SBC-3 5.36–5.38.
     Verify { transfer: Transfer, check: ByteCheck },
     /// SBC-3 5.30, 5.31. `blocks` 0 means to the end of the medium.

@@ -8,7 +8,7 @@
 //!
 //! # Where is what
 //!
-//! * SAM: [`Lun`], [`Status`], [`TaskAttribute`], [`TaskManagementFunction`].
+//! * SAM: [`TransportId`], [`Lun`], [`Status`], [`TaskAttribute`], [`TaskManagementFunction`].
 //! * A command's way in: [`Cdb`] → [`opcode::decode`] (the one table of commands) → [`Command`].
 //! * A command's way out: [`Sense`] with the codes of [`AdditionalSense`], and [`ParameterData`] as [`spc`] and [`sbc`]
 //!   write it, cut to the allocation length in one place.
@@ -22,9 +22,11 @@ mod sam;
 pub mod sbc;
 mod sense;
 pub mod spc;
+mod transport_id;
 
 pub use cdb::*;
 pub use command::*;
 pub use parameter::*;
 pub use sam::*;
 pub use sense::*;
+pub use transport_id::*;

@@ -15,5 +15,6 @@ pub mod pool;
 pub mod rate_limit;
 pub mod ring;
 pub mod signals;
+pub mod turns;
 pub mod unix_socket;
 pub mod wait;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use super::changes::Persisted;
 use super::job::JobDone;
+use super::nexus::LuIndex;
 use super::order::Order;
+use super::task::TaskName;
 use crate::tgt::ItnId;
 
 /// Carries mail to the shards of one target; the hba does it with its reactors' mailboxes.
@@ -29,6 +32,13 @@ pub enum ShardMail {
     OrderDone(Arc<Order>),
     /// A job of this shard has ended.
     JobDone(JobDone),
+    /// A change of this shard is written down, or could not be.
+    Persisted(Persisted),
+    /// It is the turn of a command of this shard to change a unit.
+    #[expect(missing_docs, reason = "the unit's index and the command")]
+    Turn { lu: LuIndex, task: TaskName },
+    /// Something that held commands is over.
+    Release,
 }
 
 impl ShardMail {
@@ -38,7 +48,7 @@ impl ShardMail {
     pub fn needs_pop(&self) -> bool {
         match self {
             ShardMail::Order(order) => order.needs_pop(),
-            ShardMail::OrderDone(_) | ShardMail::JobDone(_) => false,
+            _ => false,
         }
     }
 
@@ -47,7 +57,7 @@ impl ShardMail {
     pub fn judges(&self) -> Option<ItnId> {
         match self {
             ShardMail::Order(order) => order.judges(),
-            ShardMail::OrderDone(_) | ShardMail::JobDone(_) => None,
+            _ => None,
         }
     }
 }

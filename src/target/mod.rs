@@ -9,7 +9,10 @@
 //!   is over in that sense, on every shard.
 //! * Nothing here knows of virtio or SRP.
 
+mod aca;
 mod barrier;
+mod changes;
+mod ending;
 mod job;
 mod mail;
 mod nexus;
@@ -18,10 +21,12 @@ mod requests;
 mod shard;
 mod state;
 mod task;
+mod turns;
+mod waiting;
 
 pub use mail::{Post, ShardMail, Spawn};
 pub use shard::Shard;
-pub use state::{Target, TargetError, TargetSetup, UnitMapping};
+pub use state::{HostSetup, Target, TargetError, TargetSetup, UnitMapping};
 
 #[cfg(test)]
 mod testkit;

@@ -1,18 +1,27 @@
 //! Orders: what one shard asks of all of them, and what happens when the last is through.
 //!
-//! A task management function, the destruction of a nexus and its creation are each one order. The shard where the request
-//! arrived (its home) mails it to the shards concerned, itself included: that a letter makes the reactor pop its queues
-//! first holds for the home reactor too. Each shard does its part at once, waits for those of its tasks that the order
-//! covers, and then acknowledges; the last one mails the order back to its home, which answers the request. Nobody blocks.
+//! A task management function, the creation and the destruction of a nexus, what a change of a unit must wait for, and what a hold
+//! must wait for, are each one order. The shard where the request arrived (its home) mails it to the shards concerned, itself
+//! included: that a letter makes the reactor pop its queues first holds for the home reactor too. Each shard does its part at
+//! once, waits for those of its tasks that the order covers at that moment, and then acknowledges; the last one mails the order back
+//! to its home, which answers the request. Nobody blocks.
 //!
-//! Orders never wait for orders, and tasks never wait for orders, so there is nothing that could wait in a circle.
+//! # Who waits for whom
+//!
+//! * What runs (I/O, jobs) waits for nothing here.
+//! * A change waits for its turn, and then for commands that run. It never waits for commands that wait.
+//! * A command with a hold on blocks waits for commands that run. One with a hold on its task set (ORDERED) waits for everything that is
+//!   older than the hold; older commands are not stopped by that hold, and never wait for a younger one.
+//! * Task management waits for what runs, and for changes that have begun; what has not begun it ends at once.
+//!
+//! So there is nothing that could wait in a circle.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::barrier::Barrier;
 use super::nexus::{LuIndex, Nexus};
-use super::task::Task;
-use crate::lu::Lu;
+use super::task::{State, Task, TaskName};
+use crate::lu::{Extent, GateBits, HoldId, Itl, Lu, Touches};
 use crate::scsi::{FunctionResponse, HostByte};
 use crate::tgt::{ItNexusReq, ItnId, Tag, TskMgmtReq};
 
@@ -23,6 +32,8 @@ pub struct Order {
     /// Where the request came in.
     pub(super) home: u8,
     pub(super) work: Work,
+    /// Nexuses that lost tasks because of another one, and are to be told.
+    cleared: Mutex<Vec<Arc<Itl>>>,
 }
 
 /// What is to be done.
@@ -32,23 +43,51 @@ pub(super) enum Work {
     Create { request: ItNexusReq, nexus: Arc<Nexus> },
     /// End its tasks and forget it.
     Destroy { request: ItNexusReq, nexus: Arc<Nexus> },
-    /// End the tasks in `scope` with `how`; when they are over, `effect`.
-    End { request: TskMgmtReq, scope: Scope, how: HostByte, effect: Effect },
+    /// End the tasks in `scope`; when they are over, `effect`, and `request` is answered.
+    End { request: Option<TskMgmtReq>, scope: Scope, by: By, effect: Effect },
     /// See whether there are tasks in `scope`.
     Query { request: TskMgmtReq, scope: Scope },
+    /// Wait for what a hold of this command has to wait for.
+    Quiet { task: TaskName, scope: Scope },
+    /// Wait for what the change that this command makes has to wait for: end the tasks in `aborts`, and wait for them and for
+    /// those in `scope`.
+    Fence { task: TaskName, scope: Scope, aborts: Scope, by: By },
+}
+
+/// Who ends tasks, and how they end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct By {
+    /// The nexus in whose name.
+    pub(super) itn_id: ItnId,
+    /// How its own tasks end, and those of others unless TAS is one.
+    pub(super) how: HostByte,
 }
 
 /// Which tasks are meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
+    /// None.
+    Nothing,
     /// One, if it is of this nexus and unit.
     Task { itn_id: ItnId, lu: LuIndex, tag: Tag },
     /// The task set of a nexus at a unit.
     TaskSet { itn_id: ItnId, lu: LuIndex },
+    /// The same, but for one task.
+    Others { itn_id: Option<ItnId>, lu: LuIndex, but: Tag },
     /// Every nexus's tasks at a unit.
     Unit { lu: LuIndex },
     /// A nexus's tasks below one target number, or all of them.
     Nexus { itn_id: ItnId, target: Option<u8> },
+    /// Nexuses' tasks at a unit, but for one task.
+    Nexuses { itns: Vec<ItnId>, lu: LuIndex, but: Tag },
+    /// The command with the ACA attribute.
+    Aca { itn_id: ItnId, lu: LuIndex },
+    /// Tasks of a task set (a nexus's at a unit, or everybody's) that came before a hold.
+    Before { hold: HoldId, itn_id: Option<ItnId>, lu: LuIndex, but: Tag },
+    /// Tasks that use blocks of a unit now.
+    Using { extent: Extent, lu: LuIndex, but: Tag },
+    /// Tasks at a unit that run, and need one of these bits of their nexus's gate to be open.
+    Needing { losers: Vec<(ItnId, GateBits)>, everybody: GateBits, lu: LuIndex, but: Tag },
 }
 
 /// What a function does apart from ending tasks. It happens when they are over, so that a command from before the function, popped
@@ -61,43 +100,61 @@ pub(super) enum Effect {
     ResetUnit(Arc<Lu>),
     /// I_T NEXUS RESET, for the units below one target number or for all.
     LoseNexus(Arc<Nexus>, Option<u8>),
+    /// CLEAR ACA.
+    ClearAca(Arc<Itl>),
 }
 
 impl Scope {
     pub(super) fn covers(&self, task: &Task) -> bool {
-        match *self {
-            Scope::Task { itn_id, lu, tag } => task.tag == tag && task.itn_id == itn_id && task.lu == lu,
-            Scope::TaskSet { itn_id, lu } => task.itn_id == itn_id && task.lu == lu,
-            Scope::Unit { lu } => task.lu == lu,
-            Scope::Nexus { itn_id, target } => task.itn_id == itn_id && target.is_none_or(|t| t == task.target),
+        match self {
+            Scope::Nothing => false,
+            Scope::Task { itn_id, lu, tag } => task.tag == *tag && task.itn_id == *itn_id && task.lu == *lu,
+            Scope::TaskSet { itn_id, lu } => task.itn_id == *itn_id && task.lu == *lu,
+            Scope::Others { itn_id, lu, but } => {
+                task.lu == *lu && task.tag != *but && itn_id.is_none_or(|itn_id| itn_id == task.itn_id)
+            }
+            Scope::Unit { lu } => task.lu == *lu,
+            Scope::Nexus { itn_id, target } => task.itn_id == *itn_id && target.is_none_or(|t| t == task.target),
+            Scope::Nexuses { itns, lu, but } => task.lu == *lu && task.tag != *but && itns.contains(&task.itn_id),
+            Scope::Aca { itn_id, lu } => task.itn_id == *itn_id && task.lu == *lu && task.aca,
+            Scope::Before { hold, itn_id, lu, but } => {
+                let in_set = task.lu == *lu && itn_id.is_none_or(|itn_id| itn_id == task.itn_id);
+                let younger = matches!(&task.state, State::Waiting(waiting) if waiting.seen >= *hold);
+                in_set && task.tag != *but && !younger
+            }
+            Scope::Using { extent, lu, but } => {
+                let overlaps = task.touches.overlaps(Touches::Blocks(*extent));
+                task.lu == *lu && task.tag != *but && task.is_running() && overlaps
+            }
+            Scope::Needing { losers, everybody, lu, but } => {
+                let lost = losers.iter().find(|(itn_id, _)| *itn_id == task.itn_id).map_or(GateBits::NONE, |l| l.1);
+                let hit = task.needs.intersects(lost.and(*everybody));
+                task.lu == *lu && task.tag != *but && task.is_running() && hit
+            }
         }
     }
 }
 
 impl Order {
-    /// The tasks that a shard must be rid of before it acknowledges.
-    pub(super) fn scope(&self) -> Option<Scope> {
-        match &self.work {
-            Work::Create { .. } => None,
-            Work::Destroy { nexus, .. } => Some(Scope::Nexus { itn_id: nexus.itn_id, target: None }),
-            Work::End { scope, .. } | Work::Query { scope, .. } => Some(*scope),
-        }
+    /// An order for so many shards.
+    pub(super) fn new(work: Work, home: u8, shards: u8) -> Arc<Order> {
+        let barrier = Barrier::new(u32::from(shards));
+        Arc::new(Order { barrier, home, work, cleared: Mutex::default() })
     }
 
     /// True if commands that the guest posted before the request must be seen first.
     pub(super) fn needs_pop(&self) -> bool {
-        match &self.work {
-            // The queues of a nexus that is created or destroyed are not running.
-            Work::Create { .. } | Work::Destroy { .. } => false,
-            Work::End { .. } | Work::Query { .. } => true,
-        }
+        self.judges().is_some()
     }
 
     /// The nexus whose commands those are. Between those of others and the request there is no order that anybody could have seen.
     pub(super) fn judges(&self) -> Option<ItnId> {
         match &self.work {
-            Work::Create { .. } | Work::Destroy { .. } => None,
-            Work::End { request, .. } | Work::Query { request, .. } => Some(request.itn_id),
+            // The queues of a nexus that is created or destroyed are not running. What is popped after a hold was made is younger
+            // than it, and what is popped after a change was made is judged by it.
+            Work::Create { .. } | Work::Destroy { .. } | Work::Quiet { .. } | Work::Fence { .. } => None,
+            Work::End { request, .. } => request.as_ref().map(|request| request.itn_id),
+            Work::Query { request, .. } => Some(request.itn_id),
         }
     }
 
@@ -107,5 +164,19 @@ impl Order {
             Work::Query { .. } if self.barrier.found() => FunctionResponse::Succeeded,
             _ => FunctionResponse::Complete,
         }
+    }
+
+    /// A nexus lost a task.
+    pub(super) fn clear(&self, itl: &Arc<Itl>) {
+        let mut cleared = self.cleared();
+        if !cleared.iter().any(|told| Arc::ptr_eq(told, itl)) {
+            cleared.push(Arc::clone(itl));
+        }
+    }
+
+    /// Nexuses that lost tasks.
+    pub(super) fn cleared(&self) -> MutexGuard<'_, Vec<Arc<Itl>>> {
+        // A list that only grows: a panic elsewhere leaves nothing half done.
+        self.cleared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

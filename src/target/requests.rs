@@ -1,17 +1,17 @@
 //! A shard's cold requests: nexuses come and go, task management functions; and the orders that carry them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::ShardMail;
 use super::barrier::Barrier;
 use super::nexus::{LuIndex, Nexus, WELL_KNOWN};
-use super::order::{Effect, Order, Scope, Work};
-use super::shard::{Pending, Shard, end};
-use super::task::Task;
+use super::order::{By, Effect, Order, Scope, Work};
+use super::shard::{Pending, Shard};
 use crate::backing::Submit;
 use crate::lu::{GateBits, Itl};
 use crate::scsi::{FunctionResponse, HostByte, Lun, LunAddress, TaskManagementFunction};
-use crate::tgt::{EventRings, ItNexusReq, ItNexusRsp, NexusFunction, RxSlot, TskMgmtReq, TskMgmtRsp, UEvent};
+use crate::tgt::{EventRings, ItNexusReq, ItNexusRsp, NexusFunction, RxSlot, Tag, TskMgmtReq, TskMgmtRsp, UEvent};
 
 /// What the LUN of a task management function means for it.
 enum Place<'a> {
@@ -67,11 +67,8 @@ impl Shard {
             let target = reset_target(nexus, request.lun)?;
             let scope = Scope::Nexus { itn_id: nexus.itn_id, target };
             let effect = Effect::LoseNexus(Arc::clone(nexus), target);
-            return Ok(Work::End { request, scope, how: HostByte::Reset, effect });
-        }
-        // NormACA is zero: there is never an ACA condition to clear.
-        if function == Function::ClearAca {
-            return Err(FunctionResponse::Rejected);
+            let by = By { itn_id: nexus.itn_id, how: HostByte::Reset };
+            return Ok(Work::End { request: Some(request), scope, by, effect });
         }
         let place = place_of(nexus, request.lun)?;
         let lu = match place {
@@ -81,12 +78,20 @@ impl Shard {
         let itn_id = nexus.itn_id;
         let task = Scope::Task { itn_id, lu, tag: request.tag };
         let task_set = Scope::TaskSet { itn_id, lu };
-        let end = |scope, how, effect| Ok(Work::End { request, scope, how, effect });
+        let end = |scope, how, effect| {
+            let by = By { itn_id, how };
+            Ok(Work::End { request: Some(request), scope, by, effect })
+        };
         match function {
             Function::AbortTask => end(task, HostByte::Abort, Effect::None),
-            // With TST 001b of the Control mode page each nexus has a task set of its own, so that CLEAR TASK SET is
-            // ABORT TASK SET (SAM-5 7.5).
-            Function::AbortTaskSet | Function::ClearTaskSet => end(task_set, HostByte::Abort, Effect::None),
+            Function::AbortTaskSet => end(task_set, HostByte::Abort, Effect::None),
+            // The task set is everybody's, or with TST 001b of the Control mode page this nexus's (SAM-5 7.5).
+            Function::ClearTaskSet => match place {
+                Place::Unit(lu, itl) if itl.lu().mode().tst == 0 => {
+                    end(Scope::Unit { lu }, HostByte::Abort, Effect::None)
+                }
+                _ => end(task_set, HostByte::Abort, Effect::None),
+            },
             Function::LogicalUnitReset => match place {
                 Place::Unit(lu, itl) => {
                     end(Scope::Unit { lu }, HostByte::Reset, Effect::ResetUnit(Arc::clone(itl.lu())))
@@ -94,27 +99,71 @@ impl Shard {
                 // The well-known unit has neither state nor tasks that last; every nexus has its own.
                 Place::WellKnown => end(task_set, HostByte::Reset, Effect::None),
             },
+            // It ends the command with the ACA attribute, too (SAM-5 7.4).
+            Function::ClearAca => match place {
+                Place::Unit(lu, itl) if itl.has_aca() => {
+                    end(Scope::Aca { itn_id, lu }, HostByte::Abort, Effect::ClearAca(Arc::clone(itl)))
+                }
+                _ => Err(FunctionResponse::Complete),
+            },
             Function::QueryTask => Ok(Work::Query { request, scope: task }),
             Function::QueryTaskSet => Ok(Work::Query { request, scope: task_set }),
             Function::QueryAsyncEvent => Err(match place {
                 Place::Unit(_, itl) if itl.gate().bits().intersects(GateBits::ATTENTION) => FunctionResponse::Succeeded,
                 _ => FunctionResponse::Complete,
             }),
-            Function::ItNexusReset | Function::ClearAca => Err(FunctionResponse::Rejected),
+            Function::ItNexusReset => Err(FunctionResponse::Rejected),
         }
     }
 
-    fn give_order(&self, work: Work) {
+    /// Gives an order to all shards.
+    pub(super) fn give_order(&mut self, work: Work) {
         let shards = self.target.shards();
-        let order = Arc::new(Order { barrier: Barrier::new(u32::from(shards)), home: self.index, work });
+        let order = Order::new(work, self.index, shards);
+        self.limit(&order);
         for shard in 0..shards {
             self.post.post(shard, ShardMail::Order(Arc::clone(&order)));
         }
     }
 
-    fn give_order_to(&self, work: Work, shard: u8) {
-        let order = Arc::new(Order { barrier: Barrier::new(1), home: self.index, work });
+    fn give_order_to(&mut self, work: Work, shard: u8) {
+        let order = Order::new(work, self.index, 1);
+        self.limit(&order);
         self.post.post(shard, ShardMail::Order(order));
+    }
+
+    /// A function that somebody waits for is answered in bounded time; only the reset of a whole nexus, which its connection asks for
+    /// when its device is reset, is carried out however long that takes.
+    fn limit(&mut self, order: &Arc<Order>) {
+        let unlimited = matches!(order.work, Work::End { effect: Effect::LoseNexus(_, None), .. });
+        if matches!(order.work, Work::End { request: Some(_), .. } | Work::Query { .. }) && !unlimited {
+            self.open.push((Instant::now() + self.target.patience(), Arc::clone(order)));
+        }
+    }
+
+    /// When [`Shard::expire`] has something to do; `None`: nothing waits for a time.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.open.first().map(|(at, _)| *at)
+    }
+
+    /// Rejects the task management functions whose tasks have not ended in time: they are not complete, and that they are is never
+    /// said of them (SAM-5 7.1). Their tasks end when they can.
+    pub fn expire(&mut self, now: Instant, rings: &mut EventRings) {
+        while let Some((at, _)) = self.open.first()
+            && *at <= now
+        {
+            let (_, order) = self.open.remove(0);
+            if let Work::End { request: Some(request), .. } | Work::Query { request, .. } = &order.work {
+                log::warn!("task management function {:#x} rejected: commands do not end", request.function);
+                function_response(request, FunctionResponse::Rejected, rings);
+            }
+        }
+    }
+
+    /// Whether an order that is limited is still waited for.
+    fn close(&mut self, order: &Arc<Order>) -> bool {
+        let at = self.open.iter().position(|(_, open)| Arc::ptr_eq(open, order));
+        at.map(|at| self.open.remove(at)).is_some()
     }
 
     /// This shard's part of an order.
@@ -122,62 +171,54 @@ impl Shard {
         let left = match &order.work {
             Work::Create { nexus, .. } => {
                 self.learn(nexus);
-                0
+                Vec::new()
             }
             Work::Destroy { nexus, .. } => {
                 self.begin_end(nexus.itn_id);
-                self.end_all(Scope::Nexus { itn_id: nexus.itn_id, target: None }, HostByte::TransportDisrupted, io)
+                let by = By { itn_id: nexus.itn_id, how: HostByte::TransportDisrupted };
+                self.end_scope(&Scope::Nexus { itn_id: nexus.itn_id, target: None }, by, &order, io, rings)
             }
-            Work::End { scope, how, .. } => self.end_all(*scope, *how, io),
-            Work::Query { scope, .. } => self.query(*scope, &order.barrier),
+            Work::End { scope, by, .. } => self.end_scope(scope, *by, &order, io, rings),
+            Work::Query { scope, .. } => self.query(scope, &order.barrier),
+            Work::Quiet { scope, .. } => self.quiet(&order, scope),
+            Work::Fence { scope, aborts, by, .. } => {
+                let mut left = self.end_scope(aborts, *by, &order, io, rings);
+                left.extend(self.tasks.iter_mut().filter(|task| scope.covers(task)).map(|task| task.tag));
+                left
+            }
         };
-        if left == 0 {
-            self.through(&order, rings);
+        if left.is_empty() {
+            self.through(&order, io, rings);
         } else {
-            self.pending.push(Pending { order, before: self.serial, left });
+            self.pending.push(Pending { order, left: left.into_iter().collect() });
         }
-    }
-
-    /// Ends the tasks in `scope`; how many there are that are not over.
-    fn end_all(&mut self, scope: Scope, how: HostByte, io: &mut dyn Submit) -> usize {
-        let covered = self.tasks.iter_mut().filter(|task| scope.covers(task));
-        covered.map(|task| end(task, how, io)).count()
     }
 
     /// Looks for tasks in `scope`. One that is not answered is what was looked for; those that are answered are waited
     /// for, because "not there" may be said only when the initiator can see their answers.
-    fn query(&mut self, scope: Scope, barrier: &Barrier) -> usize {
-        let (mut running, mut answered) = (false, 0);
+    fn query(&mut self, scope: &Scope, barrier: &Barrier) -> Vec<Tag> {
+        let mut answered = Vec::new();
         for task in self.tasks.iter_mut().filter(|task| scope.covers(task)) {
-            if task.is_answered() {
-                answered += 1;
-            } else {
-                running = true;
+            if !task.is_answered() {
+                barrier.find();
+                return Vec::new();
             }
-        }
-        if running {
-            barrier.find();
-            return 0;
+            answered.push(task.tag);
         }
         answered
     }
 
     /// A task is over while orders wait.
-    pub(super) fn task_over(&mut self, task: &Task, rings: &mut EventRings) {
-        for waiting in &mut self.pending {
-            let covered = waiting.order.scope().is_some_and(|scope| scope.covers(task));
-            if covered && task.serial < waiting.before {
-                waiting.left = waiting.left.saturating_sub(1);
-            }
-        }
-        let through: Vec<Pending> = self.pending.extract_if(.., |waiting| waiting.left == 0).collect();
+    pub(super) fn task_over(&mut self, tag: Tag, io: &mut dyn Submit, rings: &mut EventRings) {
+        let ended = |waiting: &mut Pending| waiting.left.remove(&tag) && waiting.left.is_empty();
+        let through: Vec<Pending> = self.pending.extract_if(.., ended).collect();
         for Pending { order, .. } in through {
-            self.through(&order, rings);
+            self.through(&order, io, rings);
         }
     }
 
     /// This shard has done its part of an order.
-    fn through(&mut self, order: &Arc<Order>, rings: &mut EventRings) {
+    fn through(&mut self, order: &Arc<Order>, io: &mut dyn Submit, rings: &mut EventRings) {
         if let Work::Destroy { nexus, .. } = &order.work {
             self.forget(nexus.itn_id);
         }
@@ -185,14 +226,15 @@ impl Shard {
             return;
         }
         if order.home == self.index {
-            self.order_done(order, rings);
+            self.order_done(order, io, rings);
         } else {
             self.post.post(order.home, ShardMail::OrderDone(Arc::clone(order)));
         }
     }
 
     /// All shards have done their part of an order of this one: its request is answered.
-    pub(super) fn order_done(&mut self, order: &Order, rings: &mut EventRings) {
+    pub(super) fn order_done(&mut self, order: &Arc<Order>, io: &mut dyn Submit, rings: &mut EventRings) {
+        let waited_for = self.close(order);
         match &order.work {
             Work::Create { request, nexus } => {
                 self.target.finish_create(nexus);
@@ -205,15 +247,34 @@ impl Shard {
                 nexus_response(request, 0, rings);
             }
             Work::End { request, effect, .. } => {
-                match effect {
-                    Effect::None => {}
-                    Effect::ResetUnit(lu) => lu.reset(),
-                    Effect::LoseNexus(nexus, target) => nexus.lose(*target),
+                let unlimited = matches!(effect, Effect::LoseNexus(_, None));
+                Shard::tell_cleared(order);
+                if request.is_none() || waited_for || unlimited {
+                    self.take_effect(effect);
                 }
-                function_response(request, order.response(), rings);
+                if let Some(request) = request.filter(|_| waited_for || unlimited) {
+                    function_response(&request, order.response(), rings);
+                }
             }
-            Work::Query { request, .. } => function_response(request, order.response(), rings),
+            Work::Query { request, .. } if waited_for => function_response(request, order.response(), rings),
+            Work::Query { .. } => {}
+            Work::Quiet { task, .. } => self.go_on(*task, io, rings),
+            Work::Fence { task, .. } => {
+                Shard::tell_cleared(order);
+                self.grant(*task, io, rings);
+            }
         }
+    }
+
+    fn take_effect(&self, effect: &Effect) {
+        match effect {
+            Effect::None => return,
+            Effect::ResetUnit(lu) => lu.reset(),
+            Effect::LoseNexus(nexus, target) => nexus.lose(*target),
+            Effect::ClearAca(itl) => itl.end_aca(),
+        }
+        // What waited because of an ACA condition waits no longer.
+        self.tell_release();
     }
 }
 
@@ -240,9 +301,9 @@ fn place_of(nexus: &Nexus, lun: Lun) -> Result<Place<'_>, FunctionResponse> {
 
 fn log_nexus(what: &str, nexus: &Nexus) {
     let id: String = nexus.initiator.iter().map(|byte| format!("{byte:02x}")).collect();
+    let [initiator, port] = &nexus.names;
     log::info!(
-        "I_T nexus {what}: initiator {} host {} itn {:#x} id {id} max_cmds {} units {}",
-        nexus.name,
+        "I_T nexus {what}: initiator {initiator} host {} target port {port} itn {:#x} id {id} max_cmds {} units {}",
         nexus.host_no,
         nexus.itn_id,
         nexus.max_cmds,

@@ -1,22 +1,33 @@
 //! One reactor's part of the target: its tasks, and a command's way through it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::aca::{self, Place};
+use super::changes::Begun;
 use super::nexus::{NO_UNIT, Nexus, TargetView, Unit, WELL_KNOWN};
 use super::order::Order;
 use super::state::slot_of;
-use super::task::{State, Task, Tasks};
+use super::task::{Ending, State, Task, Tasks, Until};
+use super::waiting::Again;
 use super::{Post, ShardMail, Spawn, Target, job};
 use crate::backing::{Completion, Submit};
-use crate::device_server::{self, AbortFlag, Answer, Plan, Request};
+use crate::device_server::{self, AbortFlag, Answer, Exclusive, Job, Plan, Request};
+use crate::lu::{Itl, Ports};
 use crate::mem::{Direction, IoBuf};
-use crate::scsi::{AdditionalSense, CommandResult, HostByte, LunAddress, Sense, SenseFormat, SenseKey, TaskAttribute};
+use crate::scsi::{
+    AdditionalSense, CommandResult, HostByte, LunAddress, Sense, SenseFormat, SenseKey, Status, TaskAttribute,
+};
 use crate::tgt::{CmdAnswer, CmdData, CmdReq, CmdRsp, EventRings, ItnId, KEvent, RxSlot, Tag, TxSlot, UEvent};
+
+/// SIMPLE in tgt's numbers: what almost every command is.
+const SIMPLE: i32 = 0x20;
 
 /// The most sense data that goes to an initiator, in bytes (SPC-4 4.5.1).
 const MAX_SENSE: usize = 252;
 
-/// The ACA attribute where there is no ACA condition, which here there never is: NormACA is zero (SAM-5 8.5).
+/// A task attribute that there is not, or the ACA attribute without an ACA condition (SAM-5 8.5).
 const INVALID_ATTRIBUTE: Sense = Sense::new(SenseKey::IllegalRequest, AdditionalSense(0x4900));
 
 /// A nexus as a shard knows it.
@@ -31,10 +42,8 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) order: Arc<Order>,
-    /// Commands taken from here on are not covered.
-    pub(super) before: u64,
-    /// How many tasks are missing.
-    pub(super) left: usize,
+    /// The tasks that are missing.
+    pub(super) left: HashSet<Tag>,
 }
 
 /// One reactor's part of the target.
@@ -44,11 +53,15 @@ pub struct Shard {
     pub(super) index: u8,
     pub(super) target: Arc<Target>,
     pub(super) post: Arc<dyn Post>,
-    pool: Arc<dyn Spawn>,
+    pub(super) pool: Arc<dyn Spawn>,
     /// By slot number.
     nexuses: Vec<Option<Known>>,
     pub(super) tasks: Tasks,
     pub(super) pending: Vec<Pending>,
+    /// Changes of units that have begun here.
+    pub(super) changes: Vec<Begun>,
+    /// Task management functions of this shard that wait, and until when.
+    pub(super) open: Vec<(Instant, Arc<Order>)>,
     /// How many commands were taken.
     pub(super) serial: u64,
 }
@@ -74,6 +87,8 @@ impl Shard {
             nexuses: Vec::new(),
             tasks: Tasks::default(),
             pending: Vec::new(),
+            changes: Vec::new(),
+            open: Vec::new(),
             serial: 0,
         }
     }
@@ -93,7 +108,7 @@ impl Shard {
     pub fn on_event(&mut self, slot: TxSlot, io: &mut dyn Submit, rings: &mut EventRings) {
         match slot.event {
             KEvent::CmdReq(req) => self.command(&req, slot.data.unwrap_or_default(), io, rings),
-            KEvent::CmdDone(done) => self.command_done(done.tag, rings),
+            KEvent::CmdDone(done) => self.command_done(done.tag, io, rings),
             KEvent::ItNexusReq(req) => self.nexus_request(req, rings),
             KEvent::TskMgmtReq(req) => self.task_management(req, rings),
         }
@@ -126,8 +141,11 @@ impl Shard {
     pub fn on_mail(&mut self, mail: ShardMail, io: &mut dyn Submit, rings: &mut EventRings) {
         match mail {
             ShardMail::Order(order) => self.carry_out(order, io, rings),
-            ShardMail::OrderDone(order) => self.order_done(&order, rings),
+            ShardMail::OrderDone(order) => self.order_done(&order, io, rings),
             ShardMail::JobDone(done) => self.answer(done.tag, done.answer, done.buf, rings),
+            ShardMail::Persisted(done) => self.persisted(done, io, rings),
+            ShardMail::Turn { lu, task } => self.take_turn(lu, task, io, rings),
+            ShardMail::Release => self.release(io, rings),
         }
     }
 
@@ -136,120 +154,179 @@ impl Shard {
         self.tasks.in_flight()
     }
 
-    /// Ends the tasks of a nexus on this shard, without a task management function: each is answered with `how` as
-    /// soon as its buffer is back. Does not wait for that.
-    pub fn abort_nexus(&mut self, itn_id: ItnId, how: HostByte, io: &mut dyn Submit, _rings: &mut EventRings) {
-        for task in self.tasks.iter_mut().filter(|task| task.itn_id == itn_id) {
-            end(task, how, io);
-        }
-    }
-
-    /// The same for the tasks of a virtqueue.
-    pub fn abort_queue(&mut self, queue: u16, how: HostByte, io: &mut dyn Submit, _rings: &mut EventRings) {
-        for task in self.tasks.of_queue(queue) {
-            end(task, how, io);
-        }
-    }
-
     fn command(&mut self, req: &CmdReq, data: CmdData, io: &mut dyn Submit, rings: &mut EventRings) {
-        let CmdData { mut buf, cdb_tail } = data;
         let tag = req.tag;
         let claimed = if tag.shard() == self.index { self.tasks.claim(tag) } else { None };
         let Some(task) = claimed else {
             // The hba's fault, whatever the guest did: heads are its to guard.
             log::error!("command refused: tag {tag:?} is in use or not of an open queue");
             let refused = Reply { result: CommandResult::host(HostByte::Error), len: 0, sense: None };
-            return refused.post(req.host_no, req.itn_id, tag, buf, rings);
+            return refused.post(req.host_no, req.itn_id, tag, data.buf, rings);
         };
         *task = Task {
-            state: State::Answered,
-            ended: None,
+            state: State::Changing,
             tag,
             itn_id: req.itn_id,
             host_no: req.host_no,
-            lu: NO_UNIT,
-            target: 0,
-            lun: 0,
             serial: self.serial,
+            naca: aca::naca(&req.scb),
+            ..Task::FREE
         };
         self.serial += 1;
+        self.start(req, data, None, io, rings);
+    }
+
+    /// Starts a command that has its place in the table: for the first time, or `again`, when what it waited for is over.
+    pub(super) fn start(
+        &mut self,
+        req: &CmdReq,
+        mut data: CmdData,
+        again: Option<Again>,
+        io: &mut dyn Submit,
+        rings: &mut EventRings,
+    ) {
+        let tag = req.tag;
         let route = match route(&self.nexuses, req) {
             Ok(route) => route,
-            Err(host) => {
-                let reply = Reply { result: CommandResult::host(host), len: 0, sense: None };
-                return reply.post(req.host_no, req.itn_id, tag, buf, rings);
-            }
+            Err(host) => return self.reply(tag, Ending::Host(host).reply(), data.buf, rings),
         };
+        let Some(task) = self.tasks.get(tag) else { return };
         (task.lu, task.target, task.lun) = (route.lu, route.view.target, route.lun);
-
-        let whole;
-        let plan = if route.unit.is_some() && attribute_is_wrong(req.attribute) {
-            Plan::Done(Answer::check(INVALID_ATTRIBUTE))
-        } else {
-            let cdb = match &cdb_tail {
-                None => &req.scb[..],
-                Some(tail) => {
-                    whole = [&req.scb[..], tail].concat();
-                    &whole
+        let mut attribute = TaskAttribute::Simple;
+        if let Some(unit) = route.unit
+            && req.attribute != SIMPLE
+        {
+            attribute = TaskAttribute::from_tgt_code(req.attribute).unwrap_or_default();
+            if again.is_none() {
+                match aca::place(req, &unit.itl) {
+                    Place::Usual => {}
+                    Place::Taken => task.aca = true,
+                    Place::Busy => {
+                        return self.answer(tag, Answer::status(Status::AcaActive), data.buf, rings);
+                    }
+                    Place::Wrong => return self.answer(tag, INVALID_ATTRIBUTE.into(), data.buf, rings),
                 }
-            };
-            let itl = route.unit.map(|unit| &unit.itl);
-            let attribute = TaskAttribute::from_tgt_code(req.attribute).unwrap_or_default();
-            let luns = &route.view.luns;
-            let request = Request { cdb, itl, luns, well_known: route.lu == WELL_KNOWN, attribute, passes: &[] };
-            device_server::start(&request, &mut buf).plan
-        };
-        match plan {
-            Plan::Done(answer) => {
-                let format = route.unit.map_or(SenseFormat::Fixed, sense_format);
-                Reply::of(&answer, format).post(req.host_no, req.itn_id, tag, buf, rings);
             }
+            if attribute == TaskAttribute::Ordered && task.holds.is_empty() {
+                let itl = Arc::clone(&unit.itl);
+                return self.order_task_set(req, data, again.unwrap_or_default(), &itl);
+            }
+        }
+        if let (Some(unit), true) = (route.unit, again.is_some())
+            && unit.itl.has_aca()
+            && !task.aca
+        {
+            let itl = Arc::clone(&unit.itl);
+            return self.put_aside(req, data, again.unwrap_or_default(), &itl, Until::Released);
+        }
+        let whole;
+        let cdb = match &data.cdb_tail {
+            None => &req.scb[..],
+            Some(tail) => {
+                whole = [&req.scb[..], tail].concat();
+                &whole
+            }
+        };
+        let itl = route.unit.map(|unit| &unit.itl);
+        let passes = again.as_ref().map_or(&[][..], |again| &again.passes);
+        let ports = Ports { all: self.target.ports(), own: route.port };
+        let well_known = (route.lu == WELL_KNOWN).then_some(ports);
+        let request = Request { cdb, itl, luns: &route.view.luns, well_known, attribute, passes };
+        let started = device_server::start(&request, &mut data.buf);
+        (task.needs, task.touches) = (started.needs, started.touches);
+        match started.plan {
             Plan::Io(plan) => {
                 task.state = State::Io(plan.finish);
-                io.submit(plan.image, plan.op, buf, tag.0);
+                io.submit(plan.image, plan.op, data.buf, tag.0);
             }
-            Plan::Change(_) | Plan::Held => {
-                let answer = Answer::status(crate::scsi::Status::Busy);
-                Reply::of(&answer, SenseFormat::Fixed).post(req.host_no, req.itn_id, tag, buf, rings);
+            Plan::Done(answer) => self.answer(tag, answer, data.buf, rings),
+            Plan::Job(plan) => self.spawn(tag, plan, data.buf),
+            Plan::Exclusive(plan) if task.has_blocks => self.spawn(tag, plan.job, data.buf),
+            Plan::Exclusive(Exclusive { extent, .. }) => {
+                let Some(itl) = itl.cloned() else { return };
+                self.hold_blocks(req, data, again.unwrap_or_default(), &itl, extent);
             }
-            Plan::Job(plan) | Plan::Exclusive(device_server::Exclusive { job: plan, .. }) => {
-                let abort = AbortFlag::default();
-                task.state = State::Job(abort.clone());
-                self.pool.spawn(req.itn_id, job::work(plan, abort, buf, tag, self.index, Arc::clone(&self.post)));
+            Plan::Change(change) => {
+                let Some(itl) = itl.cloned() else { return };
+                self.put_aside(req, data, again.unwrap_or_default(), &itl, Until::Turn(change));
+                self.join_line(req, io, rings);
+            }
+            Plan::Held => {
+                let Some(itl) = itl.cloned() else { return };
+                self.put_aside(req, data, again.unwrap_or_default(), &itl, Until::Released);
             }
         }
     }
 
-    /// Answers a command that was at the backing or in a job.
-    fn answer(&mut self, tag: Tag, answer: Answer, buf: IoBuf, rings: &mut EventRings) {
+    fn spawn(&mut self, tag: Tag, plan: Job, buf: IoBuf) {
+        let Some(task) = self.tasks.get(tag) else { return };
+        let abort = AbortFlag::default();
+        task.state = State::Job(abort.clone());
+        let owner = task.itn_id;
+        self.pool.spawn(owner, job::work(plan, abort, buf, tag, self.index, Arc::clone(&self.post)));
+    }
+
+    /// Answers a command with what it ended with, unless it was ended before.
+    pub(super) fn answer(&mut self, tag: Tag, answer: Answer, buf: IoBuf, rings: &mut EventRings) {
         let Some(task) = self.tasks.get(tag).filter(|task| !task.is_answered()) else {
             log::error!("result of a command that waits for none: {tag:?}");
             debug_assert!(false, "result of a command that waits for none: {tag:?}");
             return;
         };
-        task.state = State::Answered;
-        let reply = match task.ended {
-            Some(host) => Reply { result: CommandResult::host(host), len: 0, sense: None },
-            None => {
-                let format = || {
-                    let nexus = known(&self.nexuses, task.itn_id)?;
-                    nexus.nexus.unit(task.target, task.lun).map(sense_format)
-                };
-                let format = if answer.sense.is_some() { format() } else { None };
-                Reply::of(&answer, format.unwrap_or_default())
+        let ended = task.ended;
+        let reply = match ended {
+            Some(ending) => ending.reply(),
+            None if answer.sense.is_some() => {
+                let place = (task.itn_id, task.target, task.lun);
+                let format = self.itl(place).map_or(SenseFormat::Fixed, |itl| itl.lu().sense_format());
+                self.checked(tag);
+                Reply::of(&answer, format)
             }
+            None => Reply::of(&answer, SenseFormat::Fixed),
         };
-        reply.post(task.host_no, task.itn_id, tag, buf, rings);
+        self.reply(tag, reply, buf, rings);
     }
 
-    fn command_done(&mut self, tag: Tag, rings: &mut EventRings) {
+    /// Posts a command's one answer. What it held is over.
+    pub(super) fn reply(&mut self, tag: Tag, reply: Reply, buf: IoBuf, rings: &mut EventRings) {
+        let Some(task) = self.tasks.get(tag) else { return };
+        task.state = State::Answered;
+        reply.post(task.host_no, task.itn_id, tag, buf, rings);
+        if task.aca || !task.holds.is_empty() {
+            self.let_go(tag);
+        }
+    }
+
+    #[cold]
+    fn let_go(&mut self, tag: Tag) {
+        let Some(task) = self.tasks.get(tag) else { return };
+        let (aca, holds) = (std::mem::take(&mut task.aca), std::mem::take(&mut task.holds));
+        let place = (task.itn_id, task.target, task.lun);
+        let Some(itl) = self.itl(place) else { return };
+        if aca {
+            itl.end_aca_task();
+        }
+        for &hold in &holds {
+            itl.lu().end_hold(hold);
+        }
+        if !holds.is_empty() {
+            self.tell_release();
+        }
+    }
+
+    /// The unit that a task is at: nexus, target number, LUN.
+    pub(super) fn itl(&self, (itn_id, target, lun): (ItnId, u8, u16)) -> Option<Arc<Itl>> {
+        self.known(itn_id)?.nexus.unit(target, lun).map(|unit| Arc::clone(&unit.itl))
+    }
+
+    fn command_done(&mut self, tag: Tag, io: &mut dyn Submit, rings: &mut EventRings) {
         let Some(task) = self.tasks.free(tag) else {
             // After a refused command; the task that its tag may name is another one, or not answered yet.
             log::debug!("CMD_DONE of no answered command: {tag:?}");
             return;
         };
         if !self.pending.is_empty() {
-            self.task_over(&task, rings);
+            self.task_over(task.tag, io, rings);
         }
     }
 
@@ -290,6 +367,8 @@ struct Route<'a> {
     unit: Option<&'a Unit>,
     lu: u32,
     lun: u16,
+    /// The relative identifier of the nexus's target port.
+    port: u16,
 }
 
 fn known(nexuses: &[Option<Known>], itn_id: ItnId) -> Option<&Known> {
@@ -301,49 +380,30 @@ fn route<'a>(nexuses: &'a [Option<Known>], req: &CmdReq) -> Result<Route<'a>, Ho
         Some(known) if !known.ending && known.nexus.host_no == req.host_no => &known.nexus,
         _ => return Err(HostByte::TransportDisrupted),
     };
+    let port = nexus.id.port;
     match req.lun.address() {
         LunAddress::Unit { target, lun } => {
             let view = nexus.target(target).ok_or(HostByte::BadTarget)?;
             let unit = view.unit(lun);
-            Ok(Route { view, unit, lu: unit.map_or(NO_UNIT, |unit| unit.lu), lun })
+            Ok(Route { view, unit, lu: unit.map_or(NO_UNIT, |unit| unit.lu), lun, port })
         }
         LunAddress::ReportLuns => {
             let view = nexus.first_target().ok_or(HostByte::BadTarget)?;
-            Ok(Route { view, unit: None, lu: WELL_KNOWN, lun: 0 })
+            Ok(Route { view, unit: None, lu: WELL_KNOWN, lun: 0, port })
         }
         LunAddress::Invalid => Err(HostByte::BadTarget),
     }
 }
 
-fn attribute_is_wrong(code: i32) -> bool {
-    matches!(TaskAttribute::from_tgt_code(code), Err(_) | Ok(TaskAttribute::Aca))
-}
-
-fn sense_format(unit: &Unit) -> SenseFormat {
-    unit.itl.lu().sense_format()
-}
-
-/// Ends a task: asks whoever has it for it, and sees to it that it is not answered with its own result. The first that
-/// ends it determines the answer. A task that was answered stays as it is.
-pub(super) fn end(task: &mut Task, how: HostByte, io: &mut dyn Submit) {
-    match &task.state {
-        State::Free | State::Answered => return,
-        State::Io(_) if task.ended.is_none() => io.cancel(task.tag.0),
-        State::Io(_) => {}
-        State::Job(abort) => abort.raise(),
-    }
-    task.ended.get_or_insert(how);
-}
-
 /// What a `CMD_RSP` says.
-struct Reply {
-    result: CommandResult,
-    len: u64,
-    sense: Option<Box<[u8]>>,
+pub(super) struct Reply {
+    pub(super) result: CommandResult,
+    pub(super) len: u64,
+    pub(super) sense: Option<Box<[u8]>>,
 }
 
 impl Reply {
-    fn of(answer: &Answer, format: SenseFormat) -> Reply {
+    pub(super) fn of(answer: &Answer, format: SenseFormat) -> Reply {
         Reply {
             result: CommandResult::status(answer.status),
             len: answer.transferred,

@@ -1,9 +1,10 @@
 //! A shard's tasks: a table per virtqueue, indexed by descriptor head.
 
 use super::nexus::{LuIndex, NO_UNIT};
-use crate::device_server::{AbortFlag, Finish};
+use crate::device_server::{AbortFlag, Change, Finish};
+use crate::lu::{GateBits, HoldId, Touches};
 use crate::scsi::HostByte;
-use crate::tgt::{HostNo, ItnId, Tag};
+use crate::tgt::{CmdData, CmdReq, HostNo, ItnId, Tag};
 
 /// Where a task is.
 #[derive(Debug, Default)]
@@ -15,8 +16,51 @@ pub(super) enum State {
     Io(Finish),
     /// A job of its own has it.
     Job(AbortFlag),
+    /// It has not begun.
+    Waiting(Box<Waiting>),
+    /// It changes its unit; the shard's list of changes has the rest.
+    Changing,
     /// `CMD_RSP` was posted, `CMD_DONE` has not come.
     Answered,
+}
+
+/// Names a task in letters that may come after it is over: a tag may be used again, by another session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskName {
+    pub(super) tag: Tag,
+    pub(super) serial: u64,
+}
+
+/// A command that has not begun, whole, so that it can be started again.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) req: CmdReq,
+    pub(super) data: CmdData,
+    /// Holds that do not stop it: its own, and those that came after it.
+    pub(super) passes: Vec<HoldId>,
+    /// The newest hold of its unit when it came: later ones wait for it.
+    pub(super) seen: HoldId,
+    pub(super) until: Until,
+}
+
+/// What a command waits for.
+#[derive(Debug)]
+pub(super) enum Until {
+    /// A hold to end.
+    Released,
+    /// Commands that its own hold has to wait for.
+    Quiet,
+    /// Its turn to change the unit.
+    Turn(Box<dyn Change>),
+}
+
+/// How a task ends that is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Not delivered.
+    Host(HostByte),
+    /// With TASK ABORTED: another nexus ended it, and TAS is one (SAM-5 5.6).
+    TaskAborted,
 }
 
 /// A command between `CMD_REQ` and `CMD_DONE`.
@@ -24,7 +68,7 @@ pub(super) enum State {
 pub(super) struct Task {
     pub(super) state: State,
     /// What to answer instead of its own result; set by the first that ends it.
-    pub(super) ended: Option<HostByte>,
+    pub(super) ended: Option<Ending>,
     pub(super) tag: Tag,
     pub(super) itn_id: ItnId,
     pub(super) host_no: HostNo,
@@ -33,10 +77,22 @@ pub(super) struct Task {
     pub(super) lun: u16,
     /// Its place in the order in which this shard took commands.
     pub(super) serial: u64,
+    /// The bits of its nexus's gate that it needs open while it runs.
+    pub(super) needs: GateBits,
+    /// The blocks that it uses while it runs.
+    pub(super) touches: Touches,
+    /// Its own holds, which end when it is answered.
+    pub(super) holds: Vec<HoldId>,
+    /// NACA of its CONTROL byte.
+    pub(super) naca: bool,
+    /// One of its holds is on blocks: those that it uses.
+    pub(super) has_blocks: bool,
+    /// It has the ACA attribute, and the place of the one command that may.
+    pub(super) aca: bool,
 }
 
 impl Task {
-    const FREE: Task = Task {
+    pub(super) const FREE: Task = Task {
         state: State::Free,
         ended: None,
         tag: Tag::NONE,
@@ -46,6 +102,12 @@ impl Task {
         target: 0,
         lun: 0,
         serial: 0,
+        needs: GateBits::NONE,
+        touches: Touches::Nothing,
+        holds: Vec::new(),
+        naca: false,
+        has_blocks: false,
+        aca: false,
     };
 
     pub(super) fn is_free(&self) -> bool {
@@ -54,6 +116,20 @@ impl Task {
 
     pub(super) fn is_answered(&self) -> bool {
         matches!(self.state, State::Answered)
+    }
+
+    pub(super) fn name(&self) -> TaskName {
+        TaskName { tag: self.tag, serial: self.serial }
+    }
+
+    /// Whether it waits for what its own hold has to wait for.
+    pub(super) fn waits_for_quiet(&self) -> bool {
+        matches!(&self.state, State::Waiting(waiting) if matches!(waiting.until, Until::Quiet))
+    }
+
+    /// Whether it may use its blocks now.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.state, State::Io(_) | State::Job(_))
     }
 }
 
@@ -119,6 +195,11 @@ impl Tasks {
     pub(super) fn get(&mut self, tag: Tag) -> Option<&mut Task> {
         let queue = self.queues.get_mut(usize::from(tag.queue()))?.as_mut()?;
         queue.tasks.get_mut(usize::from(tag.head())).filter(|task| task.tag == tag && !task.is_free())
+    }
+
+    /// The task of this very name, even if its tag was used again since.
+    pub(super) fn named(&mut self, name: TaskName) -> Option<&mut Task> {
+        self.get(name.tag).filter(|task| task.serial == name.serial)
     }
 
     /// Frees a task that was answered, and gives back what it was. `None`: there is no such task, or it was not answered.

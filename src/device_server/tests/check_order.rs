@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::device_server::testkit::{check, execute, good, out_buf, pattern};
-use crate::device_server::{AbortFlag, Answer, Request, start};
-use crate::lu::{Attention, GateBits};
+use crate::device_server::{AbortFlag, Answer, Plan, Request, start};
+use crate::lu::{Attention, GateBits, Holding, Touches};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::Status;
 
@@ -49,12 +49,34 @@ fn attentions_go_to_one_command_each() {
 }
 
 #[test]
-fn a_held_command_is_told_to_come_again() {
+fn a_held_command_has_no_effect_yet() {
     let b = bench();
-    b.itl.gate().raise(GateBits::HELD);
-    assert_eq!(b.none(&TEST_UNIT_READY), Answer::status(Status::Busy));
-    b.itl.gate().lower(GateBits::HELD);
+    let lu = b.itl.lu();
+    b.itl.gate().establish(Attention::CapacityChanged);
+    let hold = lu.hold(Holding::TaskSet(Some(b.itl.nexus())), &b.itl, Touches::Nothing, &[]).unwrap();
+    assert!(matches!(b.plan(&TEST_UNIT_READY, &mut IoBuf::empty()), Plan::Held));
+    lu.end_hold(hold);
+    assert_eq!(b.none(&TEST_UNIT_READY), check(plain(SenseKey::UnitAttention, 0x2a09)), "it was not taken");
     assert_eq!(b.none(&TEST_UNIT_READY), good(0));
+}
+
+/// COMPARE AND WRITE stops what uses its blocks, and nothing else.
+#[test]
+fn a_hold_on_blocks_stops_what_overlaps() {
+    let b = bench();
+    let lu = b.itl.lu();
+    let extent = lu.geometry().extent(4, 2).unwrap();
+    let hold = lu.hold(Holding::Blocks(extent), &b.itl, Touches::Blocks(extent), &[]).unwrap();
+    assert_eq!(lu.hold(Holding::Blocks(extent), &b.itl, Touches::Blocks(extent), &[]), None, "it stops another one");
+    let read = |lba: u8, blocks: u8| {
+        let cdb = [0x28, 0, 0, 0, 0, lba, 0, 0, blocks, 0];
+        matches!(b.plan(&cdb, &mut IoBuf::owned(4096, Direction::In)), Plan::Held)
+    };
+    assert_eq!([read(3, 1), read(3, 2), read(5, 1), read(6, 1), read(0, 8)], [false, true, true, false, true]);
+    assert_eq!(b.none(&TEST_UNIT_READY), good(0));
+    lu.end_hold(hold);
+    assert!(!read(0, 8));
+    assert!(!b.itl.gate().bits().intersects(GateBits::HELD));
 }
 
 /// The reservation classes: what a nexus that is kept from writing, or from everything, may still do.
@@ -134,6 +156,7 @@ proptest! {
         };
         let attribute = crate::scsi::TaskAttribute::Simple;
         let itl = there.then_some(&b.itl);
+        let well_known = well_known.then(|| b.itl.ports());
         let request = Request { cdb: &cdb, itl, luns: &[0, 1], well_known, attribute, passes: &[] };
         let answer = execute(start(&request, &mut buf).plan, &mut buf, &AbortFlag::default());
         prop_assert_eq!(answer.status == Status::CheckCondition, answer.sense.is_some());

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::backing::BackingError;
-use crate::device_server::testkit::nexus_of;
-use crate::device_server::testkit::{Call, check, good};
-use crate::scsi::SenseFormat;
+use crate::device_server::testkit::{Call, check, good, nexus_of, out_buf};
+use crate::device_server::{Change, Losers, Plan, ended_with};
+use crate::lu::{Attention, GateBits};
+use crate::scsi::{SenseFormat, Status};
 
 /// MODE SENSE(6) 1Ah: byte 1 DBD, byte 2 page control and page, byte 3 subpage, byte 4 allocation length.
 fn mode_sense6(page: u8, length: u8) -> [u8; 6] {
@@ -115,8 +116,123 @@ fn software_write_protect_and_sense_format() {
 fn what_is_not_changeable_stays() {
     let b = bench();
     let mut control = page(&b, 0x0a);
-    control[2] ^= 0x20; // TST
+    control[2] ^= 0x40; // TST 011b
     let sense = select6(&b, &control).sense.unwrap();
     assert_eq!((sense.code.0, sense.field.map(|f| f.byte)), (0x2600, Some(6)));
     assert!(!b.itl.lu().mode().swp);
+}
+
+/// The change that a MODE SELECT(6) of one page is.
+fn change<'a>(b: &'a Bench, cdb: &'a mut [u8; 6], page: &[u8]) -> Box<dyn Change> {
+    let list = [&[0; 4], page].concat();
+    *cdb = [0x15, 0x10, 0, 0, list.len() as u8, 0];
+    match b.plan(cdb, &mut out_buf(&list)) {
+        Plan::Change(change) => change,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Who must have ended their commands before it is answered.
+fn losers(b: &Bench, page: &[u8]) -> Losers {
+    let mut cdb = [0; 6];
+    let fence = change(b, &mut cdb, page).evaluate().unwrap();
+    assert!(fence.aborts.is_empty() && !fence.persists);
+    fence.losers
+}
+
+/// When write protection is answered no write is under way, and when the cache is off the flush has missed none; nothing else that
+/// MODE SELECT can change takes anything from anybody.
+#[test]
+fn whom_a_change_waits_for() {
+    let b = bench();
+    let everybody = Losers::Everybody(GateBits::DENY_WRITE);
+    let control = page(&b, 0x0a);
+    let with = |at: usize, bits: u8| {
+        let mut page = control.clone();
+        page[at] ^= bits;
+        page
+    };
+    assert_eq!(losers(&b, &with(4, 0x08)), everybody, "SWP");
+    assert_eq!(losers(&b, &caching(0)), everybody, "WCE off");
+    assert_eq!(losers(&b, &caching(1)), Losers::Nobody, "WCE stays on");
+    for (at, bits) in [(2, 0x20), (2, 0x04), (3, 0x06), (4, 0x20), (5, 0x40)] {
+        assert_eq!(losers(&b, &with(at, bits)), Losers::Nobody, "byte {at}");
+    }
+    select6(&b, &with(4, 0x08));
+    assert_eq!(losers(&b, &control), Losers::Nobody, "SWP off");
+    let b = Bench::new(MemImage::new(512).read_only());
+    assert_eq!(losers(&b, &caching(0)), Losers::Nobody, "nothing was ever written");
+}
+
+/// A MODE SELECT is judged against what its turn finds, not against what it was sent to.
+#[test]
+fn a_change_is_judged_in_its_turn() {
+    let b = bench();
+    let mut cdb = [0; 6];
+    let mut control = page(&b, 0x0a);
+    let mut first = change(&b, &mut cdb, &control);
+    control[5] |= 0x40;
+    assert_eq!(select6(&b, &control), good(16));
+    assert!(b.itl.lu().mode().tas);
+    first.evaluate().unwrap();
+    assert!(b.itl.lu().mode().tas, "nothing is changed before it is applied");
+    first.apply();
+    assert!(!b.itl.lu().mode().tas);
+    assert!(matches!(first.grant(), Plan::Done(answer) if answer == good(16)));
+    // One that is dropped has done nothing, and one that is refused neither.
+    control[3] |= 0x04;
+    let mut refused = change(&b, &mut cdb, &control);
+    assert_eq!(refused.evaluate().unwrap_err().sense.unwrap().code.0, 0x2600);
+    assert_eq!(b.itl.lu().mode(), b.itl.lu().default_mode());
+}
+
+/// SPC-4 7.5.10, UA_INTLCK_CTRL: who clears a unit attention, and which statuses leave one.
+#[test]
+fn interlocked_unit_attentions() {
+    let b = bench();
+    let mut control = page(&b, 0x0a);
+    let tur = || b.none(&[0; 6]);
+    let ask = || {
+        let data = b.data_in(&[0x03, 0, 0, 0, 18, 0], 18).data;
+        (data[2], u16::from_be_bytes([data[12], data[13]]))
+    };
+    let attention = |code| check(plain(SenseKey::UnitAttention, code));
+    let conflict = || {
+        b.itl.gate().raise(GateBits::DENY_WRITE);
+        let answer = b.data_out(&[0x0a, 0, 0, 0, 1, 0], &[1; 512]);
+        b.itl.gate().lower(GateBits::DENY_WRITE);
+        assert_eq!(answer.status, Status::ReservationConflict);
+    };
+    conflict();
+    assert_eq!(tur(), good(0), "00b");
+
+    control[4] |= 0x20;
+    assert_eq!(select6(&b, &control), good(16));
+    b.itl.establish(Attention::CapacityChanged);
+    assert_eq!((tur(), tur()), (attention(0x2a09), attention(0x2a09)), "10b: reported until it is asked for");
+    assert_eq!(ask(), (6, 0x2a09));
+    assert_eq!((ask(), tur()), ((0, 0), good(0)));
+    conflict();
+    ended_with(&b.itl, Status::Busy);
+    assert_eq!(tur(), good(0), "10b: no status leaves anything");
+
+    control[4] |= 0x10;
+    assert_eq!(select6(&b, &control), good(16));
+    for _ in 0..3 {
+        conflict();
+    }
+    assert_eq!((tur(), tur()), (attention(0x2c09), attention(0x2c09)));
+    assert_eq!(ask(), (6, 0x2c09));
+    assert_eq!(tur(), good(0), "once, however many conflicts there were");
+    ended_with(&b.itl, Status::TaskSetFull);
+    ended_with(&b.itl, Status::Busy);
+    ended_with(&b.itl, Status::Good);
+    assert_eq!((ask(), ask(), ask()), ((6, 0x2c07), (6, 0x2c08), (0, 0)));
+    conflict();
+    control[4] &= !0x30;
+    assert_eq!(select6(&b, &control), attention(0x2c09), "MODE SELECT reports it, too");
+    assert_eq!(ask(), (6, 0x2c09));
+    assert_eq!(select6(&b, &control), good(16));
+    conflict();
+    assert_eq!(tur(), good(0));
 }

@@ -117,8 +117,8 @@ fn task_management_functions() {
     let b = bench();
     let ran = b.data_in(&maintenance_in(0x0d, 0, 0, 0, 64), 64);
     assert_eq!(ran.answer, good(4));
-    // ABORT TASK, ABORT TASK SET, CLEAR TASK SET, LOGICAL UNIT RESET, QUERY TASK; QUERY TASK SET, I_T NEXUS RESET.
-    assert_eq!(ran.data[..4], [0x80 | 0x40 | 0x10 | 0x08 | 0x04, 0x02 | 0x01, 0, 0]);
+    // ABORT TASK, ABORT TASK SET, CLEAR ACA, CLEAR TASK SET, LOGICAL UNIT RESET, QUERY TASK; QUERY TASK SET, I_T NEXUS RESET.
+    assert_eq!(ran.data[..4], [0x80 | 0x40 | 0x20 | 0x10 | 0x08 | 0x04, 0x02 | 0x01, 0, 0]);
     assert_eq!(b.data_in(&maintenance_in(0x0d, 0x80, 0, 0, 64), 64).answer, good(16));
     assert_eq!(b.data_in(&maintenance_in(0x0d, 0, 0, 0, 3), 64).answer, check(invalid_field(6, 7)));
 }

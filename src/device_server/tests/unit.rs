@@ -26,7 +26,13 @@ fn a_unit_takes_its_size_and_abilities_from_its_image() {
     assert!(lu.mode().wce);
     assert_eq!(
         lu.limits(),
-        Limits { transfer_blocks: 32_768, unmap_blocks: u32::MAX, unmap_descriptors: 256, unmap_granularity: 8 }
+        Limits {
+            transfer_blocks: 32_768,
+            compare_and_write_blocks: 128,
+            unmap_blocks: u32::MAX,
+            unmap_descriptors: 256,
+            unmap_granularity: 8
+        }
     );
 
     let lu = Lu::new(LuSetup { block_size: 4096, ..setup(MemImage::new(8192).without_unmap()) }).unwrap();
@@ -34,7 +40,13 @@ fn a_unit_takes_its_size_and_abilities_from_its_image() {
     assert!(!lu.thin());
     assert_eq!(
         lu.limits(),
-        Limits { transfer_blocks: 4096, unmap_blocks: 0, unmap_descriptors: 0, unmap_granularity: 0 }
+        Limits {
+            transfer_blocks: 4096,
+            compare_and_write_blocks: 16,
+            unmap_blocks: 0,
+            unmap_descriptors: 0,
+            unmap_granularity: 0
+        }
     );
 
     assert!(Lu::new(setup(MemImage::new(512).read_only())).unwrap().read_only());
@@ -74,16 +86,13 @@ fn mode_changes_are_told_to_the_others_once() {
     let lu = unit();
     let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     let changed = ModeState { d_sense: true, swp: true, ..lu.mode() };
-    let before = lu.mode();
-    assert_eq!(lu.change_mode(&a, |_| Err(7)), Err(7));
-    assert_eq!(lu.mode(), before);
-    assert_eq!(lu.change_mode::<()>(&a, |_| Ok(changed)), Ok((before, changed)));
+    lu.set_mode(&a, changed);
     assert_eq!(lu.mode(), changed);
     assert_eq!(lu.sense_format(), SenseFormat::Descriptor);
     assert!(!lu.writable());
     assert_eq!(a.gate().take_attention(), None);
     assert_eq!(b.gate().take_attention(), Some(Attention::ModeParametersChanged));
-    assert_eq!(lu.change_mode::<()>(&a, Ok), Ok((changed, changed)));
+    lu.set_mode(&a, changed);
     assert_eq!(b.gate().take_attention(), None, "nothing changed");
 }
 
@@ -134,14 +143,15 @@ fn a_reset_restores_defaults_and_tells_everybody() {
     let lu = Lu::new(LuSetup { write_cache: false, ..setup(MemImage::new(4096)) }).unwrap();
     let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), None));
     a.prevent_removal();
-    lu.change_mode::<()>(&a, |mode| Ok(ModeState { wce: true, ..mode })).unwrap();
+    lu.set_mode(&a, ModeState { wce: true, ua_intlck: 2, ..lu.mode() });
     lu.reset();
     assert_eq!(lu.mode(), lu.default_mode());
     assert!(!lu.mode().wce);
     assert!(!a.prevents_removal());
     for itl in [a, b] {
-        assert_eq!(itl.gate().take_attention(), Some(Attention::LogicalUnitReset));
-        assert_eq!(itl.gate().take_attention(), None, "the mode change before it is void");
+        let reported = itl.gate().admit(GateBits::ATTENTION);
+        assert_eq!(reported, Admission::Attention(Attention::LogicalUnitReset), "the mode change before it is void");
+        assert_eq!(itl.gate().bits(), GateBits::NONE, "no interlock any more");
     }
 }
 
@@ -156,6 +166,45 @@ fn losing_a_nexus_gives_up_what_it_alone_held() {
     assert!(b.prevents_removal());
     assert_eq!(a.gate().take_attention(), Some(Attention::NexusLoss));
     assert_eq!(b.gate().take_attention(), None);
+}
+
+#[test]
+fn the_interlock_is_in_every_gate() {
+    let lu = unit();
+    let a = nexus_of(lu.clone(), None);
+    lu.set_mode(&a, ModeState { ua_intlck: 2, ..lu.mode() });
+    let b = nexus_of(lu.clone(), None);
+    assert_eq!((a.gate().bits(), b.gate().bits()), (GateBits::INTERLOCK, GateBits::INTERLOCK));
+    lu.set_mode(&b, ModeState { ua_intlck: 0, ..lu.mode() });
+    assert_eq!(b.gate().bits(), GateBits::NONE);
+    assert!(!a.gate().bits().intersects(GateBits::INTERLOCK));
+}
+
+#[derive(Debug, Default)]
+struct Heard(std::sync::Mutex<Vec<Attention>>);
+
+impl Listener for Heard {
+    fn established(&self, attention: Attention) {
+        self.0.lock().unwrap().push(attention);
+    }
+}
+
+/// Whoever listens hears of every condition as it is established, before a command reports it.
+#[test]
+fn a_listener_hears_of_attentions() {
+    let lu = unit();
+    let (a, b) = (nexus_of(lu.clone(), None), nexus_of(lu.clone(), Some(Attention::PowerOn)));
+    let heard = Arc::new(Heard::default());
+    b.listen(heard.clone());
+    let told = || std::mem::take(&mut *heard.0.lock().unwrap());
+    assert_eq!(told(), [], "of what was before it");
+    lu.set_mode(&a, ModeState { tas: true, ..lu.mode() });
+    lu.set_mode(&b, ModeState { tas: false, ..lu.mode() });
+    assert_eq!(told(), [Attention::ModeParametersChanged], "what others change");
+    lu.establish(Attention::CapacityChanged, None);
+    b.lose_nexus();
+    lu.reset();
+    assert_eq!(told(), [Attention::CapacityChanged, Attention::NexusLoss, Attention::LogicalUnitReset]);
 }
 
 #[test]

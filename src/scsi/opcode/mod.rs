@@ -5,12 +5,13 @@
 //!
 //! Decoding is strict: a bit that is set where the row's usage data has none is refused (INVALID FIELD IN CDB, with a field
 //! pointer to it). That covers reserved and obsolete bits, protection information (nothing here has it), group numbers
-//! (GROUP_SUP is 0), vendor-specific CONTROL bits, and NACA: NORMACA is not claimed.
+//! (GROUP_SUP is 0) and CONTROL's bits but NACA, which every command may have: [`naca`] says whether one has.
 
 #[cfg(test)]
 mod conformance_table;
 mod decode;
 mod decode_management;
+mod decode_reserve;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ mod tests;
 use super::{AdditionalSense, Cdb, Command, FieldPointer, Sense, SenseKey};
 
 /// What a command is, apart from what it does.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// OPERATION CODE.
     pub opcode: u8,
@@ -217,6 +218,12 @@ pub fn decode(cdb: &[u8]) -> Result<(&'static Row, Command), Sense> {
         return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(byte, bit)));
     }
     Ok((row, (row.decode)(parsed)?))
+}
+
+/// NACA of the CDB at the beginning of `cdb` (SAM-5 5.2): an error of this command establishes an auto contingent
+/// allegiance. No if [`decode`] finds no CDB there.
+pub fn naca(cdb: &[u8]) -> bool {
+    Cdb::new(cdb).is_some_and(Cdb::naca)
 }
 
 const UNKNOWN_OPCODE: Sense = Sense::new(SenseKey::IllegalRequest, AdditionalSense::INVALID_COMMAND_OPERATION_CODE);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::scsi::{ByteCheck, LogControl, PageControl, Transfer};
+use crate::scsi::{ByteCheck, LogControl, PageControl, ReserveIn, ReserveOut, Transfer};
 use proptest::collection;
 use proptest::prelude::*;
 
@@ -50,7 +50,7 @@ fn rows_are_in_order_and_consistent() {
             assert_eq!(Cdb::new(usage).unwrap().service_action(), service_action, "{}", row.name);
         }
         let control = Cdb::new(usage).unwrap().control_byte();
-        assert_eq!(usage[control], 0, "{}: no bit of CONTROL means anything here", row.name);
+        assert_eq!(usage[control], 0x04, "{}: of CONTROL, NACA means something here", row.name);
     }
 }
 
@@ -117,8 +117,22 @@ fn the_first_stray_bit_is_pointed_at() {
     assert_eq!(pointer(&cdb), (6, Some(4)));
     cdb[6] = 0;
     assert_eq!(pointer(&cdb), (9, Some(7)));
+    cdb[9] = 0x06;
+    assert_eq!(pointer(&cdb), (9, Some(1)));
     cdb[9] = 0x04;
-    assert_eq!(pointer(&cdb), (9, Some(2)), "NACA");
+    assert!(decode(&cdb).is_ok(), "NACA");
+}
+
+#[test]
+fn every_command_may_have_naca() {
+    for row in rows() {
+        let mut cdb = bare(row);
+        assert!(!naca(&cdb), "{}", row.name);
+        cdb[Cdb::new(&cdb).unwrap().control_byte()] = 0x04;
+        assert!(decode(&cdb).is_ok() && naca(&cdb), "{}", row.name);
+    }
+    assert!(!naca(&[]));
+    assert!(!naca(&[0x28, 0, 0, 0, 0, 0, 0, 0, 0]), "a CDB that ends early");
 }
 
 #[test]
@@ -205,6 +219,38 @@ fn verification() {
     assert_eq!(pointer(&ten(0x2f, 0x14)), (1, Some(2)));
     assert_eq!(command(&ten(0x2e, 0x12)), Command::WriteAndVerify { transfer, check: ByteCheck::Full });
     assert_eq!(pointer(&ten(0x2e, 0x16)), (1, Some(2)));
+}
+
+#[test]
+fn atomic_commands() {
+    let transfer = Transfer { lba: 0x0102_0304_0506_0708, blocks: 9, dpo: true, fua: false, lba_field: 2 };
+    let sixteen = |opcode, flags, length: [u8; 4]| {
+        let [a, b, c, d] = length;
+        [opcode, flags, 1, 2, 3, 4, 5, 6, 7, 8, a, b, c, d, 0, 0]
+    };
+    assert_eq!(command(&sixteen(0x89, 0x10, [0, 0, 0, 9])), Command::CompareAndWrite(transfer));
+    assert_eq!(
+        command(&sixteen(0x89, 0x08, [0, 0, 0, 255])),
+        Command::CompareAndWrite(Transfer { blocks: 255, dpo: false, fua: true, ..transfer })
+    );
+    // Bytes 10 to 12 are reserved, and WRPROTECT and GROUP NUMBER are not supported.
+    assert_eq!(pointer(&sixteen(0x89, 0, [0x80, 0, 0, 9])), (10, Some(7)));
+    assert_eq!(pointer(&sixteen(0x89, 0, [0, 0, 1, 0])), (12, Some(0)));
+    assert_eq!(pointer(&sixteen(0x89, 0x20, [0, 0, 0, 9])), (1, Some(5)));
+    let mut group = sixteen(0x89, 0, [0, 0, 0, 9]);
+    group[14] = 1;
+    assert_eq!(pointer(&group), (14, Some(0)));
+
+    assert_eq!(command(&sixteen(0x8b, 0x10, [0, 0, 0, 9])), Command::Orwrite(transfer));
+    assert_eq!(
+        command(&sixteen(0x8b, 0x18, [1, 2, 3, 4])),
+        Command::Orwrite(Transfer { blocks: 0x0102_0304, fua: true, ..transfer })
+    );
+    // ORPROTECT.
+    assert_eq!(pointer(&sixteen(0x8b, 0x80, [0, 0, 0, 9])), (1, Some(7)));
+    for opcode in [0x89, 0x8b] {
+        assert_eq!(lookup(opcode, 0).unwrap().reservation, Reservation::WRITES);
+    }
 }
 
 #[test]
@@ -370,5 +416,61 @@ fn management_and_reservations() {
     }
     for (opcode, service_action) in [(0x1d, 0), (0x3b, 0), (0x4c, 0), (0xa4, 0x06), (0xa4, 0x0f)] {
         assert_eq!(class(opcode, service_action), Reservation::WRITES, "{opcode:02x}");
+    }
+}
+
+#[test]
+fn reservations() {
+    let with = |action, bytes: [u8; 9]| command(&[&[action], &bytes[..]].concat());
+    for (code, action) in [
+        (0x00, ReserveIn::ReadKeys),
+        (0x01, ReserveIn::ReadReservation),
+        (0x02, ReserveIn::ReportCapabilities),
+        (0x03, ReserveIn::ReadFullStatus),
+    ] {
+        let decoded = Command::PersistentReserveIn { action, allocation_length: 0x0102 };
+        assert_eq!(with(0x5e, [code, 0, 0, 0, 0, 0, 1, 2, 0]), decoded);
+        assert_eq!(action as u8, code);
+    }
+    for (code, action) in [
+        (0x00, ReserveOut::Register),
+        (0x01, ReserveOut::Reserve),
+        (0x02, ReserveOut::Release),
+        (0x03, ReserveOut::Clear),
+        (0x04, ReserveOut::Preempt),
+        (0x05, ReserveOut::PreemptAndAbort),
+        (0x06, ReserveOut::RegisterAndIgnoreExistingKey),
+        (0x07, ReserveOut::RegisterAndMove),
+        (0x08, ReserveOut::ReplaceLostReservation),
+    ] {
+        let decoded =
+            Command::PersistentReserveOut { action, scope: 0x1, kind: 0x5, parameter_list_length: 0x0102_0304 };
+        assert_eq!(with(0x5f, [code, 0x15, 0, 0, 1, 2, 3, 4, 0]), decoded);
+        assert_eq!(action as u8, code);
+    }
+    assert_eq!(pointer(&[0x5e, 0x04, 0, 0, 0, 0, 0, 0, 8, 0]), (1, Some(4)));
+    assert_eq!(pointer(&[0x5f, 0x09, 0, 0, 0, 0, 0, 0, 24, 0]), (1, Some(4)));
+    assert_eq!(pointer(&[0x5e, 0x20, 0, 0, 0, 0, 0, 0, 8, 0]), (1, Some(5)));
+    assert_eq!(pointer(&[0x5f, 0, 0, 1, 0, 0, 0, 0, 24, 0]), (3, Some(0)));
+    for cdb in [&[0x16, 0, 0, 0, 0, 0][..], &[0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0]] {
+        assert_eq!(command(cdb), Command::Reserve);
+        let release = [&[cdb[0] + 1], &cdb[1..]].concat();
+        assert_eq!(command(&release), Command::Release);
+    }
+}
+
+/// SPC-2 7.21, 7.22: 3RDPTY, LONGID and EXTENT are refused, not done for the wrong nexus or the whole unit.
+#[test]
+fn third_parties_and_extents_are_refused() {
+    for opcode in [0x16, 0x17] {
+        assert_eq!(pointer(&[opcode, 0x10, 0, 0, 0, 0]), (1, Some(4)));
+        assert_eq!(pointer(&[opcode, 0x01, 0, 0, 0, 0]), (1, Some(0)));
+        assert_eq!(pointer(&[opcode, 0, 0, 0, 8, 0]), (4, Some(3)));
+    }
+    for opcode in [0x56, 0x57] {
+        assert_eq!(pointer(&[opcode, 0x12, 0, 0, 0, 0, 0, 0, 0, 0]), (1, Some(4)));
+        assert_eq!(pointer(&[opcode, 0x01, 0, 0, 0, 0, 0, 0, 0, 0]), (1, Some(0)));
+        assert_eq!(pointer(&[opcode, 0, 0, 2, 0, 0, 0, 0, 0, 0]), (3, Some(1)));
+        assert_eq!(pointer(&[opcode, 0, 0, 0, 0, 0, 0, 0, 8, 0]), (8, Some(3)));
     }
 }

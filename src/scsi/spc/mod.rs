@@ -1,23 +1,27 @@
 //! SPC-4's parameter data as pure functions of plain values.
 
+mod access_state;
 mod designator;
 mod identifying;
 mod inquiry;
 mod log;
 mod mode;
 mod mode_select;
+mod persistent_reserve;
 mod report_luns;
 mod report_opcodes;
 mod report_tmf;
 mod timestamp;
 mod vpd;
 
+pub use access_state::*;
 pub use designator::*;
 pub use identifying::*;
 pub use inquiry::*;
 pub use log::*;
 pub use mode::*;
 pub use mode_select::*;
+pub use persistent_reserve::*;
 pub use report_luns::*;
 pub use report_opcodes::*;
 pub use report_tmf::*;

@@ -30,10 +30,10 @@ impl Default for ModeState {
 impl ModeState {
     /// One extreme: every bit that MODE SELECT can change is 0.
     const ALL_CLEAR: ModeState =
-        ModeState { d_sense: false, swp: false, wce: false, tst: 1, qerr: 0, ua_intlck: 0, tas: false };
+        ModeState { d_sense: false, swp: false, wce: false, tst: 0, qerr: 0, ua_intlck: 0, tas: false };
     /// The other.
     const ALL_SET: ModeState =
-        ModeState { d_sense: true, swp: true, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false };
+        ModeState { d_sense: true, swp: true, wce: true, tst: 1, qerr: 3, ua_intlck: 3, tas: true };
 }
 
 /// What MODE SENSE says of a unit besides its pages.
@@ -77,6 +77,13 @@ const ALL_PAGES: u8 = 0x3f;
 /// SUBPAGE CODE for all subpages.
 const ALL_SUBPAGES: u8 = 0xff;
 
+/// A field with a value that is reserved: its byte within the mode parameters after the page length, and its first bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reserved {
+    pub(super) byte: usize,
+    pub(super) bit: u8,
+}
+
 /// One mode page. Its changeable bits are those in which its images for the two extreme states differ.
 pub(super) struct ModePage {
     /// PAGE CODE.
@@ -85,44 +92,63 @@ pub(super) struct ModePage {
     pub(super) subpage: u8,
     /// The mode parameters after the page length, for a state.
     image: fn(ModeState) -> Vec<u8>,
-    /// Takes a state's bits out of mode parameters.
-    pub(super) take: fn(&[u8], &mut ModeState),
+    /// Takes a state's bits out of mode parameters in which only changeable bits differ from those of the state.
+    pub(super) take: fn(&[u8], &mut ModeState) -> Result<(), Reserved>,
 }
 
 /// By ascending page and subpage code.
 const PAGES: [ModePage; 6] = [
     // Read-Write Error Recovery (SBC-3 6.5.8): AWRE and ARRE, for the host reassigns blocks.
-    ModePage { page: 0x01, subpage: 0x00, image: |_| with_byte(10, 0, 0xc0), take: |_, _| () },
+    ModePage { page: 0x01, subpage: 0x00, image: |_| with_byte(10, 0, 0xc0), take: |_, _| Ok(()) },
     // Caching (SBC-3 6.5.6): WCE.
     ModePage {
         page: 0x08,
         subpage: 0x00,
         image: |state| with_byte(18, 0, u8::from(state.wce) << 2),
-        take: |bytes, state| state.wce = bit(bytes, 0, 2),
+        take: |bytes, state| {
+            state.wce = bit(bytes, 0, 2);
+            Ok(())
+        },
     },
     // Control (SPC-4 7.5.10).
     ModePage { page: 0x0a, subpage: 0x00, image: control, take: take_control },
     // Control Extension (SPC-4 7.5.11): TCMOS and SCSIP, for the clock is the host's until SET TIMESTAMP sets it.
-    ModePage { page: 0x0a, subpage: 0x01, image: |_| with_byte(28, 0, 0x06), take: |_, _| () },
+    ModePage { page: 0x0a, subpage: 0x01, image: |_| with_byte(28, 0, 0x06), take: |_, _| Ok(()) },
     // Power Condition (SPC-4 7.5.15): no timers.
-    ModePage { page: 0x1a, subpage: 0x00, image: |_| vec![0; 38], take: |_, _| () },
+    ModePage { page: 0x1a, subpage: 0x00, image: |_| vec![0; 38], take: |_, _| Ok(()) },
     // Informational Exceptions Control (SBC-3 6.5.7): DEXCPT, none are reported.
-    ModePage { page: 0x1c, subpage: 0x00, image: |_| with_byte(10, 0, 0x08), take: |_, _| () },
+    ModePage { page: 0x1c, subpage: 0x00, image: |_| with_byte(10, 0, 0x08), take: |_, _| Ok(()) },
 ];
 
-/// TST 001b (a task set for each I_T nexus), D_SENSE, GLTSD (no log parameters are saved), QUEUE ALGORITHM MODIFIER 1h
-/// (unrestricted reordering), SWP; QERR 00b, UA_INTLCK_CTRL 00b, TAS 0.
+/// TST, D_SENSE, GLTSD (no log parameters are saved); QUEUE ALGORITHM MODIFIER 1h (unrestricted reordering), QERR; UA_INTLCK_CTRL,
+/// SWP; TAS.
 fn control(state: ModeState) -> Vec<u8> {
     let mut bytes = vec![0; 10];
-    bytes[0] = 0b001 << 5 | u8::from(state.d_sense) << 2 | 0x02;
-    bytes[1] = 0x1 << 4;
-    bytes[2] = u8::from(state.swp) << 3;
+    bytes[0] = (state.tst & 0b111) << 5 | u8::from(state.d_sense) << 2 | 0x02;
+    bytes[1] = 0x1 << 4 | (state.qerr & 0b11) << 1;
+    bytes[2] = (state.ua_intlck & 0b11) << 4 | u8::from(state.swp) << 3;
+    bytes[3] = u8::from(state.tas) << 6;
     bytes
 }
 
-fn take_control(bytes: &[u8], state: &mut ModeState) {
+/// Of TST only the lowest bit is changeable, so that every value it can get here is one that there is; QERR 10b and UA_INTLCK_CTRL 01b
+/// are reserved (SPC-4 tables 390 and 391).
+fn take_control(bytes: &[u8], state: &mut ModeState) -> Result<(), Reserved> {
+    let two_bits = |at: usize, low: u8| bytes.get(at).map_or(0, |byte| byte >> low & 0b11);
+    let (qerr, ua_intlck) = (two_bits(1, 1), two_bits(2, 4));
+    if qerr == 0b10 {
+        return Err(Reserved { byte: 1, bit: 2 });
+    }
+    if ua_intlck == 0b01 {
+        return Err(Reserved { byte: 2, bit: 5 });
+    }
+    state.tst = u8::from(bit(bytes, 0, 5));
     state.d_sense = bit(bytes, 0, 2);
+    state.qerr = qerr;
+    state.ua_intlck = ua_intlck;
     state.swp = bit(bytes, 2, 3);
+    state.tas = bit(bytes, 3, 6);
+    Ok(())
 }
 
 fn with_byte(length: usize, at: usize, value: u8) -> Vec<u8> {

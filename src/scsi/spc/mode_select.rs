@@ -24,7 +24,7 @@ pub struct ModeSelectFields {
 /// INVALID FIELD IN CDB for SP if the unit saves nothing, and for pages without PF; PARAMETER LIST LENGTH ERROR where the list
 /// ends within a header, a descriptor or a page; INVALID FIELD IN PARAMETER LIST, with a field pointer, for a medium
 /// type, a block descriptor that would change the capacity or block length, a page that is not supported or has
-/// another length, and a bit changed that is not changeable.
+/// another length, a bit changed that is not changeable, and a reserved value of a field that is.
 pub fn mode_select(fields: ModeSelectFields, list: &[u8], unit: &ModeUnit) -> Result<ModeState, Sense> {
     if fields.save && unit.saved.is_none() {
         return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(1, 0)));
@@ -121,7 +121,7 @@ fn take_page(list: &[u8], at: usize, state: &mut ModeState) -> Result<usize, Sen
             return Err(invalid(parameters_at + byte, 7 - refused.leading_zeros() as u8));
         }
     }
-    (known.take)(parameters, state);
+    (known.take)(parameters, state).map_err(|reserved| invalid(parameters_at + reserved.byte, reserved.bit))?;
     Ok(parameters_at + length)
 }
 

@@ -51,6 +51,32 @@ fn changeable_bits_change() {
     );
 }
 
+/// SPC-4 tables 388, 390 and 391.
+#[test]
+fn each_field_of_the_control_page() {
+    let with = |change: fn(&mut [u8; 12])| {
+        let mut page = CONTROL;
+        change(&mut page);
+        select(&with_page(&page))
+    };
+    let state = |change: fn(&mut ModeState)| {
+        let mut state = UNIT.current;
+        change(&mut state);
+        Ok(state)
+    };
+    assert_eq!(with(|p| p[2] &= !0x20), state(|s| s.tst = 0), "TST 000b: one task set for all");
+    assert_eq!(with(|p| p[2] |= 0x40), Err(invalid(4 + 2, 6)), "TST 011b");
+    assert_eq!(with(|p| p[3] |= 0b01 << 1), state(|s| s.qerr = 1));
+    assert_eq!(with(|p| p[3] |= 0b11 << 1), state(|s| s.qerr = 3));
+    assert_eq!(with(|p| p[3] |= 0b10 << 1), Err(invalid(4 + 3, 2)), "reserved");
+    assert_eq!(with(|p| p[4] |= 0b10 << 4), state(|s| s.ua_intlck = 2));
+    assert_eq!(with(|p| p[4] |= 0b11 << 4), state(|s| s.ua_intlck = 3));
+    assert_eq!(with(|p| p[4] |= 0b01 << 4), Err(invalid(4 + 4, 5)), "reserved");
+    assert_eq!(with(|p| p[5] |= 0x40), state(|s| s.tas = true));
+    let list = [with_page(&[0x08, 18, 0]), vec![0; 17], { CONTROL.map(|b| if b == 0x10 { 0x14 } else { b }).to_vec() }];
+    assert_eq!(select(&list.concat()), Err(invalid(4 + 20 + 3, 2)), "the pointer counts from the list's beginning");
+}
+
 #[test]
 fn what_mode_sense_returned_can_be_sent_back() {
     use crate::scsi::PageControl;
@@ -66,7 +92,7 @@ fn what_mode_sense_returned_can_be_sent_back() {
 
 #[test]
 fn other_bits_are_refused_with_a_pointer() {
-    for (byte, bit) in [(2_usize, 5), (3, 7), (5, 6), (11, 0)] {
+    for (byte, bit) in [(2_usize, 6), (2, 0), (3, 7), (3, 0), (4, 7), (5, 7), (11, 0)] {
         let mut page = CONTROL;
         page[byte] ^= 1 << bit;
         assert_eq!(select(&with_page(&page)), Err(invalid(4 + byte, bit)), "byte {byte}");

@@ -53,7 +53,12 @@ fn block_descriptors() {
 fn control_page() {
     assert_eq!(pages(PageControl::Current, 0x0a, 0), [0x0a, 10, 0x26, 0x10, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(pages(PageControl::Default, 0x0a, 0), [0x0a, 10, 0x22, 0x10, 0, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(pages(PageControl::Changeable, 0x0a, 0), [0x0a, 10, 0x04, 0, 0x08, 0, 0, 0, 0, 0, 0, 0]);
+    let changeable = [0x0a, 10, 0x24, 0x06, 0x38, 0x40, 0, 0, 0, 0, 0, 0];
+    assert_eq!(pages(PageControl::Changeable, 0x0a, 0), changeable, "TST, D_SENSE; QERR; UA_INTLCK_CTRL, SWP; TAS");
+    let all = ModeState { d_sense: true, swp: true, wce: true, tst: 0, qerr: 3, ua_intlck: 2, tas: true };
+    let all = ModeUnit { current: all, ..UNIT };
+    let data = mode_sense(&fields(0x0a, 0), &all).unwrap();
+    assert_eq!(data.bytes()[4..], [0x0a, 10, 0x06, 0x16, 0x28, 0x40, 0, 0, 0, 0, 0, 0]);
     let protected = ModeUnit { current: ModeState { swp: true, ..UNIT.current }, ..UNIT };
     assert_eq!(mode_sense(&fields(0x0a, 0), &protected).unwrap().bytes()[8], 0x08);
 }

@@ -74,8 +74,7 @@ fn sense_data_has_the_unit_s_format() {
     let itn_id = rig.login(1);
     let waiting = rig.read(0, itn_id, at(0, 0));
     let itl = crate::device_server::testkit::nexus_of(lu.clone(), None);
-    let changed = lu.change_mode(&itl, |mode| Ok::<_, ()>(crate::scsi::spc::ModeState { d_sense: true, ..mode }));
-    assert!(changed.is_ok());
+    lu.set_mode(&itl, crate::scsi::spc::ModeState { d_sense: true, ..lu.mode() });
     let tag = rig.send(0, itn_id, at(0, 0), TEST_UNIT_READY, IoBuf::empty());
     assert_eq!(rig.answer(tag).sense[..4], [0x72, 6, 0x2a, 0x01]);
     rig.complete(waiting, Err(BackingError::ReadFailed));
@@ -117,6 +116,7 @@ fn task_attributes() {
         let tag = rig.tag(0);
         let req = CmdReq { host_no: HOST, data_len: 0, itn_id, scb: TEST_UNIT_READY, lun, attribute, tag };
         rig.post(0, KEvent::CmdReq(req), Some(CmdData::default()));
+        rig.settle();
         let answer = rig.answer(tag);
         assert_eq!((!answer.sense.is_empty()).then(|| answer.sense()), sense, "{attribute:#x}");
     }
@@ -249,14 +249,17 @@ fn queues_close_when_their_tasks_are_over() {
 #[test]
 fn tasks_can_be_ended_without_a_function() {
     let (mut rig, itn_id) = rig();
-    let other = rig.login(2);
     let mine = rig.read(0, itn_id, at(0, 0));
     let job = rig.send(0, itn_id, at(0, 0), VERIFY, IoBuf::owned(512, Direction::Out));
-    let foreign = rig.read(0, other, at(0, 0));
+    let third = rig.send(0, itn_id, at(0, 0), read10(1), IoBuf::owned(512, Direction::In));
+    assert_eq!(mine.queue(), third.queue());
     let r = rig.reactor(0);
-    r.shard.abort_nexus(itn_id, HostByte::TransportDisrupted, &mut r.io, &mut r.rings);
-    r.shard.abort_nexus(itn_id, HostByte::Abort, &mut r.io, &mut r.rings);
-    assert_eq!(r.io.cancelled, [mine.0], "asked once");
+    r.shard.abort_queue(job.queue(), HostByte::TransportDisrupted, &mut r.io, &mut r.rings);
+    assert_eq!(r.io.cancelled, [0; 0], "a job is not at the backing");
+    for how in [HostByte::TransportDisrupted, HostByte::Abort] {
+        r.shard.abort_queue(mine.queue(), how, &mut r.io, &mut r.rings);
+    }
+    assert_eq!(r.io.cancelled, [mine.0, third.0], "asked once");
     rig.complete(mine, Err(BackingError::Cancelled));
     rig.pool.take(0)();
     rig.settle();
@@ -264,11 +267,9 @@ fn tasks_can_be_ended_without_a_function() {
     assert_eq!(rig.answer(job).result.host, HostByte::TransportDisrupted);
 
     let r = rig.reactor(0);
-    r.shard.abort_queue(1 - foreign.queue(), HostByte::Abort, &mut r.io, &mut r.rings);
     r.shard.abort_queue(77, HostByte::Abort, &mut r.io, &mut r.rings);
-    assert_eq!(r.io.cancelled.len(), 1);
-    r.shard.abort_queue(foreign.queue(), HostByte::Abort, &mut r.io, &mut r.rings);
-    rig.complete(foreign, Ok(()));
-    assert_eq!(rig.answer(foreign).result.host, HostByte::Abort);
+    assert_eq!(r.io.cancelled.len(), 2);
+    rig.complete(third, Ok(()));
+    assert_eq!(rig.answer(third).result.host, HostByte::TransportDisrupted);
     assert_eq!(rig.tasks(), 0);
 }

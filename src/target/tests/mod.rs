@@ -5,3 +5,4 @@ mod interleavings;
 mod nexuses;
 mod setup;
 mod task_management;
+mod task_set;

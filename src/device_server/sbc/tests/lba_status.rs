@@ -133,7 +133,7 @@ fn the_starting_lba_must_exist() {
 #[test]
 fn reserved_fields() {
     let b = bench(&[]);
-    for (byte, bit) in [(1, 7), (1, 5), (14, 7), (14, 0), (15, 7), (15, 2), (15, 0)] {
+    for (byte, bit) in [(1, 7), (1, 5), (14, 7), (14, 0), (15, 7), (15, 3), (15, 0)] {
         let mut cdb = cdb(0, 24);
         cdb[byte] |= 1 << bit;
         assert_eq!(b.data_in(&cdb, 24).answer, check(invalid_field(byte as u16, bit)), "{byte} {bit}");

@@ -1,0 +1,154 @@
+//! What of a unit outlives the process, as plain data, and the seam to who keeps it.
+
+use super::reservation::ReservationState;
+use super::{Attention, NexusId};
+use crate::scsi::spc::ModeState;
+
+/// Everything of one unit that the next process goes on with.
+///
+/// What is not in here ends with the process: commands, holds, ACA conditions, and what initiators leave in
+/// [`Records`](super::Records).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptState {
+    /// Mode parameters.
+    pub mode: KeptMode,
+    /// Capacity in blocks as initiators know it; 0: not known.
+    pub blocks: u64,
+    /// Reservations.
+    pub reservations: ReservationState,
+    /// The nexuses that there are, and what waits for those that there are not.
+    pub nexuses: Vec<KeptNexus>,
+}
+
+/// Mode parameters, and what they would be had nobody changed them: so it shows which of them somebody did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptMode {
+    /// The current ones.
+    pub current: ModeState,
+    /// The defaults, as they were configured then.
+    pub default: ModeState,
+}
+
+/// A nexus, as one unit remembers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptNexus {
+    /// Which.
+    pub nexus: NexusId,
+    /// It is there. Otherwise it was lost, or was never there, and this waits for it.
+    pub present: bool,
+    /// Pending unit attentions, highest precedence first.
+    pub attentions: Vec<Attention>,
+    /// PREVENT of PREVENT ALLOW MEDIUM REMOVAL.
+    pub prevent: bool,
+}
+
+impl KeptState {
+    /// That of a unit nobody ever used.
+    pub fn new(default: ModeState) -> KeptState {
+        KeptState {
+            mode: KeptMode { current: default, default },
+            blocks: 0,
+            reservations: ReservationState::default(),
+            nexuses: Vec::new(),
+        }
+    }
+
+    /// What is left after a loss of power: what APTPL preserves. Every nexus is new, and finds the defaults.
+    pub fn after_power_loss(self) -> KeptState {
+        KeptState { reservations: self.reservations.after_power_loss(), ..KeptState::new(self.mode.default) }
+    }
+}
+
+impl KeptMode {
+    /// The parameters to go on with where other defaults are configured now: what an initiator chose stays, whatever it left
+    /// alone follows the configuration.
+    pub fn under(self, now: ModeState) -> ModeState {
+        fn pick<T: PartialEq>(current: T, then: T, now: T) -> T {
+            if current == then { now } else { current }
+        }
+        // Field by field, so that one that is added has to be thought of.
+        let ModeState { d_sense, swp, wce, tst, qerr, ua_intlck, tas } = self.current;
+        let then = self.default;
+        ModeState {
+            d_sense: pick(d_sense, then.d_sense, now.d_sense),
+            swp: pick(swp, then.swp, now.swp),
+            wce: pick(wce, then.wce, now.wce),
+            tst: pick(tst, then.tst, now.tst),
+            qerr: pick(qerr, then.qerr, now.qerr),
+            ua_intlck: pick(ua_intlck, then.ua_intlck, now.ua_intlck),
+            tas: pick(tas, then.tas, now.tas),
+        }
+    }
+}
+
+/// A unit's state could not be kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeepError {
+    /// It could not be written.
+    #[error("{0}")]
+    Write(String),
+    /// The process ends; nothing is kept any more.
+    #[error("the unit's state is closed")]
+    Closed,
+}
+
+/// Keeps one unit's state.
+pub trait Keeper: Send + Sync + std::fmt::Debug {
+    /// Writes the state; it is durable when this returns. Calls come one at a time, each with a newer state than the one
+    /// before. May wait, so never to be called on a reactor.
+    ///
+    /// # Errors
+    ///
+    /// What was kept before is kept still.
+    fn keep(&self, state: &KeptState) -> Result<(), KeepError>;
+
+    /// Something changed that is to be kept soon: [`Lu::persist`](super::Lu::persist) is to be called. Neither waits nor locks, and
+    /// is cheap when it was called just before. Called after the change.
+    fn note(&self);
+
+    /// Whether what is kept is still there after a loss of power (PTPL_C in REPORT CAPABILITIES, SPC-4 6.15.4).
+    fn survives_power_loss(&self) -> bool;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lu::reservation::{PersistentReservation, Registration, ReservationType};
+
+    #[test]
+    fn what_nobody_changed_follows_the_configuration() {
+        let then = ModeState::default();
+        let now = ModeState { wce: false, d_sense: true, ..then };
+        assert_eq!(KeptMode { current: then, default: then }.under(now), now);
+        let chosen = ModeState { swp: true, qerr: 3, wce: false, ..then };
+        let kept = KeptMode { current: chosen, default: then };
+        assert_eq!(kept.under(then), chosen);
+        assert_eq!(kept.under(now), ModeState { d_sense: true, ..chosen });
+    }
+
+    /// SPC-4 5.13.5.1: with APTPL registrations and reservation stay, PRGENERATION starts again; the rest is as new.
+    #[test]
+    fn a_loss_of_power_leaves_what_aptpl_preserves() {
+        let nexus = NexusId { initiator: [7; 16], port: 1 };
+        let default = ModeState::default();
+        let state = |aptpl| KeptState {
+            mode: KeptMode { current: ModeState { swp: true, ..default }, default },
+            blocks: 5,
+            reservations: ReservationState {
+                generation: 9,
+                registrations: vec![Registration { nexus, key: 3 }],
+                reservation: Some(PersistentReservation {
+                    kind: ReservationType::WriteExclusive,
+                    holder: Some(nexus),
+                }),
+                aptpl,
+                legacy: None,
+            },
+            nexuses: vec![KeptNexus { nexus, present: true, attentions: vec![Attention::CapacityChanged], prevent: true }],
+        };
+        assert_eq!(state(false).after_power_loss(), KeptState::new(default));
+        let left = state(true).after_power_loss();
+        let reservations = ReservationState { generation: 0, ..state(true).reservations };
+        assert_eq!(left, KeptState { reservations, ..KeptState::new(default) });
+    }
+}

@@ -1,0 +1,119 @@
+//! Commands that wait: for a hold to end, or with a hold of their own for older commands.
+
+use std::sync::Arc;
+
+use super::ShardMail;
+use super::order::{Order, Scope, Work};
+use super::shard::Shard;
+use super::task::{State, Task, TaskName, Until, Waiting};
+use crate::backing::Submit;
+use crate::lu::{Extent, HoldId, Holding, Itl, Touches};
+use crate::tgt::{CmdData, CmdReq, EventRings, Tag};
+
+/// What a command brings with it when it is started again.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    pub(super) passes: Vec<HoldId>,
+    pub(super) seen: Option<HoldId>,
+}
+
+impl Shard {
+    /// Puts a command aside until `until`.
+    pub(super) fn put_aside(&mut self, req: &CmdReq, data: CmdData, again: Again, itl: &Itl, until: Until) {
+        let seen = again.seen.unwrap_or_else(|| itl.lu().newest_hold());
+        if let Some(task) = self.tasks.get(req.tag) {
+            let waiting = Waiting { req: *req, data, passes: again.passes, seen, until };
+            task.state = State::Waiting(Box::new(waiting));
+        }
+    }
+
+    /// An ORDERED command: its task set is held, and when all that is older has ended it starts.
+    pub(super) fn order_task_set(&mut self, req: &CmdReq, data: CmdData, mut again: Again, itl: &Arc<Itl>) {
+        let shared = itl.lu().mode().tst == 0;
+        let holding = Holding::TaskSet((!shared).then(|| itl.nexus()));
+        let Some(hold) = itl.lu().hold(holding, itl, Touches::Nothing, &again.passes) else {
+            return self.put_aside(req, data, again, itl, Until::Released);
+        };
+        let Some(task) = self.tasks.get(req.tag) else { return };
+        task.holds.push(hold);
+        let (lu, itn_id, name) = (task.lu, (!shared).then_some(task.itn_id), task.name());
+        again.passes.push(hold);
+        self.put_aside(req, data, again, itl, Until::Quiet);
+        let scope = Scope::Before { hold, itn_id, lu, but: req.tag };
+        self.give_order(Work::Quiet { task: name, scope });
+    }
+
+    /// A command that nobody else's may overlap: its blocks are held, and when what uses them has ended it starts.
+    pub(super) fn hold_blocks(
+        &mut self,
+        req: &CmdReq,
+        data: CmdData,
+        mut again: Again,
+        itl: &Arc<Itl>,
+        extent: Extent,
+    ) {
+        let holding = Holding::Blocks(extent);
+        let Some(hold) = itl.lu().hold(holding, itl, Touches::Blocks(extent), &again.passes) else {
+            return self.put_aside(req, data, again, itl, Until::Released);
+        };
+        let Some(task) = self.tasks.get(req.tag) else { return };
+        task.holds.push(hold);
+        task.has_blocks = true;
+        let (lu, name) = (task.lu, task.name());
+        again.passes.push(hold);
+        self.put_aside(req, data, again, itl, Until::Quiet);
+        let scope = Scope::Using { extent, lu, but: req.tag };
+        self.give_order(Work::Quiet { task: name, scope });
+    }
+
+    /// This shard's part of a hold: which commands here it has to wait for. Those that wait themselves are not stopped by it.
+    pub(super) fn quiet(&mut self, order: &Arc<Order>, scope: &Scope) -> Vec<Tag> {
+        let mut tags = Vec::new();
+        for task in self.tasks.iter_mut().filter(|task| scope.covers(task)) {
+            tags.push(task.tag);
+            if let (Scope::Before { hold, .. }, State::Waiting(waiting)) = (scope, &mut task.state) {
+                waiting.passes.push(*hold);
+            }
+        }
+        log::trace!("order {order:?} waits for {} tasks", tags.len());
+        tags
+    }
+
+    /// What a command's hold had to wait for has ended: it starts.
+    pub(super) fn go_on(&mut self, name: TaskName, io: &mut dyn Submit, rings: &mut EventRings) {
+        // Else it was ended meanwhile.
+        if self.tasks.named(name).is_some_and(|task| task.waits_for_quiet()) {
+            self.start_again(name.tag, io, rings);
+        }
+    }
+
+    /// Holds have ended: asks again for the commands that waited, in their order.
+    pub(super) fn release(&mut self, io: &mut dyn Submit, rings: &mut EventRings) {
+        let waits = |task: &&mut Task| match &task.state {
+            State::Waiting(waiting) => matches!(waiting.until, Until::Released),
+            _ => false,
+        };
+        let mut tags: Vec<(u64, Tag)> = self.tasks.iter_mut().filter(waits).map(|t| (t.serial, t.tag)).collect();
+        tags.sort_unstable_by_key(|(serial, _)| *serial);
+        for (_, tag) in tags {
+            self.start_again(tag, io, rings);
+        }
+    }
+
+    fn start_again(&mut self, tag: Tag, io: &mut dyn Submit, rings: &mut EventRings) {
+        let Some(task) = self.tasks.get(tag) else { return };
+        if !matches!(task.state, State::Waiting(_)) {
+            return;
+        }
+        let State::Waiting(waiting) = std::mem::replace(&mut task.state, State::Changing) else { return };
+        let Waiting { req, data, passes, seen, .. } = *waiting;
+        self.start(&req, data, Some(Again { passes, seen: Some(seen) }), io, rings);
+    }
+
+    /// Tells all shards to ask again for commands that wait.
+    pub(super) fn tell_release(&self) {
+        for shard in 0..self.target.shards() {
+            self.post.post(shard, ShardMail::Release);
+        }
+    }
+}
