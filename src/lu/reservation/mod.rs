@@ -19,7 +19,7 @@
 //! | RLR_C | 1 | REPLACE LOST RESERVATION is known; as no information is ever lost unnoticed and then served without, it always ends as SPC-4 5.13.11.3 says: INVALID RELEASE OF PERSISTENT RESERVATION |
 //! | CRH | 1 | RESERVE and RELEASE follow the exceptions of SPC-4 5.13.3 |
 //! | SIP_C, ATP_C | 1 | SPEC_I_PT and ALL_TG_PT are done |
-//! | PTPL_C | 1 | APTPL is kept |
+//! | PTPL_C | 1 where the unit keeps its state in a file | APTPL is a promise |
 //! | PTPL_A | [`ReservationState::aptpl`] | |
 //! | ALLOW COMMANDS | 011b | TEST UNIT READY is allowed under every type, MODE SENSE, READ BUFFER and their like under the Write Exclusive types |
 //! | TYPE MASK | all six | |

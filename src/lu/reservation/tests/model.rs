@@ -20,7 +20,7 @@ pub fn number(nexus: NexusId) -> usize {
 /// The persistent reservation: the code of its type, and who made it or got it.
 type Held = (u8, usize);
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Model {
     pub keys: [u64; NEXUSES],
     pub held: Option<Held>,

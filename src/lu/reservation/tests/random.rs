@@ -212,7 +212,7 @@ fn name(action: &Action) -> &'static str {
 }
 
 /// What the machine did, in the model's words.
-fn done(change: &Change) -> Done {
+pub fn done(change: &Change) -> Done {
     let mut done = Done::default();
     for (nexus, attention) in &change.attentions {
         assert_eq!(done.told[number(*nexus)].replace(*attention), None, "told twice");
@@ -224,7 +224,7 @@ fn done(change: &Change) -> Done {
 }
 
 /// What is true of every state.
-fn is_sound(state: &ReservationState) {
+pub fn is_sound(state: &ReservationState) {
     for (at, registration) in state.registrations.iter().enumerate() {
         assert_ne!(registration.key, 0);
         let same = |other: &Registration| other.nexus == registration.nexus;
