@@ -218,3 +218,13 @@ fn a_nexus_loss_timeout_has_an_end() {
     assert!(with("18446744073709551615").unwrap_err().contains("must be at most"));
     assert!(with("0").is_ok());
 }
+
+#[test]
+fn state_is_kept_where_it_is_said_or_in_the_runtime_directory() {
+    let with = |more: &[&str]| config(&[&["--socket-path", "a", "--blk-file", "f"], more].concat());
+    assert_eq!(with(&[]).unwrap().state_dir, Place::Runtime);
+    assert_eq!(with(&["--state-dir", "none"]).unwrap().state_dir, Place::Nowhere);
+    assert_eq!(with(&["--state-dir", "./none"]).unwrap().state_dir, Place::At("./none".into()));
+    assert_eq!(with(&["--state-dir", "/var/lib/vstgt"]).unwrap().state_dir, Place::At("/var/lib/vstgt".into()));
+    assert_eq!(with(&["--state-dir="]).unwrap_err(), "--state-dir : must name a directory, or be none");
+}
