@@ -12,14 +12,19 @@ pub const CAPABILITIES: &str = "{\n  \"type\": \"scsi\"\n}";
 #[derive(Parser, Debug, Default)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
-    /// Socket to listen on, one for each guest: PATH[,initiator=NAME]. NAME is the initiator port's name, by default made
-    /// from the socket's path. Commas in values are doubled.
-    #[arg(long = "socket-path", value_name = "PATH[,initiator=NAME]")]
+    /// Socket to listen on, one for each guest: PATH[,initiator=NAME][,target-port=NAME]. The initiator port's name is by default
+    /// made from the socket's path; the target port is by default the first. Commas in values are doubled.
+    #[arg(long = "socket-path", value_name = "PATH[,KEY=VALUE]...")]
     pub socket_path: Vec<String>,
 
-    /// An open socket, listening or connected, in place of --socket-path: N[,initiator=NAME].
-    #[arg(long = "fd", value_name = "N[,initiator=NAME]", conflicts_with = "socket_path")]
+    /// An open socket, listening or connected, in place of --socket-path: N[,initiator=NAME][,target-port=NAME].
+    #[arg(long = "fd", value_name = "N[,KEY=VALUE]...", conflicts_with = "socket_path")]
     pub fd: Vec<String>,
+
+    /// A target port, one way to the disks: name=NAME[,id=N][,group=N][,state=STATE]. STATE is active, active-nonoptimized, standby,
+    /// unavailable or offline. By default there is one, named vstgt.
+    #[arg(long = "target-port", value_name = "name=NAME[,KEY=VALUE]...")]
+    pub target_port: Vec<String>,
 
     /// A disk image or block device to serve as target 0, LUN 0.
     #[arg(long = "blk-file", value_name = "FILE")]
@@ -32,7 +37,8 @@ pub struct Cli {
         help = "A logical unit: file=PATH[,lun=N][,target=N][,read-only=on|off][,block-size=512|4096]\
                 [,physical-block-size=BYTES][,rotation-rate=RPM][,provisioning=thin|full][,write-cache=on|off]\
                 [,sense-format=fixed|descriptor][,serial=S][,naa=0xHEX][,vendor=V][,product=P][,revision=R]\
-                [,initiator=NAME]... With initiator= (it repeats) only those initiators see it"
+                [,initiator=NAME]...[,target-port=NAME]... With initiator= (it repeats) only those initiators see it, with \
+                target-port= (it repeats) only by those target ports"
     )]
     pub lun: Vec<String>,
 

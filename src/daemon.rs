@@ -10,23 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backing::{self, Image, OpenOptions};
-use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, UnitConfig, WaitChoice};
-use crate::hba::{Hba, HbaError, HbaSetup, WaitKind};
-use crate::lu::{self, Lu, LuSetup};
+use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice};
+use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
+use crate::lu::{self, Lu, LuSetup, TargetPort};
 use crate::srp::PortId;
 use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
 use crate::sys::limits;
 use crate::sys::signals::Termination;
 use crate::sys::wait::probe_io_uring;
-use crate::target::{Target, TargetError, TargetSetup, UnitMapping};
+use crate::target::{HostSetup, Target, TargetError, TargetSetup, UnitMapping};
 use crate::tgt::HostNo;
 use crate::vhost_user::{DEFAULT_MODE, Endpoint, Inherited, ListenError, Listener, Options, Server};
-
-/// The one host that all sockets are on: one Scsi_Host with many initiators.
-const HOST: HostNo = 0;
-
-/// The target port's name, from which its SRP identifier is made.
-const TARGET_PORT: &str = "vstgt";
 
 /// How long sessions may take to drain when the process ends; then it ends without them.
 const STOP_BOUND: Duration = Duration::from_secs(10);
@@ -90,22 +84,24 @@ pub fn run(config: Config) -> Result<(), Error> {
     let images = images(&config)?;
     let state_dir = StateDir::open(&config.state_dir)?;
     let (units, kept) = units(&config, &images, state_dir.as_ref())?;
-    let initiators: Vec<String> = config.endpoints.iter().map(|e| e.initiator.clone()).collect();
-    let names = initiators.iter().map(|n| (PortId::of_initiator(n).0, n.clone())).collect();
-    let target = Target::new(TargetSetup { shards: config.reactors, hosts: vec![HOST], units, names, patience: None })?;
+    let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
+    let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
+    let target = Target::new(setup)?;
     let hba = Hba::start(HbaSetup {
         reactors: config.reactors,
         wait: wait_kind(config.wait)?,
         target,
-        target_port: TARGET_PORT.to_owned(),
-        host_no: HOST,
+        target_ports: hosts(&config)
+            .into_iter()
+            .map(|HostSetup { host_no, name, .. }| TargetPortSetup { name, host_no })
+            .collect(),
         request_queues: config.num_queues,
         nexus_loss_timeout: config.nexus_loss_timeout,
         trace_events: config.trace_events,
     })?;
     let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);
     let writer = state_dir.as_ref().map(start).transpose()?;
-    let served = serve(&config, inherited, &hba, &initiators, &termination);
+    let served = serve(&config, inherited, &hba, &termination);
     if let Some(writer) = writer {
         writer.stop();
     }
@@ -130,17 +126,17 @@ fn serve(
     config: &Config,
     inherited: Vec<Option<Inherited>>,
     hba: &Hba,
-    initiators: &[String],
     termination: &Termination,
 ) -> Result<(), Error> {
     let mut endpoints = Vec::new();
-    for ((port, e), inherited) in hba.add_ports(initiators).into_iter().zip(&config.endpoints).zip(inherited) {
+    let ports = hba.add_ports(&nexuses(config));
+    for ((port, e), inherited) in ports.into_iter().zip(&config.endpoints).zip(inherited) {
         let source = match (inherited, &e.socket) {
             (Some(inherited), _) => inherited,
             (None, SocketConfig::Path(path)) => Inherited::Listening(Listener::bind(path, DEFAULT_MODE)?),
             (None, SocketConfig::Fd(fd)) => Inherited::take(*fd)?,
         };
-        endpoints.push(Endpoint { source, name: e.initiator.clone(), make_device: hba.connect(port) });
+        endpoints.push(Endpoint { source, name: port.label().to_string(), make_device: hba.connect(port) });
     }
     let system = |what| move |source| Error::System { what, source };
     // A process whose every socket was one connection has nothing to do once they are over.
@@ -168,6 +164,26 @@ fn inherited(config: &Config) -> Result<Vec<Option<Inherited>>, Error> {
     Ok(config.endpoints.iter().map(take).collect::<Result<_, _>>()?)
 }
 
+/// The target ports, each a host of its own, numbered from 0 as they are configured.
+fn hosts(config: &Config) -> Vec<HostSetup> {
+    let host = |(host_no, p): (HostNo, &TargetPortConfig)| HostSetup { host_no, port: port(p), name: p.name.clone() };
+    (0..).zip(&config.target_ports).map(host).collect()
+}
+
+fn port(config: &TargetPortConfig) -> TargetPort {
+    TargetPort { relative: config.relative, id: PortId::of_target(&config.name).0, group: config.group }
+}
+
+/// The nexus of each socket.
+fn nexuses(config: &Config) -> Vec<NexusPorts> {
+    let hosts = hosts(config);
+    let nexus = |e: &EndpointConfig| {
+        let host = hosts.iter().find(|host| host.name == e.target_port)?;
+        Some(NexusPorts { initiator: e.initiator.clone(), host_no: host.host_no })
+    };
+    config.endpoints.iter().filter_map(nexus).collect()
+}
+
 fn wait_kind(choice: WaitChoice) -> Result<WaitKind, Error> {
     match (choice, choice != WaitChoice::Epoll && probe_io_uring()) {
         (WaitChoice::IoUring, false) => Err(Error::NoIoUring),
@@ -182,7 +198,7 @@ fn images(config: &Config) -> Result<Vec<Arc<dyn Image>>, Error> {
             path: u.file.clone(),
             read_only: u.read_only,
             block_size: u.block_size,
-            shared: u.shared_by(config.endpoints.len()),
+            shared: u.shared_by(&config.endpoints),
             engine: config.engine,
         })
     };
@@ -208,6 +224,7 @@ fn units(
             provisioning: u.provisioning,
             write_cache: u.write_cache,
             descriptor_sense: u.descriptor_sense,
+            ports: reached_by(u, config),
             ..LuSetup::new(Arc::clone(image), naa, serial)
         };
         if let Some(vendor) = &u.vendor {
@@ -232,4 +249,10 @@ fn units(
         units.push(UnitMapping { target: u.target, lun: u.lun, lu, initiators });
     }
     Ok((units, kept_units))
+}
+
+/// The target ports by which a unit is seen.
+fn reached_by(unit: &UnitConfig, config: &Config) -> Vec<TargetPort> {
+    let seen = |p: &&TargetPortConfig| unit.target_ports.is_empty() || unit.target_ports.contains(&p.name);
+    config.target_ports.iter().filter(seen).map(port).collect()
 }

@@ -230,8 +230,11 @@ fn a_second_live_connection_is_refused() {
         a.assert_goes_on();
     }
     let log = served.vstgt.log();
-    assert!(log.contains("a: SRP_LOGIN_REJ 0x00010006"), "{log}");
-    assert!(log.contains("SET_VRING_ENABLE refused: login rejected: initiator port 'a'"), "{log}");
+    assert!(log.contains("a on vstgt: SRP_LOGIN_REJ 0x00010006"), "{log}");
+    assert!(
+        log.contains("SET_VRING_ENABLE refused: login rejected: initiator port 'a' on target port 'vstgt'"),
+        "{log}"
+    );
     assert!(a.finish().test_unit_ready().good());
     assert_eq!(served.nexuses("a"), (1, 0));
     served.stop();
@@ -336,7 +339,7 @@ fn memory_that_shrinks_costs_its_own_connection() {
         b.assert_goes_on();
     }
     let log = served.vstgt.log();
-    assert!(log.contains("a: connection ended: the file behind its guest memory was shrunk"), "{log}");
+    assert!(log.contains("a on vstgt: connection ended: the file behind its guest memory was shrunk"), "{log}");
     drop(b.finish());
     served.stop();
 }

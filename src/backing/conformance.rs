@@ -162,6 +162,11 @@ impl Case {
     }
 
     fn rig_in(&self, dir: tempfile::TempDir, size: u64) -> Rig {
+        self.rig_of(dir, size, self.block())
+    }
+
+    /// The same with blocks of `block` bytes.
+    fn rig_of(&self, dir: tempfile::TempDir, size: u64, block: u64) -> Rig {
         let store = dir.path().join("image");
         File::create(&store).unwrap().set_len(size).unwrap();
         let device = (self.place == Place::Device).then(|| {
@@ -169,7 +174,7 @@ impl Case {
             LoopDevice::attach(&store, if self.shared { 512 } else { 4096 })
         });
         let path = device.as_ref().map_or(store.clone(), |device| device.0.clone());
-        let image = open(&self.options(&path)).unwrap();
+        let image = open(&OpenOptions { block_size: block as u32, ..self.options(&path) }).unwrap();
         let capabilities = image.capabilities();
         assert_eq!(image.size(), size);
         assert_eq!(capabilities.never_waits, self.engine == Engine::Inline);

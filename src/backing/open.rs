@@ -175,7 +175,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
         Access::Buffered | Access::Latched => None,
     };
     let asynchronous = access != Access::Latched && options.engine != EngineChoice::Threads;
-    let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, found.sector);
+    let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, options.block_size, found.sector);
     let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous);
     log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
     Ok(image)
@@ -218,6 +218,8 @@ struct Found {
     /// It lives in memory: no call on it waits for a device.
     in_memory: bool,
     direct: Option<DirectAlignment>,
+    /// The longest block that always lies in one piece on the medium: a file's may be cut at every block of its file system.
+    contiguous: u64,
     unmap: bool,
     zero_range: bool,
     unmap_granularity: u32,
@@ -247,12 +249,19 @@ impl Found {
         Ok(Found {
             in_memory,
             direct,
+            contiguous: file::file_system_block(file)?,
             unmap,
             // Cannot be asked without doing it; where this guess is wrong, zeros are written.
             zero_range: matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | F2FS_MAGIC),
             unmap_granularity: granularity.unwrap_or(4096),
             sector: 1,
         })
+    }
+
+    /// Whether direct I/O keeps blocks of this size whole.
+    fn keeps_whole(&self, block: u32, alignment: DirectAlignment) -> bool {
+        // A sector is always whole.
+        block == alignment.offset || block > alignment.offset && block <= PAGE && u64::from(block) <= self.contiguous
     }
 
     fn probe_device(file: &File, metadata: &Metadata) -> io::Result<Found> {
@@ -263,6 +272,7 @@ impl Found {
         Ok(Found {
             in_memory: false,
             direct: Some(direct),
+            contiguous: u64::MAX,
             // Punching a hole into a device is "write zeroes, may unmap".
             unmap: zeroes,
             zero_range: zeroes,
@@ -279,13 +289,19 @@ fn queue_limit(device: u64, name: &str) -> Option<u64> {
     read("queue").or_else(|| read("../queue"))?.trim().parse().ok()
 }
 
+/// The longest block that always lies in one piece in memory.
+const PAGE: u32 = 4096;
+
 /// How blocks of the image stay whole. Nobody can tear a block of an image that one initiator uses, or nobody writes.
+///
+/// Direct I/O keeps them whole if each goes to the device in one request. What it is a request's worth of must lie in one piece in memory (see
+/// [`RawFile::takes`]) and on the medium.
 fn choose_access(options: &OpenOptions, file: &File, found: &Found) -> io::Result<Access> {
     if !options.shared || options.read_only {
         return Ok(Access::Buffered);
     }
     match found.direct {
-        Some(alignment) if alignment.offset <= options.block_size && file::set_direct(file)? => {
+        Some(alignment) if found.keeps_whole(options.block_size, alignment) && file::set_direct(file)? => {
             Ok(Access::Direct(alignment))
         }
         _ => Ok(Access::Latched),

@@ -32,6 +32,8 @@ pub struct RawFile {
     size: AtomicU64,
     read_only: bool,
     direct: Option<DirectAlignment>,
+    /// Bytes of a block.
+    block: u32,
     /// Ranges that `fallocate` takes are multiples of this: 1 but for block devices.
     sector: u32,
     /// A sync failed: data that were acknowledged may be lost.
@@ -48,6 +50,7 @@ impl RawFile {
         size: u64,
         read_only: bool,
         direct: Option<DirectAlignment>,
+        block: u32,
         sector: u32,
     ) -> RawFile {
         RawFile {
@@ -56,6 +59,7 @@ impl RawFile {
             size: AtomicU64::new(size),
             read_only,
             direct,
+            block,
             sector: sector.max(1),
             sync_failed: AtomicBool::new(false),
             no_punch: AtomicBool::new(false),
@@ -122,10 +126,17 @@ impl RawFile {
         if self.sync_failed.load(Ordering::Acquire) { Err(BackingError::FlushFailed) } else { Ok(()) }
     }
 
-    /// Whether direct I/O takes these pieces of memory as they are; always true without it.
+    /// Whether direct I/O takes these pieces of memory as they are, and keeps the blocks in them whole; always true without it.
+    ///
+    /// The kernel splits what is more than the device takes in one request, and does so between any two pages of memory that do not lie
+    /// side by side, if that is no place inside a sector. So a block that is several sectors must lie in one page.
     pub(super) fn takes(&self, iov: &[libc::iovec]) -> bool {
         let Some(direct) = self.direct else { return true };
-        let (memory, length) = (direct.memory as usize - 1, direct.offset as usize - 1);
+        let (memory, length) = match self.block > direct.offset {
+            true => (direct.memory.max(self.block), self.block),
+            false => (direct.memory, direct.offset),
+        };
+        let (memory, length) = (memory as usize - 1, length as usize - 1);
         // A list that must be split could be split inside a block.
         iov.len() <= IOV_MAX && iov.iter().all(|p| p.iov_base as usize & memory == 0 && p.iov_len & length == 0)
     }
@@ -206,7 +217,11 @@ mod tests {
     use super::*;
 
     fn raw(direct: Option<DirectAlignment>) -> RawFile {
-        RawFile::new(tempfile::tempfile().unwrap(), PathBuf::from("test"), 1 << 20, false, direct, 1)
+        of_blocks(direct, 512)
+    }
+
+    fn of_blocks(direct: Option<DirectAlignment>, block: u32) -> RawFile {
+        RawFile::new(tempfile::tempfile().unwrap(), PathBuf::from("test"), 1 << 20, false, direct, block, 1)
     }
 
     #[test]
@@ -250,6 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn a_block_of_several_sectors_lies_in_one_page() {
+        let raw = of_blocks(Some(DirectAlignment { memory: 4, offset: 512 }), 4096);
+        let piece = |base: usize, len: usize| libc::iovec { iov_base: base as *mut libc::c_void, iov_len: len };
+        assert!(raw.takes(&[piece(0x1000, 4096), piece(0x8000, 12_288)]));
+        assert!(!raw.takes(&[piece(0x1000, 512), piece(0x2000, 3584)]));
+        assert!(!raw.takes(&[piece(0x1200, 4096)]));
+        // A range of sectors all the same: not everybody who uses an image does so by blocks.
+        assert_eq!(raw.check(Op { kind: OpKind::Read, offset: 512, len: 512 }), Ok(()));
+        let one_sector = of_blocks(Some(DirectAlignment { memory: 512, offset: 4096 }), 4096);
+        assert!(one_sector.takes(&[piece(0x1200, 4096)]));
+    }
+
+    #[test]
     fn a_mode_that_failed_is_not_tried_again() {
         let raw = raw(None);
         let (keep, unmap) = (OpKind::WriteZeroes { unmap: false }, OpKind::WriteZeroes { unmap: true });
@@ -274,7 +302,7 @@ mod tests {
 
     #[test]
     fn ranges_are_cut_to_sectors() {
-        let raw = RawFile::new(tempfile::tempfile().unwrap(), PathBuf::from("test"), 1 << 20, false, None, 4096);
+        let raw = RawFile::new(tempfile::tempfile().unwrap(), PathBuf::from("test"), 1 << 20, false, None, 512, 4096);
         assert_eq!(raw.whole_sectors(0, 8192), (0, 8192));
         assert_eq!(raw.whole_sectors(512, 8192), (4096, 8192));
         assert_eq!(raw.whole_sectors(512, 512), (4096, 4096));

@@ -6,6 +6,7 @@
 //! logical unit has a place of its own. Whether images can be opened and sockets bound shows when they are.
 
 mod key_value;
+mod target_port;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use crate::backing::EngineChoice;
 use crate::cli::Cli;
+use crate::lu::AccessState;
 use crate::state_dir::Place;
 use key_value::{Options, OptionsError};
 pub use unit::UnitConfig;
@@ -56,11 +58,48 @@ pub enum ConfigError {
     /// Two sockets have one path.
     #[error("--socket-path {0}: given twice")]
     DuplicateSocket(PathBuf),
-    /// Two sockets have one name.
+    /// Two sockets are one nexus.
     #[error(
-        "initiator name '{0}' is used by two sockets: each socket is an initiator port of its own, name them apart"
+        "initiator name '{initiator}' is used by two sockets on target port '{port}': each socket is a nexus of its own, name the initiators apart or put the sockets on different target ports"
     )]
-    DuplicateInitiator(String),
+    DuplicateNexus {
+        /// The initiator port's name.
+        initiator: String,
+        /// The target port's.
+        port: String,
+    },
+    /// Two target ports have one name.
+    #[error("--target-port name={0}: given twice")]
+    DuplicatePort(String),
+    /// Two target ports have one relative identifier.
+    #[error("--target-port name={second}: id {relative} is {first}'s")]
+    DuplicatePortId {
+        /// RELATIVE TARGET PORT IDENTIFIER.
+        relative: u16,
+        /// The port that has it.
+        first: String,
+        /// The port that wants it, too.
+        second: String,
+    },
+    /// Two ports of one group are said to be in different access states.
+    #[error("--target-port name={port}: the ports of group {group} have one state, and another port says another")]
+    GroupState {
+        /// TARGET PORT GROUP.
+        group: u16,
+        /// The port that disagrees.
+        port: String,
+    },
+    /// A target port is named that is not there.
+    #[error("{option}: there is no target port '{name}' (--target-port name={name} makes one)")]
+    UnknownPort {
+        /// What names it.
+        option: String,
+        /// The name.
+        name: String,
+    },
+    /// A unit is shown to nobody.
+    #[error("--lun {0}: no socket of its initiators is on one of its target ports")]
+    Unreachable(PathBuf),
     /// Two units have one place.
     #[error("target {target} LUN {lun} is given twice ({first} and {second})")]
     DuplicateUnit {
@@ -109,13 +148,28 @@ pub enum SocketConfig {
     Fd(RawFd),
 }
 
-/// One guest's place: a socket and the initiator port behind it.
+/// A target port: one way to the logical units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPortConfig {
+    /// Its name.
+    pub name: String,
+    /// RELATIVE TARGET PORT IDENTIFIER, 1–65535.
+    pub relative: u16,
+    /// The TARGET PORT GROUP that it is in.
+    pub group: u16,
+    /// The access state that the group starts in; all ports of a group have the same.
+    pub state: AccessState,
+}
+
+/// One guest's place: a socket and the two ports behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointConfig {
     /// Where it connects.
     pub socket: SocketConfig,
     /// The initiator port's name.
     pub initiator: String,
+    /// The target port's.
+    pub target_port: String,
 }
 
 /// How reactors wait.
@@ -132,7 +186,9 @@ pub enum WaitChoice {
 /// Everything the daemon needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Sockets, one initiator port each.
+    /// Target ports, at least one.
+    pub target_ports: Vec<TargetPortConfig>,
+    /// Sockets, one nexus each.
     pub endpoints: Vec<EndpointConfig>,
     /// Logical units.
     pub units: Vec<UnitConfig>,
@@ -156,8 +212,9 @@ impl TryFrom<Cli> for Config {
     type Error = ConfigError;
 
     fn try_from(cli: Cli) -> Result<Config, ConfigError> {
-        let endpoints = endpoints(&cli)?;
-        let units = unit::units(&cli, &endpoints)?;
+        let target_ports = target_port::target_ports(&cli)?;
+        let endpoints = endpoints(&cli, &target_ports)?;
+        let units = unit::units(&cli, &target_ports, &endpoints)?;
         if !(1..=254).contains(&cli.num_queues) {
             return Err(value("--num-queues", &cli.num_queues.to_string(), "must be 1 to 254"));
         }
@@ -170,6 +227,7 @@ impl TryFrom<Cli> for Config {
             return Err(value("--nexus-loss-timeout", &cli.nexus_loss_timeout.to_string(), "must be at most 31536000"));
         }
         Ok(Config {
+            target_ports,
             endpoints,
             units,
             num_queues: cli.num_queues,
@@ -204,26 +262,30 @@ fn value(option: &'static str, value: &str, what: &'static str) -> ConfigError {
     ConfigError::Value { option, value: value.to_owned(), what }
 }
 
-fn endpoints(cli: &Cli) -> Result<Vec<EndpointConfig>, ConfigError> {
+fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig>, ConfigError> {
     let mut endpoints = Vec::new();
     for text in &cli.socket_path {
         let syntax = |source| ConfigError::Syntax { option: "--socket-path", text: text.clone(), source };
         let mut options = Options::with_leading_value(text, "path").map_err(syntax)?;
         let path = PathBuf::from(options.required("path").map_err(syntax)?);
         let initiator = options.optional("initiator").map_err(syntax)?;
+        let target_port = options.optional("target-port").map_err(syntax)?;
         options.finish().map_err(syntax)?;
+        let target_port = port_of("--socket-path", text, target_port, ports)?;
         let initiator = match initiator {
             Some(name) => name,
             None => canonical_socket_path(&path).to_string_lossy().into_owned(),
         };
-        endpoints.push(EndpointConfig { socket: SocketConfig::Path(path), initiator });
+        endpoints.push(EndpointConfig { socket: SocketConfig::Path(path), initiator, target_port });
     }
     for text in &cli.fd {
         let syntax = |source| ConfigError::Syntax { option: "--fd", text: text.clone(), source };
         let mut options = Options::with_leading_value(text, "fd").map_err(syntax)?;
         let number = options.required("fd").map_err(syntax)?;
         let initiator = options.optional("initiator").map_err(syntax)?;
+        let target_port = options.optional("target-port").map_err(syntax)?;
         options.finish().map_err(syntax)?;
+        let target_port = port_of("--fd", text, target_port, ports)?;
         let fd: RawFd = number
             .parse()
             .ok()
@@ -232,13 +294,14 @@ fn endpoints(cli: &Cli) -> Result<Vec<EndpointConfig>, ConfigError> {
         endpoints.push(EndpointConfig {
             socket: SocketConfig::Fd(fd),
             initiator: initiator.unwrap_or_else(|| format!("fd:{fd}")),
+            target_port,
         });
     }
     if endpoints.is_empty() {
         return Err(ConfigError::NoSocket);
     }
     let mut paths = HashSet::new();
-    let mut names = HashSet::new();
+    let mut nexuses = HashSet::new();
     for e in &endpoints {
         match &e.socket {
             SocketConfig::Path(p) if !paths.insert(canonical_socket_path(p)) => {
@@ -252,11 +315,22 @@ fn endpoints(cli: &Cli) -> Result<Vec<EndpointConfig>, ConfigError> {
         if e.initiator.is_empty() {
             return Err(value("--socket-path", "initiator=", "an initiator name must not be empty"));
         }
-        if !names.insert(e.initiator.as_str()) {
-            return Err(ConfigError::DuplicateInitiator(e.initiator.clone()));
+        if !nexuses.insert((e.initiator.as_str(), e.target_port.as_str())) {
+            let (initiator, port) = (e.initiator.clone(), e.target_port.clone());
+            return Err(ConfigError::DuplicateNexus { initiator, port });
         }
     }
     Ok(endpoints)
+}
+
+/// The target port of a socket: the first one if it names none.
+fn port_of(option: &str, text: &str, name: Option<String>, ports: &[TargetPortConfig]) -> Result<String, ConfigError> {
+    let found = match &name {
+        Some(name) => ports.iter().find(|port| port.name == *name),
+        None => ports.first(),
+    };
+    let unknown = || ConfigError::UnknownPort { option: format!("{option} {text}"), name: name.unwrap_or_default() };
+    found.map(|port| port.name.clone()).ok_or_else(unknown)
 }
 
 /// The socket's path with its directory resolved (the socket itself need not exist yet).

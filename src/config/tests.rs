@@ -41,7 +41,7 @@ fn all_keys_of_a_unit_are_taken() {
         "--lun",
         "file=d,lun=16383,target=255,read-only=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b,\
          physical-block-size=16384,rotation-rate=7200,provisioning=full,write-cache=off,sense-format=descriptor,\
-         naa=0x5000123456789aBc,revision=1.2",
+         naa=0x5000123456789aBc,revision=1.2,target-port=vstgt",
     ])
     .unwrap();
 
@@ -64,9 +64,10 @@ fn all_keys_of_a_unit_are_taken() {
             product: Some("P".into()),
             revision: Some("1.2".into()),
             initiators: vec!["a".into(), "b".into()],
+            target_ports: vec!["vstgt".into()],
         }
     );
-    assert!(c.units[0].shared_by(2));
+    assert!(c.units[0].shared_by(&c.endpoints));
     assert_eq!(c.units[0].physical_exponent(), 2);
 }
 
@@ -227,4 +228,94 @@ fn state_is_kept_where_it_is_said_or_in_the_runtime_directory() {
     assert_eq!(with(&["--state-dir", "./none"]).unwrap().state_dir, Place::At("./none".into()));
     assert_eq!(with(&["--state-dir", "/var/lib/vstgt"]).unwrap().state_dir, Place::At("/var/lib/vstgt".into()));
     assert_eq!(with(&["--state-dir="]).unwrap_err(), "--state-dir : must name a directory, or be none");
+}
+
+fn ports(more: &[&str]) -> Result<Vec<(String, u16, u16, AccessState)>, String> {
+    let c = config(&[&["--socket-path", "s", "--blk-file", "d"], more].concat())?;
+    Ok(c.target_ports.into_iter().map(|p| (p.name, p.relative, p.group, p.state)).collect())
+}
+
+#[test]
+fn without_a_word_there_is_one_target_port() {
+    assert_eq!(ports(&[]).unwrap(), [("vstgt".to_owned(), 1, 1, AccessState::ActiveOptimized)]);
+}
+
+#[test]
+fn ports_are_numbered_around_those_that_are() {
+    let four = ["name=a", "name=b,id=1,group=0", "name=c,id=65535", "name=d,group=9"];
+    let numbered = ports(&four.map(|port| ["--target-port", port]).concat()).unwrap();
+    let numbers: Vec<_> =
+        numbered.iter().map(|(name, relative, group, _)| (name.as_str(), *relative, *group)).collect();
+    assert_eq!(numbers, [("a", 2, 2), ("b", 1, 0), ("c", 65535, 65535), ("d", 3, 9)]);
+}
+
+/// The state is the group's, whichever of its ports says so.
+#[test]
+fn states_are_of_groups() {
+    use AccessState::*;
+    let two =
+        |a: &str, b: &str| ports(&["--target-port", &format!("name=a,{a}"), "--target-port", &format!("name=b,{b}")]);
+    let states = |a, b| two(a, b).unwrap().into_iter().map(|p| p.3).collect::<Vec<_>>();
+    assert_eq!(states("group=7", "group=7,state=standby"), [Standby, Standby]);
+    assert_eq!(states("group=7", "group=8,state=offline"), [ActiveOptimized, Offline]);
+    assert_eq!(states("state=active-nonoptimized", "state=unavailable"), [ActiveNonOptimized, Unavailable]);
+    let error = two("group=7,state=active", "group=7,state=standby").unwrap_err();
+    assert!(error.contains("ports of group 7 have one state"), "{error}");
+    assert!(two("group=7,state=standby", "group=7,state=standby").is_ok());
+}
+
+#[test]
+fn ports_that_make_no_sense_are_named() {
+    let refused = |args: &[&str]| {
+        let args: Vec<&str> = args.iter().flat_map(|port| ["--target-port", port]).collect();
+        ports(&args).unwrap_err()
+    };
+    assert!(refused(&["id=1"]).contains("'name=' is missing"));
+    assert!(refused(&["name="]).contains("'name=' is missing"));
+    assert!(refused(&["name=a,id=0"]).contains("id=0: must be a number from 1 to 65535"));
+    assert!(refused(&["name=a,group=65536"]).contains("group=65536: must be a number from 0 to 65535"));
+    assert!(refused(&["name=a,state=transitioning"]).contains("must be active, active-nonoptimized, standby"));
+    assert!(refused(&["name=a,colour=red"]).contains("unknown key 'colour'"));
+    assert!(refused(&["name=a", "name=a"]).contains("name=a: given twice"));
+    assert!(refused(&["name=a,id=3", "name=b,id=3"]).contains("name=b: id 3 is a's"));
+}
+
+/// A socket is a nexus: a pair of ports.
+#[test]
+fn one_initiator_may_be_on_two_target_ports() {
+    let with = |sockets: [&str; 2]| {
+        let ports = ["--target-port", "name=p", "--target-port", "name=q", "--blk-file", "d"];
+        let sockets = sockets.map(|s| ["--socket-path", s]).concat();
+        config(&[&ports[..], &sockets].concat())
+    };
+    let c = with(["a,initiator=vm,target-port=q", "b,initiator=vm"]).unwrap();
+    let pairs: Vec<_> = c.endpoints.iter().map(|e| (e.initiator.as_str(), e.target_port.as_str())).collect();
+    assert_eq!(pairs, [("vm", "q"), ("vm", "p")]);
+    assert!(c.units[0].shared_by(&c.endpoints), "by two nexuses of one guest");
+    let error = with(["a,initiator=vm,target-port=q", "b,initiator=vm,target-port=q"]).unwrap_err();
+    assert!(error.starts_with("initiator name 'vm' is used by two sockets on target port 'q'"), "{error}");
+    let error = with(["a,target-port=r", "b"]).unwrap_err();
+    assert!(error.starts_with("--socket-path a,target-port=r: there is no target port 'r'"), "{error}");
+    let fd = config(&["--fd", "7,initiator=x,target-port=r", "--blk-file", "d"]).unwrap_err();
+    assert!(fd.contains("--fd 7,initiator=x,target-port=r: there is no target port 'r'"), "{fd}");
+}
+
+#[test]
+fn units_may_be_restricted_to_ports() {
+    let with = |units: &[&str]| {
+        let mut args = vec!["--target-port", "name=p", "--target-port", "name=q"];
+        args.extend(["--socket-path", "a,initiator=vm,target-port=p", "--socket-path", "b,initiator=vm,target-port=q"]);
+        args.extend(["--socket-path", "c,initiator=other,target-port=p"]);
+        args.extend(units.iter().flat_map(|unit| ["--lun", unit]));
+        config(&args)
+    };
+    let c = with(&["file=x,target-port=q", "file=y,target-port=p", "file=z,lun=1"]).unwrap();
+    assert_eq!(c.units[0].target_ports, ["q"]);
+    assert_eq!([0, 1, 2].map(|u: usize| c.units[u].shared_by(&c.endpoints)), [false, true, true]);
+    // One address, twice, for the nexuses of one port.
+    let error = with(&["file=x,target-port=q", "file=y,target-port=p,target-port=q"]).unwrap_err();
+    assert!(error.contains("LUN 0 is given twice (x and y)"), "{error}");
+    assert!(with(&["file=x,target-port=r"]).unwrap_err().starts_with("--lun x: there is no target port 'r'"));
+    let error = with(&["file=x,target-port=q,initiator=other"]).unwrap_err();
+    assert!(error.starts_with("--lun x: no socket of its initiators is on one of its target ports"), "{error}");
 }

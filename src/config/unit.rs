@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::key_value::{Options, OptionsError};
-use super::{ConfigError, EndpointConfig};
+use super::{ConfigError, EndpointConfig, TargetPortConfig};
 use crate::cli::Cli;
 use crate::lu::{self, MAX_SERIAL, Provisioning};
 
@@ -46,12 +46,20 @@ pub struct UnitConfig {
     pub revision: Option<String>,
     /// The initiators that see it; empty: all.
     pub initiators: Vec<String>,
+    /// The target ports by which it is seen; empty: all.
+    pub target_ports: Vec<String>,
 }
 
 impl UnitConfig {
-    /// Whether more than one of the initiator ports `all` can reach it.
-    pub fn shared_by(&self, all: usize) -> bool {
-        if self.initiators.is_empty() { all > 1 } else { self.initiators.len() > 1 }
+    /// Whether more than one nexus can reach it, by these sockets.
+    pub fn shared_by(&self, endpoints: &[EndpointConfig]) -> bool {
+        endpoints.iter().filter(|e| self.is_seen_by(e)).count() > 1
+    }
+
+    /// Whether a socket's nexus sees it.
+    fn is_seen_by(&self, endpoint: &EndpointConfig) -> bool {
+        let one_of = |list: &[String], name: &String| list.is_empty() || list.contains(name);
+        one_of(&self.initiators, &endpoint.initiator) && one_of(&self.target_ports, &endpoint.target_port)
     }
 
     /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT, 0–7.
@@ -60,8 +68,12 @@ impl UnitConfig {
     }
 }
 
-/// All units, checked against each other and against the initiators there are.
-pub(super) fn units(cli: &Cli, endpoints: &[EndpointConfig]) -> Result<Vec<UnitConfig>, ConfigError> {
+/// All units, checked against each other and against the ports there are.
+pub(super) fn units(
+    cli: &Cli,
+    ports: &[TargetPortConfig],
+    endpoints: &[EndpointConfig],
+) -> Result<Vec<UnitConfig>, ConfigError> {
     let mut units = Vec::new();
     if let Some(file) = &cli.blk_file {
         let syntax = |source| ConfigError::Syntax { option: "--blk-file", text: file.display().to_string(), source };
@@ -93,6 +105,12 @@ pub(super) fn units(cli: &Cli, endpoints: &[EndpointConfig]) -> Result<Vec<UnitC
         if let Some(name) = u.initiators.iter().find(|n| endpoints.iter().all(|e| e.initiator != **n)) {
             return Err(ConfigError::UnknownInitiator { file: u.file.clone(), name: name.clone() });
         }
+        if let Some(name) = u.target_ports.iter().find(|n| ports.iter().all(|p| p.name != **n)) {
+            return Err(ConfigError::UnknownPort { option: format!("--lun {}", u.file.display()), name: name.clone() });
+        }
+        if !endpoints.iter().any(|e| u.is_seen_by(e)) {
+            return Err(ConfigError::Unreachable(u.file.clone()));
+        }
     }
     identities(&units)?;
     Ok(units)
@@ -102,9 +120,10 @@ fn canonical(unit: &UnitConfig) -> PathBuf {
     unit.file.canonicalize().unwrap_or_else(|_| unit.file.clone())
 }
 
-/// Two units may have one number only if no initiator sees both.
+/// Two units may have one number only if no nexus sees both.
 fn overlap(a: &UnitConfig, b: &UnitConfig) -> bool {
-    a.initiators.is_empty() || b.initiators.is_empty() || a.initiators.iter().any(|n| b.initiators.contains(n))
+    let overlap = |a: &[String], b: &[String]| a.is_empty() || b.is_empty() || a.iter().any(|n| b.contains(n));
+    overlap(&a.initiators, &b.initiators) && overlap(&a.target_ports, &b.target_ports)
 }
 
 /// Serial numbers and designators are one unit's, whoever sees it: what finds two of a kind takes them for two paths to one
@@ -149,6 +168,7 @@ fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig
         product: o.text("product", 1, 16)?,
         revision: o.text("revision", 1, 4)?,
         initiators: o.repeated("initiator"),
+        target_ports: o.repeated("target-port"),
     };
     o.finish()?;
     Ok(unit)

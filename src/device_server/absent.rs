@@ -4,7 +4,7 @@ use super::transfer::parameter_data;
 use super::{Answer, Planned, Request, spc};
 use crate::mem::IoBuf;
 use crate::scsi::opcode;
-use crate::scsi::spc::{Peripheral, StandardInquiry, report_luns};
+use crate::scsi::spc::{Peripheral, StandardInquiry, TargetPortGroupSupport, report_luns};
 use crate::scsi::{AdditionalSense, Command, Sense};
 
 const NOT_SUPPORTED: Sense = Sense::illegal_request(AdditionalSense::LOGICAL_UNIT_NOT_SUPPORTED);
@@ -19,6 +19,7 @@ pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> 
                 removable: false,
                 normal_aca: false,
                 multi_port: false,
+                target_port_groups: TargetPortGroupSupport::None,
                 vendor: "",
                 product: "",
                 revision: "",

@@ -15,7 +15,7 @@
 //!
 //! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying`, `buffer`, `diagnostic` and `log` hold those that
 //! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages; `absent` answers for units that are not there, `well_known` for
-//! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `transfer` checks data buffers.
+//! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `ports` names target ports, `transfer` checks data buffers.
 
 mod absent;
 mod buffer;
@@ -26,6 +26,7 @@ mod identifying;
 mod log;
 mod mode;
 mod outcome;
+mod ports;
 mod reservations;
 mod sbc;
 mod spc;
@@ -44,7 +45,7 @@ pub use outcome::io_done;
 use std::sync::Arc;
 
 use crate::backing::{Image, Op, OpKind};
-use crate::lu::{Admission, Attention, Extent, GateBits, HoldId, Itl, Touches};
+use crate::lu::{Admission, Attention, Extent, GateBits, HoldId, Itl, Ports, Touches};
 use crate::mem::IoBuf;
 use crate::scsi::opcode::{self, Persistent, Readiness, Row, Spc2};
 use crate::scsi::spc::{ModeSelectFields, ModeSenseFields};
@@ -163,6 +164,17 @@ impl Job {
     }
 }
 
+impl Exclusive {
+    /// A plan to run `run` while no other command uses the blocks of `extent`.
+    fn plan(
+        extent: Extent,
+        run: impl FnOnce(&mut IoBuf, &AbortFlag) -> Result<Answer, Answer> + Send + 'static,
+    ) -> Plan<'static> {
+        let run = Box::new(move |buf: &mut IoBuf, abort: &AbortFlag| run(buf, abort).unwrap_or_else(|answer| answer));
+        Plan::Exclusive(Exclusive { extent, job: Job { run } })
+    }
+}
+
 impl std::fmt::Debug for dyn Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Change")
@@ -200,8 +212,8 @@ pub struct Request<'a> {
     pub itl: Option<&'a Arc<Itl>>,
     /// Numbers of the units this nexus sees below the same target, ascending.
     pub luns: &'a [u16],
-    /// Addressed to the REPORT LUNS well-known unit.
-    pub well_known: bool,
+    /// Addressed to the REPORT LUNS well-known unit, which is reached by these ports.
+    pub well_known: Option<Ports<'a>>,
     /// Its task attribute, as far as holds go: ACA and HEAD OF QUEUE pass those of task sets.
     pub attribute: TaskAttribute,
     /// Holds that do not stop this command: its own, and those that came after it.
@@ -225,8 +237,8 @@ type Planned<'a> = Result<Plan<'a>, Answer>;
 /// Parameter data is written to `buf` right away. Anything else that happens to `buf` or to the image is in the plan.
 pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
     let over = |plan| Started { plan, needs: GateBits::NONE, touches: Touches::Nothing };
-    if request.well_known {
-        return over(well_known::start(request, buf).unwrap_or_else(Plan::Done));
+    if let Some(ports) = request.well_known {
+        return over(well_known::start(request, ports, buf).unwrap_or_else(Plan::Done));
     }
     let Some(itl) = request.itl else {
         return over(absent::start(request, buf).unwrap_or_else(Plan::Done));
@@ -309,7 +321,9 @@ fn touches(itl: &Itl, command: &Command) -> Touches {
         Err(_) => Touches::Nothing,
     };
     match command {
-        Command::Read(t) | Command::Write(t) => blocks(t.lba, t.blocks),
+        Command::Read(t) | Command::Write(t) | Command::CompareAndWrite(t) | Command::Orwrite(t) => {
+            blocks(t.lba, t.blocks)
+        }
         Command::Verify { transfer, .. } | Command::WriteAndVerify { transfer, .. } => {
             blocks(transfer.lba, transfer.blocks)
         }
@@ -410,6 +424,8 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::Write(transfer) => sbc::write(task, transfer),
         Command::WriteAndVerify { transfer, check } => sbc::write_and_verify(task, transfer, check),
         Command::Verify { transfer, check } => sbc::verify(task, transfer, check),
+        Command::CompareAndWrite(transfer) => sbc::compare_and_write(task, transfer),
+        Command::Orwrite(transfer) => sbc::orwrite(task, transfer),
         Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),

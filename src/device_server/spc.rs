@@ -1,8 +1,8 @@
 //! Primary commands (SPC-4).
 
 use super::transfer::{needs, parameter_data};
-use super::{Planned, STOPPED, Task};
-use crate::lu::{Attention, GateBits, Lu};
+use super::{Planned, STOPPED, Task, ports};
+use crate::lu::{Attention, GateBits, Itl, Lu};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
 use crate::scsi::sbc::{BlockDeviceCharacteristics, BlockLimits, LogicalBlockProvisioning, ProvisioningType};
@@ -13,12 +13,13 @@ use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseForm
 pub(super) const NO_SENSE: Sense = Sense::new(SenseKey::NoSense, AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION);
 
 /// The VPD pages of a unit, ascending, as [`vpd`] knows them.
-const VPD_PAGES: [u8; 8] = [
+const VPD_PAGES: [u8; 9] = [
     vpd_page::SUPPORTED_PAGES,
     vpd_page::UNIT_SERIAL_NUMBER,
     vpd_page::DEVICE_IDENTIFICATION,
     vpd_page::EXTENDED_INQUIRY_DATA,
     vpd_page::MODE_PAGE_POLICY,
+    vpd_page::SCSI_PORTS,
     vpd_page::BLOCK_LIMITS,
     vpd_page::BLOCK_DEVICE_CHARACTERISTICS,
     vpd_page::LOGICAL_BLOCK_PROVISIONING,
@@ -49,21 +50,21 @@ pub(super) fn sense_data(buf: &mut IoBuf, sense: Sense, descriptor: bool, alloca
 
 /// INQUIRY (SPC-4 6.6) with its VPD pages (SPC-4 7.8, SBC-3 6.6).
 pub(super) fn inquiry<'a>(task: Task<'a, '_>, page: Option<u8>, allocation_length: u32) -> Planned<'a> {
-    let lu = task.itl.lu();
     let data = match page {
-        None => standard_inquiry(lu),
-        Some(page) => vpd(lu, page)?,
+        None => standard_inquiry(task.itl),
+        Some(page) => vpd(task.itl, page)?,
     };
     parameter_data(task.buf, data, allocation_length)
 }
 
-fn standard_inquiry(lu: &Lu) -> ParameterData {
-    let identity = lu.identity();
+fn standard_inquiry(itl: &Itl) -> ParameterData {
+    let identity = itl.lu().identity();
     StandardInquiry {
         peripheral: Peripheral::DISK,
         removable: false,
         normal_aca: true,
-        multi_port: false,
+        multi_port: itl.ports().several(),
+        target_port_groups: ports::TPGS,
         vendor: &identity.vendor,
         product: &identity.product,
         revision: &identity.revision,
@@ -72,13 +73,15 @@ fn standard_inquiry(lu: &Lu) -> ParameterData {
     .data()
 }
 
-fn vpd(lu: &Lu, page: u8) -> Result<ParameterData, Sense> {
+fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
+    let lu = itl.lu();
     Ok(match page {
         vpd_page::SUPPORTED_PAGES => data::supported_vpd_pages(Peripheral::DISK, &VPD_PAGES),
         vpd_page::UNIT_SERIAL_NUMBER => data::unit_serial_number(Peripheral::DISK, &lu.identity().serial),
-        vpd_page::DEVICE_IDENTIFICATION => data::device_identification(Peripheral::DISK, &designators(lu)),
+        vpd_page::DEVICE_IDENTIFICATION => data::device_identification(Peripheral::DISK, &designators(itl)),
         vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry().data(Peripheral::DISK),
         vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
+        vpd_page::SCSI_PORTS => data::scsi_ports(Peripheral::DISK, &ports::scsi_ports(itl.ports())),
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
         vpd_page::BLOCK_DEVICE_CHARACTERISTICS => {
             // FUAB 0: SYNCHRONIZE CACHE makes everything durable, which is more than FUAB 1 promises.
@@ -90,15 +93,16 @@ fn vpd(lu: &Lu, page: u8) -> Result<ParameterData, Sense> {
     })
 }
 
-/// The unit's names: NAA first, then vendor, product and serial number as SPC-4 7.8.6.4 recommends. A unit knows
-/// nothing of target ports.
-fn designators(lu: &Lu) -> [Designator; 2] {
-    let identity = lu.identity();
+/// The unit's names: NAA first, then vendor, product and serial number as SPC-4 7.8.6.4 recommends; after them its port's.
+fn designators(itl: &Itl) -> Vec<Designator> {
+    let identity = itl.lu().identity();
     let identifier = format!("{:16}{}", identity.product, identity.serial);
-    [
+    let mut designators = vec![
         Designator::Naa8(identity.naa.to_be_bytes()),
         Designator::T10VendorId { vendor: identity.vendor.clone(), identifier },
-    ]
+    ];
+    designators.extend(ports::designators(itl.ports()));
+    designators
 }
 
 /// V_SUP does not tell whether WCE is one, but that it may become one. UASK_SUP is zero: the only sense-key specific data of a unit
@@ -119,6 +123,7 @@ fn block_limits(lu: &Lu) -> BlockLimits {
     BlockLimits {
         // A physical block, where that is more than a logical one.
         optimal_granularity: if exponent == 0 { 0 } else { 1 << exponent },
+        maximum_compare_and_write: limits.compare_and_write_blocks,
         maximum_transfer: limits.transfer_blocks,
         maximum_unmap_blocks: limits.unmap_blocks,
         maximum_unmap_descriptors: limits.unmap_descriptors,

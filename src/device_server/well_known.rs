@@ -1,17 +1,21 @@
 //! The REPORT LUNS well-known logical unit (SPC-4 8.2).
 
 use super::transfer::parameter_data;
-use super::{Answer, Planned, Request, spc};
-use crate::lu::{DEFAULT_PRODUCT, DEFAULT_REVISION, DEFAULT_VENDOR};
+use super::{Answer, Planned, Request, ports, spc};
+use crate::lu::{DEFAULT_PRODUCT, DEFAULT_REVISION, DEFAULT_VENDOR, Ports};
 use crate::mem::IoBuf;
 use crate::scsi::opcode::{self, Row};
 use crate::scsi::spc::{
-    Peripheral, StandardInquiry, report_luns, report_operation_codes, supported_vpd_pages, vpd_page,
+    Peripheral, StandardInquiry, TargetPortGroupSupport, device_identification, report_luns, report_operation_codes,
+    scsi_ports, supported_vpd_pages, vpd_page,
 };
 use crate::scsi::{AdditionalSense, Command, FieldPointer, Sense};
 
+/// Its VPD pages, ascending.
+const VPD_PAGES: [u8; 3] = [vpd_page::SUPPORTED_PAGES, vpd_page::DEVICE_IDENTIFICATION, vpd_page::SCSI_PORTS];
+
 /// Answers what such a unit supports. It has no medium and no state, so no unit attention and no reservation either.
-pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> {
+pub(super) fn start(request: &Request<'_>, ports: Ports<'_>, buf: &mut IoBuf) -> Planned<'static> {
     let (row, command) = opcode::decode(request.cdb)?;
     if !supported(row) {
         return Err(Sense::illegal_request(AdditionalSense::INVALID_COMMAND_OPERATION_CODE).into());
@@ -22,7 +26,9 @@ pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> 
                 peripheral: Peripheral::WELL_KNOWN,
                 removable: false,
                 normal_aca: false,
-                multi_port: false,
+                multi_port: ports.several(),
+                // It has no medium, so there are no better and worse ways to it.
+                target_port_groups: TargetPortGroupSupport::None,
                 vendor: DEFAULT_VENDOR,
                 product: DEFAULT_PRODUCT,
                 revision: DEFAULT_REVISION,
@@ -31,8 +37,16 @@ pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> 
             parameter_data(buf, inquiry.data(), allocation_length)
         }
         Command::Inquiry { page: Some(vpd_page::SUPPORTED_PAGES), allocation_length } => {
-            let pages = supported_vpd_pages(Peripheral::WELL_KNOWN, &[vpd_page::SUPPORTED_PAGES]);
-            parameter_data(buf, pages, allocation_length)
+            parameter_data(buf, supported_vpd_pages(Peripheral::WELL_KNOWN, &VPD_PAGES), allocation_length)
+        }
+        Command::Inquiry { page: Some(vpd_page::DEVICE_IDENTIFICATION), allocation_length } => {
+            // A well-known unit has no name of its own (SPC-4 7.8.5): its port does.
+            let page = device_identification(Peripheral::WELL_KNOWN, &ports::designators(ports));
+            parameter_data(buf, page, allocation_length)
+        }
+        Command::Inquiry { page: Some(vpd_page::SCSI_PORTS), allocation_length } => {
+            let page = scsi_ports(Peripheral::WELL_KNOWN, &ports::scsi_ports(ports));
+            parameter_data(buf, page, allocation_length)
         }
         Command::Inquiry { page: Some(_), .. } => Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7)).into()),
         Command::RequestSense { descriptor, allocation_length } => {

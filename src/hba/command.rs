@@ -47,14 +47,14 @@ impl Reactor {
         match request.parse(chain, map, wire::CDB_SIZE, wire::DEFAULT_SENSE_SIZE) {
             Ok(()) => {}
             Err(ChainError::Answerable(why)) => {
-                log::debug!("{}: a command chain is refused: {why}", session.initiator);
+                log::debug!("{}: a command chain is refused: {why}", session.label);
                 let written = refuse(request, map, ResponseCode::Failure);
                 session.settle(command);
                 self.finish_chain(tag, written);
                 return 0;
             }
             Err(ChainError::Unanswerable(why)) => {
-                log::debug!("{}: a command chain cannot be answered: {why}", session.initiator);
+                log::debug!("{}: a command chain cannot be answered: {why}", session.label);
                 session.settle(command);
                 self.finish_chain(tag, 0);
                 return 0;
@@ -73,7 +73,7 @@ impl Reactor {
         };
         let pieces = descriptors.iter().map(|d: &srp::DirectDescriptor| (d.va, d.len));
         let Ok(buf) = session.snapshots.resolve(direction, pieces, std::mem::take(&mut command.spare)) else {
-            log::debug!("{}: a data buffer lies outside guest memory", session.initiator);
+            log::debug!("{}: a data buffer lies outside guest memory", session.label);
             let written = refuse(request, session.snapshots.map(), ResponseCode::Failure);
             session.settle(command);
             self.finish_chain(tag, written);

@@ -76,7 +76,7 @@ impl Connection {
         self.reactors.push(reactor);
         let open = OpenSession {
             session: self.id,
-            initiator: Arc::clone(self.port.name()),
+            label: Arc::clone(self.port.label()),
             host_no: self.port.host_no(),
             itn_id,
             max_cmds: self.port.max_cmds(),
@@ -111,7 +111,7 @@ impl Connection {
                     if !std::mem::replace(&mut hurried, true) {
                         self.hurry(rings.get(at..).unwrap_or_default());
                     }
-                    ring.answer.wait(&format!("commands on ring {} of {} to end", ring.ring, self.port.name()))
+                    ring.answer.wait(&format!("commands on ring {} of {} to end", ring.ring, self.port.label()))
                 }
             };
             next_avail = answer.flatten();
@@ -120,7 +120,7 @@ impl Connection {
     }
 
     fn hurry(&self, rings: &[Draining]) {
-        log::warn!("{}: commands take long to end; those that can be aborted are", self.port.name());
+        log::warn!("{}: commands take long to end; those that can be aborted are", self.port.label());
         for ring in rings {
             self.letters.send(ring.reactor, Mail::HurryQueue { session: self.id, ring: ring.ring });
         }
@@ -149,7 +149,7 @@ impl Device for Connection {
     }
 
     fn set_features(&mut self, acked: u64) {
-        log::debug!("{}: features acknowledged: {acked:#x}", self.port.name());
+        log::debug!("{}: features acknowledged: {acked:#x}", self.port.label());
     }
 
     fn start_ring(&mut self, config: RingConfig) -> Result<(), StartError> {

@@ -31,13 +31,13 @@ impl Reactor {
         match control.request.parse(chain, map) {
             Ok(()) => {}
             Err(ChainError::Answerable(why)) => {
-                log::debug!("{}: a control request is refused: {why}", session.initiator);
+                log::debug!("{}: a control request is refused: {why}", session.label);
                 let written = control.request.reject(map);
                 self.finish_chain(request, written);
                 return;
             }
             Err(ChainError::Unanswerable(why)) => {
-                log::debug!("{}: a control request cannot be answered: {why}", session.initiator);
+                log::debug!("{}: a control request cannot be answered: {why}", session.label);
                 self.finish_chain(request, 0);
                 return;
             }
@@ -111,9 +111,7 @@ impl Reactor {
             return;
         };
         if control.found.len() > SAME_ID_MAX {
-            session
-                .limit
-                .warn(format_args!("{}: {function:?} for an id that too many commands have", session.initiator));
+            session.limit.warn(format_args!("{}: {function:?} for an id that too many commands have", session.label));
             return self.finish_function(request, FunctionResponse::Failed);
         }
         if control.found.is_empty() {
@@ -122,7 +120,7 @@ impl Reactor {
         let tags = std::mem::take(&mut control.found);
         control.functions = tags.len();
         let (host_no, itn_id) = (session.host_no, session.itn_id);
-        log::debug!("{}: task management: {function:?} {lun:?}", session.initiator);
+        log::debug!("{}: task management: {function:?} {lun:?}", session.label);
         for &tag in &tags {
             let event = TskMgmtReq { host_no, function: function as i32, itn_id, tag, lun, mid: request.0 };
             self.post_request(KEvent::TskMgmtReq(event), None);

@@ -33,7 +33,10 @@ const LOGIN_IU_LEN: u32 = 4096;
 
 /// An initiator port.
 pub struct InitiatorPort {
-    name: Arc<str>,
+    name: String,
+    target_name: String,
+    /// Both names, for the log.
+    label: Arc<str>,
     id: PortId,
     number: u16,
     host_no: HostNo,
@@ -76,8 +79,8 @@ pub struct PortSetup {
     pub number: u16,
     /// The host it is on.
     pub host_no: HostNo,
-    /// The target port's identifier.
-    pub target_port: PortId,
+    /// The target port's name.
+    pub target_port: String,
     /// How many commands it may have outstanding.
     pub max_cmds: u32,
     /// The reactor that logs it in and out.
@@ -87,11 +90,13 @@ pub struct PortSetup {
 impl InitiatorPort {
     pub(super) fn new(setup: PortSetup, letters: Arc<Letters>, losses: Arc<Losses>) -> Arc<InitiatorPort> {
         Arc::new(InitiatorPort {
+            label: format!("{} on {}", setup.name, setup.target_port).into(),
             id: PortId::of_initiator(&setup.name),
-            name: setup.name.into(),
+            target_port: PortId::of_target(&setup.target_port),
+            name: setup.name,
+            target_name: setup.target_port,
             number: setup.number,
             host_no: setup.host_no,
-            target_port: setup.target_port,
             max_cmds: setup.max_cmds,
             home: setup.home,
             letters,
@@ -102,9 +107,9 @@ impl InitiatorPort {
         })
     }
 
-    /// Its configured name.
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
+    /// Its configured name and its target port's, as the log has them.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
     }
 
     /// The reactor that logs it in and out and has its control queue.
@@ -180,12 +185,13 @@ impl InitiatorPort {
 
     /// SRP_LOGIN_REJ, as the front-end and the log hear of it.
     fn rejected(&self, reason: srp::RejectReason) -> StartError {
-        self.limit.warn(format_args!("{}: SRP_LOGIN_REJ {:#010x}: {reason}", self.name, reason as u32));
+        self.limit.warn(format_args!("{}: SRP_LOGIN_REJ {:#010x}: {reason}", self.label, reason as u32));
         let help = match reason {
             srp::RejectReason::ChannelLimit => "; give each guest a socket of its own",
             _ => "",
         };
-        StartError::LoginRejected(format!("initiator port '{}': {reason}{help}", self.name))
+        let (initiator, target) = (&self.name, &self.target_name);
+        StartError::LoginRejected(format!("initiator port '{initiator}' on target port '{target}': {reason}{help}"))
     }
 
     /// The connection's rings are all stopped; the nexus stays.
@@ -230,7 +236,7 @@ impl InitiatorPort {
         if now < lost_at {
             return Some(lost_at);
         }
-        log::info!("{}: nobody came back within the nexus loss time", self.name);
+        log::info!("{}: nobody came back within the nexus loss time", self.label);
         self.end_nexus(&mut state);
         None
     }

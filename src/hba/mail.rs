@@ -134,8 +134,8 @@ pub enum Mail {
 pub struct OpenSession {
     /// Its name.
     pub session: SessionId,
-    /// The initiator port's name, for the log.
-    pub initiator: Arc<str>,
+    /// Its nexus's ports, for the log.
+    pub label: Arc<str>,
     /// The host it is on.
     pub host_no: HostNo,
     /// Its nexus.

@@ -45,4 +45,4 @@ mod start;
 
 pub use connection::Connection;
 pub use initiator_port::InitiatorPort;
-pub use start::{Hba, HbaError, HbaSetup, WaitKind};
+pub use start::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};

@@ -3,7 +3,7 @@
 use super::mail::{Login, Reply, answer};
 use super::reactor::Reactor;
 use crate::scsi::{Lun, TaskManagementFunction};
-use crate::srp::{FormatSet, LoginAction, LoginAnswer, PortLimits, TargetPort};
+use crate::srp::{FormatSet, LoginAction, LoginAnswer, PortId, PortLimits, TargetPort};
 use crate::tgt::{HostNo, ItNexusReq, ItNexusRsp, ItnId, KEvent, NexusFunction, Tag, TskMgmtReq, TskMgmtRsp};
 
 /// The shard number in the names of functions that no guest asked for. No reactor has it.
@@ -33,7 +33,9 @@ impl Reactor {
             max_ti_iu_len: MAX_IU_LEN,
             formats: FormatSet::ALL,
         };
-        let mut port = TargetPort::new(login.request.target, limits);
+        // A host that is nobody's has an identifier that no initiator port knows.
+        let port = self.ports.iter().find(|(of, _)| *of == host_no).map_or_else(PortId::default, |(_, id)| *id);
+        let mut port = TargetPort::new(port, limits);
         match port.login(&login.request) {
             LoginAction::Reject(rejection) => answer(&login.reply, LoginAnswer::Rejected(rejection)),
             LoginAction::CreateNexus { initiator, max_cmds } => {

@@ -162,7 +162,7 @@ impl Reactor {
         if let Some(Some(s)) = self.sessions.get(queue.session)
             && !s.hang_up_if_poisoned()
         {
-            s.limit.warn(format_args!("{}: ring {} is broken: {why}", s.initiator, queue.ring_index));
+            s.limit.warn(format_args!("{}: ring {} is broken: {why}", s.label, queue.ring_index));
         }
     }
 }

@@ -15,11 +15,12 @@ use super::nexus::Logins;
 use super::queue::Queue;
 use super::session::Session;
 use crate::backing::{Completion, IoPort};
+use crate::srp::PortId;
 use crate::sys::mailbox::{Mailbox, Waker};
 use crate::sys::turns::Turns;
 use crate::sys::wait::Wait;
 use crate::target::Shard;
-use crate::tgt::EventRings;
+use crate::tgt::{EventRings, HostNo};
 
 /// The wake-up's token in the wait set; queue numbers are the others.
 const WAKER: u64 = u64::MAX;
@@ -61,6 +62,8 @@ pub struct Reactor {
     /// How many queues there have been.
     pub(super) opened: u16,
     pub(super) logins: Logins,
+    /// The target ports: the identifier of each host's.
+    pub(super) ports: Vec<(HostNo, PortId)>,
     ready: Vec<u64>,
     pub(super) completions: Vec<Completion>,
     stopping: bool,
@@ -84,6 +87,8 @@ pub struct Parts {
     pub shard: Shard,
     /// The rings between it and its shard.
     pub rings: EventRings,
+    /// The target ports: the identifier of each host's.
+    pub ports: Vec<(HostNo, PortId)>,
 }
 
 impl Reactor {
@@ -111,6 +116,7 @@ impl Reactor {
             polled: Vec::new(),
             opened: 0,
             logins: Logins::default(),
+            ports: parts.ports,
             ready: Vec::new(),
             completions: Vec::new(),
             stopping: false,

@@ -93,11 +93,11 @@ impl Reactor {
             event_idx: config.event_idx,
         };
         let mut ring = SplitRing::new(s.snapshots.map(), &setup).map_err(|e| {
-            s.limit.warn(format_args!("{}: ring {index}: {e}", s.initiator));
+            s.limit.warn(format_args!("{}: ring {index}: {e}", s.label));
             bad("cannot be where it was put")
         })?;
         let role = Role::of(index);
-        log::debug!("{}: ring {index} runs on reactor {reactor} ({role:?}, {} entries)", s.initiator, config.size);
+        log::debug!("{}: ring {index} runs on reactor {reactor} ({role:?}, {} entries)", s.label, config.size);
         s.queues.push(number);
         match (role, &config.kick) {
             // Buffers wait here until there is an event; a kick says nothing.

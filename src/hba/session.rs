@@ -24,8 +24,8 @@ const CHARGED_MAX: usize = 2 * KEPT_MAX;
 pub struct Session {
     /// Its name.
     pub id: SessionId,
-    /// The initiator port's name, for the log.
-    pub initiator: Arc<str>,
+    /// Its nexus's ports, for the log.
+    pub label: Arc<str>,
     /// The host it is on.
     pub host_no: HostNo,
     /// Its nexus.
@@ -61,7 +61,7 @@ impl Session {
     pub fn new(open: OpenSession) -> Session {
         Session {
             id: open.session,
-            initiator: open.initiator,
+            label: open.label,
             host_no: open.host_no,
             itn_id: open.itn_id,
             snapshots: SnapshotSet::new(open.map),

@@ -48,6 +48,24 @@ pub enum WaitKind {
     Epoll,
 }
 
+/// A target port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPortSetup {
+    /// Its name, from which its identifier is made.
+    pub name: String,
+    /// The host that it is.
+    pub host_no: HostNo,
+}
+
+/// The two ports of a nexus to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NexusPorts {
+    /// The initiator port's name.
+    pub initiator: String,
+    /// The host that is the target port.
+    pub host_no: HostNo,
+}
+
 /// What an [`Hba`] is made of.
 pub struct HbaSetup {
     /// Number of reactors.
@@ -56,10 +74,8 @@ pub struct HbaSetup {
     pub wait: WaitKind,
     /// The target they are shards of; made for as many.
     pub target: Arc<Target>,
-    /// The target port's name.
-    pub target_port: String,
-    /// The host that connections are on.
-    pub host_no: HostNo,
+    /// The target ports, each a host.
+    pub target_ports: Vec<TargetPortSetup>,
     /// Request queues that one connection may use.
     pub request_queues: u16,
     /// How long a nexus waits for its initiator to come back.
@@ -122,8 +138,7 @@ pub struct Hba {
     threads: Vec<JoinHandle<()>>,
     watcher: Option<JoinHandle<()>>,
     ports: OnceLock<Vec<Arc<InitiatorPort>>>,
-    target_port: PortId,
-    host_no: HostNo,
+    target_ports: Arc<[TargetPortSetup]>,
     request_queues: u16,
 }
 
@@ -150,8 +165,7 @@ impl Hba {
             threads: Vec::new(),
             watcher: None,
             ports: OnceLock::new(),
-            target_port: PortId::of_target(&setup.target_port),
-            host_no: setup.host_no,
+            target_ports: setup.target_ports.into(),
             request_queues: setup.request_queues,
         };
         for (index, mailbox) in (0..).zip(boxes) {
@@ -162,6 +176,7 @@ impl Hba {
                 jobs: Arc::clone(&jobs),
                 turns: Arc::clone(&turns),
                 target: Arc::clone(&setup.target),
+                target_ports: Arc::clone(&hba.target_ports),
                 wait: setup.wait,
                 trace_events: setup.trace_events,
             };
@@ -183,16 +198,18 @@ impl Hba {
         Ok(hba)
     }
 
-    /// Makes the initiator ports, one for each name, dealt out over the reactors.
-    pub fn add_ports(&self, names: &[String]) -> Vec<Arc<InitiatorPort>> {
+    /// Makes the initiator ports, one for each nexus, dealt out over the reactors. A login to a host that is no target port's will be
+    /// rejected.
+    pub fn add_ports(&self, nexuses: &[NexusPorts]) -> Vec<Arc<InitiatorPort>> {
         let ports: Vec<_> = (0u16..)
-            .zip(names)
-            .map(|(number, name)| {
+            .zip(nexuses)
+            .map(|(number, NexusPorts { initiator, host_no })| {
+                let target_port = self.target_ports.iter().find(|port| port.host_no == *host_no);
                 let setup = PortSetup {
-                    name: name.clone(),
+                    name: initiator.clone(),
                     number,
-                    host_no: self.host_no,
-                    target_port: self.target_port,
+                    host_no: *host_no,
+                    target_port: target_port.map(|port| port.name.clone()).unwrap_or_default(),
                     max_cmds: u32::from(self.request_queues) * u32::from(MAX_RING_SIZE),
                     home: (number % u16::from(self.letters.reactors())) as u8,
                 };
@@ -258,6 +275,7 @@ struct Start {
     jobs: Arc<Jobs>,
     turns: Arc<Turns>,
     target: Arc<Target>,
+    target_ports: Arc<[TargetPortSetup]>,
     wait: WaitKind,
     trace_events: bool,
 }
@@ -298,7 +316,8 @@ impl Start {
             rings.set_tap(Some(Box::new(LogTap { reactor: self.index })));
         }
         let (index, turns, mailbox, post) = (self.index, self.turns, self.mailbox, self.letters);
-        Reactor::new(Parts { index, wait, turns, mailbox, post, io, shard, rings })
+        let ports = self.target_ports.iter().map(|port| (port.host_no, PortId::of_target(&port.name))).collect();
+        Reactor::new(Parts { index, wait, turns, mailbox, post, io, shard, rings, ports })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::keeping::Arrival;
-use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId};
+use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId, Ports};
 
 /// Hears of unit attention conditions as they are established for one I_T_L nexus.
 ///
@@ -64,6 +64,11 @@ impl Itl {
     /// Whose it is.
     pub fn nexus(&self) -> NexusId {
         self.nexus
+    }
+
+    /// The target ports of the unit, and this nexus's.
+    pub fn ports(&self) -> Ports<'_> {
+        Ports { all: self.lu.ports(), own: self.nexus.port }
     }
 
     /// What may stop a command of this nexus.

@@ -11,7 +11,7 @@
 //! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
 //!   ([`Lu::persist`]) before a change is answered, soon after everything else.
-//! * A unit knows nothing of targets.
+//! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod attention;
 mod errors;
@@ -22,6 +22,7 @@ mod identity;
 mod itl;
 mod keeping;
 mod kept;
+mod port;
 mod records;
 pub mod reservation;
 mod reserve;
@@ -36,6 +37,7 @@ pub use holds::*;
 pub use identity::*;
 pub use itl::*;
 pub use kept::*;
+pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;
 pub use reserve::*;

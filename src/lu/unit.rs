@@ -8,7 +8,7 @@ use super::keeping::Continuity;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
     Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState,
-    NexusId, Records, Touches,
+    NexusId, Records, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
@@ -59,11 +59,13 @@ pub struct LuSetup {
     pub keeper: Option<Arc<dyn Keeper>>,
     /// What was kept: the unit goes on from there.
     pub kept: Option<KeptState>,
+    /// The target ports by which it can be reached, at least one.
+    pub ports: Vec<TargetPort>,
 }
 
 impl LuSetup {
     /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
-    /// in fixed format, thin if the image can be, non-rotating, nothing kept.
+    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -81,6 +83,7 @@ impl LuSetup {
             rotation_rate: 1,
             keeper: None,
             kept: None,
+            ports: vec![TargetPort::SOLE],
         }
     }
 }
@@ -108,6 +111,9 @@ pub enum SetupError {
     /// Thin provisioning of an image that cannot deallocate.
     #[error("it cannot be thin provisioned: no blocks of it can be deallocated, or it is read-only")]
     NotThin,
+    /// Ports are told apart by their relative identifiers.
+    #[error("a unit needs target ports, each with a relative identifier of its own that is not 0")]
+    Ports,
     /// An identifying text is not fit.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -118,6 +124,8 @@ pub enum SetupError {
 pub struct Limits {
     /// MAXIMUM TRANSFER LENGTH in blocks.
     pub transfer_blocks: u32,
+    /// MAXIMUM COMPARE AND WRITE LENGTH in blocks.
+    pub compare_and_write_blocks: u8,
     /// MAXIMUM UNMAP LBA COUNT; FFFF_FFFFh: no limit, 0: no UNMAP.
     pub unmap_blocks: u32,
     /// MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT; 0: no UNMAP.
@@ -129,6 +137,10 @@ pub struct Limits {
 /// The most bytes that one command moves. Linux guests ask for at most 32 MiB less a block and take what the page says;
 /// a command of this size keeps an engine busy for some milliseconds, not more.
 const MAX_TRANSFER: u32 = 16 << 20;
+
+/// The most bytes that one COMPARE AND WRITE compares, and writes. While it runs nobody else gets at its blocks, so they are few: locks, as
+/// VMFS has them, are one block, and many targets take no more than that.
+const MAX_COMPARE_AND_WRITE: u32 = 64 << 10;
 
 /// The most ranges in one UNMAP: bounds the steps of its job.
 const MAX_UNMAP_DESCRIPTORS: u32 = 256;
@@ -144,6 +156,8 @@ pub struct Lu {
     read_only: bool,
     thin: bool,
     unmap_granularity: u32,
+    /// Ascending by relative identifier.
+    ports: Vec<TargetPort>,
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
     blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
@@ -214,6 +228,12 @@ impl Lu {
         if !size.is_multiple_of(u64::from(setup.block_size)) {
             return Err(SetupError::PartialBlock { size, block_size: setup.block_size });
         }
+        let mut ports = setup.ports;
+        ports.sort_by_key(|port| port.relative);
+        let distinct = ports.iter().zip(ports.iter().skip(1)).all(|(a, b)| a.relative != b.relative);
+        if !distinct || ports.first().is_none_or(|first| first.relative == 0) {
+            return Err(SetupError::Ports);
+        }
         let capabilities = setup.image.capabilities();
         let thin = match setup.provisioning {
             Provisioning::AsImage => capabilities.unmap,
@@ -232,6 +252,7 @@ impl Lu {
             read_only: setup.read_only || capabilities.read_only,
             thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
+            ports,
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
             mode: AtomicU16::new(pack(kept.mode.under(default_mode))),
             default_mode,
@@ -253,6 +274,11 @@ impl Lu {
     /// Who it is.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// The target ports by which it can be reached, ascending by relative identifier.
+    pub fn ports(&self) -> &[TargetPort] {
+        &self.ports
     }
 
     /// How big it is now.
@@ -294,6 +320,7 @@ impl Lu {
     pub fn limits(&self) -> Limits {
         Limits {
             transfer_blocks: MAX_TRANSFER / self.block_size,
+            compare_and_write_blocks: u8::try_from(MAX_COMPARE_AND_WRITE / self.block_size).unwrap_or(u8::MAX),
             unmap_blocks: if self.thin { u32::MAX } else { 0 },
             unmap_descriptors: if self.thin { MAX_UNMAP_DESCRIPTORS } else { 0 },
             unmap_granularity: if self.thin { self.unmap_granularity } else { 0 },

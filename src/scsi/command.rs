@@ -159,6 +159,10 @@ pub enum Command {
     Read(Transfer),
     /// SBC-3 5.39–5.43.
     Write(Transfer),
+    /// SBC-3 5.2. `blocks` counts what is compared, and written; the Data-Out buffer holds both, twice as many.
+    CompareAndWrite(Transfer),
+    /// SBC-3 5.5.
+    Orwrite(Transfer),
     /// SBC-3 5.36–5.38.
     Verify { transfer: Transfer, check: ByteCheck },
     /// SBC-3 5.30, 5.31. `blocks` 0 means to the end of the medium.

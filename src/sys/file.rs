@@ -165,11 +165,20 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
 
 /// The file system's magic number (`statfs(2)`).
 pub fn file_system(file: &File) -> io::Result<u64> {
+    Ok(statfs(file)?.f_type as u64)
+}
+
+/// Bytes of one of the file system's blocks, of which its files are made (`statfs(2)`).
+pub fn file_system_block(file: &File) -> io::Result<u64> {
+    Ok(statfs(file)?.f_bsize as u64)
+}
+
+fn statfs(file: &File) -> io::Result<libc::statfs> {
     // SAFETY: all zeros is a value of this plain struct; the kernel fills it.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: `stat` lives through the call.
     retry(|| unsafe { libc::fstatfs(file.as_raw_fd(), &mut stat) }.into())?;
-    Ok(stat.f_type as u64)
+    Ok(stat)
 }
 
 /// What direct I/O on this file needs (`STATX_DIOALIGN`); `None` if it cannot be done, or if the kernel does not say, which is no promise either.

@@ -26,7 +26,7 @@ mod waiting;
 
 pub use mail::{Post, ShardMail, Spawn};
 pub use shard::Shard;
-pub use state::{Target, TargetError, TargetSetup, UnitMapping};
+pub use state::{HostSetup, Target, TargetError, TargetSetup, UnitMapping};
 
 #[cfg(test)]
 mod testkit;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::lu::{Attention, Itl, Lu, NexusId};
-use crate::tgt::{HostNo, ItnId};
+use crate::tgt::{HostNo, ItNexusReq, ItnId};
 
 /// Names a logical unit within its target; units mapped several times have one index.
 pub(super) type LuIndex = u32;
@@ -13,11 +13,6 @@ pub(super) const WELL_KNOWN: LuIndex = u32::MAX;
 /// The "unit" of commands to one that is not there.
 pub(super) const NO_UNIT: LuIndex = u32::MAX - 1;
 
-/// The RELATIVE TARGET PORT IDENTIFIER of a host: they count from 1.
-fn relative_port(host_no: HostNo) -> u16 {
-    u16::try_from(host_no).unwrap_or(0).saturating_add(1)
-}
-
 /// An I_T nexus. Immutable; what changes is in its [`Itl`]s.
 #[derive(Debug)]
 pub(super) struct Nexus {
@@ -26,7 +21,8 @@ pub(super) struct Nexus {
     pub(super) id: NexusId,
     pub(super) host_no: HostNo,
     pub(super) initiator: [u8; 16],
-    pub(super) name: String,
+    /// The initiator port's name and the target port's, for the log.
+    pub(super) names: [String; 2],
     pub(super) max_cmds: u32,
     /// Ascending by target number.
     targets: Vec<TargetView>,
@@ -60,17 +56,16 @@ impl TargetView {
 }
 
 impl Nexus {
-    /// A nexus that sees `units` (target, LUN, unit and its index), each with the unit attention `first`.
+    /// The nexus that `req` asks for, on the target port of that relative identifier. It sees `units` (target, LUN, unit and its index), each with the unit attention `first`.
     pub(super) fn new(
-        itn_id: ItnId,
-        host_no: HostNo,
-        initiator: [u8; 16],
-        name: String,
-        max_cmds: u32,
+        req: &ItNexusReq,
+        port: u16,
+        names: [String; 2],
         mut units: Vec<(u8, u16, &Arc<Lu>, LuIndex)>,
         first: Attention,
     ) -> Nexus {
-        let id = NexusId { initiator, port: relative_port(host_no) };
+        let &ItNexusReq { itn_id, host_no, initiator_id: initiator, max_cmds, .. } = req;
+        let id = NexusId { initiator, port };
         units.sort_by_key(|u| (u.0, u.1));
         let mut targets: Vec<TargetView> = Vec::new();
         for (target, lun, lu, index) in units {
@@ -82,7 +77,7 @@ impl Nexus {
                 view.units.push(Unit { itl: Itl::new(Arc::clone(lu), id, Some(first)), lu: index });
             }
         }
-        Nexus { itn_id, id, host_no, initiator, name, max_cmds, targets }
+        Nexus { itn_id, id, host_no, initiator, names, max_cmds, targets }
     }
 
     /// What it sees below a target number; `None` if there is nothing.

@@ -180,7 +180,7 @@ impl Shard {
             }
             Work::End { scope, by, .. } => self.end_scope(scope, *by, &order, io, rings),
             Work::Query { scope, .. } => self.query(scope, &order.barrier),
-            Work::Quiet { scope, .. } => self.quiet(&order, scope),
+            Work::Quiet { scope, .. } => self.quiet(scope, io, rings),
             Work::Fence { scope, aborts, by, .. } => {
                 let mut left = self.end_scope(aborts, *by, &order, io, rings);
                 left.extend(self.tasks.iter_mut().filter(|task| scope.covers(task)).map(|task| task.tag));
@@ -301,9 +301,9 @@ fn place_of(nexus: &Nexus, lun: Lun) -> Result<Place<'_>, FunctionResponse> {
 
 fn log_nexus(what: &str, nexus: &Nexus) {
     let id: String = nexus.initiator.iter().map(|byte| format!("{byte:02x}")).collect();
+    let [initiator, port] = &nexus.names;
     log::info!(
-        "I_T nexus {what}: initiator {} host {} itn {:#x} id {id} max_cmds {} units {}",
-        nexus.name,
+        "I_T nexus {what}: initiator {initiator} host {} target port {port} itn {:#x} id {id} max_cmds {} units {}",
         nexus.host_no,
         nexus.itn_id,
         nexus.max_cmds,

@@ -14,7 +14,7 @@ use super::waiting::Again;
 use super::{Post, ShardMail, Spawn, Target, job};
 use crate::backing::{Completion, Submit};
 use crate::device_server::{self, AbortFlag, Answer, Exclusive, Job, Plan, Request};
-use crate::lu::Itl;
+use crate::lu::{Itl, Ports};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{
     AdditionalSense, CommandResult, HostByte, LunAddress, Sense, SenseFormat, SenseKey, Status, TaskAttribute,
@@ -229,7 +229,8 @@ impl Shard {
         };
         let itl = route.unit.map(|unit| &unit.itl);
         let passes = again.as_ref().map_or(&[][..], |again| &again.passes);
-        let well_known = route.lu == WELL_KNOWN;
+        let ports = Ports { all: self.target.ports(), own: route.port };
+        let well_known = (route.lu == WELL_KNOWN).then_some(ports);
         let request = Request { cdb, itl, luns: &route.view.luns, well_known, attribute, passes };
         let started = device_server::start(&request, &mut data.buf);
         (task.needs, task.touches) = (started.needs, started.touches);
@@ -366,6 +367,8 @@ struct Route<'a> {
     unit: Option<&'a Unit>,
     lu: u32,
     lun: u16,
+    /// The relative identifier of the nexus's target port.
+    port: u16,
 }
 
 fn known(nexuses: &[Option<Known>], itn_id: ItnId) -> Option<&Known> {
@@ -377,15 +380,16 @@ fn route<'a>(nexuses: &'a [Option<Known>], req: &CmdReq) -> Result<Route<'a>, Ho
         Some(known) if !known.ending && known.nexus.host_no == req.host_no => &known.nexus,
         _ => return Err(HostByte::TransportDisrupted),
     };
+    let port = nexus.id.port;
     match req.lun.address() {
         LunAddress::Unit { target, lun } => {
             let view = nexus.target(target).ok_or(HostByte::BadTarget)?;
             let unit = view.unit(lun);
-            Ok(Route { view, unit, lu: unit.map_or(NO_UNIT, |unit| unit.lu), lun })
+            Ok(Route { view, unit, lu: unit.map_or(NO_UNIT, |unit| unit.lu), lun, port })
         }
         LunAddress::ReportLuns => {
             let view = nexus.first_target().ok_or(HostByte::BadTarget)?;
-            Ok(Route { view, unit: None, lu: WELL_KNOWN, lun: 0 })
+            Ok(Route { view, unit: None, lu: WELL_KNOWN, lun: 0, port })
         }
         LunAddress::Invalid => Err(HostByte::BadTarget),
     }

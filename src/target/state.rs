@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::nexus::{LuIndex, Nexus};
 use super::turns::Turns;
-use crate::lu::{Attention, Lu, NexusId};
+use crate::lu::{Attention, Lu, NexusId, TargetPort};
 use crate::scsi::MAX_LUN;
 use crate::tgt::{HostNo, HostTable, ItNexusReq, ItnId};
 
@@ -19,8 +19,19 @@ pub struct UnitMapping {
     pub lun: u16,
     /// The unit. It may be mapped at several addresses.
     pub lu: Arc<Lu>,
-    /// The initiator ports that see it; `None`: every one.
+    /// The initiator ports that see it, by the target ports that the unit is reached by; `None`: every one.
     pub initiators: Option<Vec<[u8; 16]>>,
+}
+
+/// A host, and the target port that it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSetup {
+    /// Its number in events.
+    pub host_no: HostNo,
+    /// The port.
+    pub port: TargetPort,
+    /// The port's name, for the log.
+    pub name: String,
 }
 
 /// What a target is made of; fixed for its life.
@@ -28,9 +39,9 @@ pub struct UnitMapping {
 pub struct TargetSetup {
     /// How many shards (reactors) there are.
     pub shards: u8,
-    /// The hosts it is bound to.
-    pub hosts: Vec<HostNo>,
-    /// Its logical units. Two may share an address if no initiator sees both.
+    /// The hosts it is bound to, each a target port.
+    pub hosts: Vec<HostSetup>,
+    /// Its logical units. Two may share an address if no nexus sees both.
     pub units: Vec<UnitMapping>,
     /// Names of initiator ports, for the log.
     pub names: Vec<([u8; 16], String)>,
@@ -61,6 +72,9 @@ pub enum TargetError {
     /// A host number given twice.
     #[error("host {0} is given twice")]
     DuplicateHost(HostNo),
+    /// Two ports of one relative identifier.
+    #[error("relative target port {0} is given twice")]
+    DuplicatePort(u16),
 }
 
 /// The nexus's slot in tables: the low 16 bits of its name.
@@ -76,7 +90,10 @@ const MAX_NEXUSES: usize = 1 << SLOT_BITS;
 #[derive(Debug)]
 pub struct Target {
     shards: u8,
-    hosts: HostTable,
+    bindings: HostTable,
+    hosts: Vec<HostSetup>,
+    /// Those of the hosts, ascending by relative identifier.
+    ports: Vec<TargetPort>,
     units: Vec<UnitMapping>,
     /// For each mapping, which unit it is.
     indexes: Vec<LuIndex>,
@@ -122,14 +139,21 @@ impl Target {
         if setup.shards == 0 {
             return Err(TargetError::NoShards);
         }
-        let mut hosts = HostTable::new();
-        for &host_no in &setup.hosts {
-            hosts.bind(host_no, 0).map_err(|taken| TargetError::DuplicateHost(taken.0))?;
+        let mut bindings = HostTable::new();
+        let mut ports: Vec<TargetPort> = Vec::new();
+        for HostSetup { host_no, port, .. } in &setup.hosts {
+            bindings.bind(*host_no, 0).map_err(|taken| TargetError::DuplicateHost(taken.0))?;
+            match ports.binary_search_by_key(&port.relative, |other| other.relative) {
+                Ok(_) => return Err(TargetError::DuplicatePort(port.relative)),
+                Err(at) => ports.insert(at, *port),
+            }
         }
         check_addresses(&setup.units)?;
         Ok(Arc::new(Target {
             shards: setup.shards,
-            hosts,
+            bindings,
+            hosts: setup.hosts,
+            ports,
             indexes: index_units(&setup.units),
             turns: setup.units.iter().map(|_| Turns::default()).collect(),
             units: setup.units,
@@ -153,6 +177,11 @@ impl Target {
     /// How many shards there are.
     pub fn shards(&self) -> u8 {
         self.shards
+    }
+
+    /// Its target ports, ascending by relative identifier.
+    pub fn ports(&self) -> &[TargetPort] {
+        &self.ports
     }
 
     /// Who changes a unit.
@@ -199,9 +228,10 @@ impl Target {
     }
 
     fn try_create(&self, table: &Table, req: &ItNexusReq) -> Result<Arc<Nexus>, i32> {
-        if self.hosts.target_of(req.host_no).is_none() {
+        if self.bindings.target_of(req.host_no).is_none() {
             return Err(-libc::ENODEV);
         }
+        let host = self.hosts.iter().find(|host| host.host_no == req.host_no).ok_or(-libc::ENODEV)?;
         let free = match table.slots.get(slot_of(req.itn_id)) {
             None | Some(Slot::Free) => true,
             Some(Slot::Named(id)) => *id == req.itn_id,
@@ -220,12 +250,10 @@ impl Target {
         }
         let first = if table.lost.contains(&port) { Attention::NexusLoss } else { Attention::PowerOn };
         Ok(Arc::new(Nexus::new(
-            req.itn_id,
-            req.host_no,
-            req.initiator_id,
-            self.name_of(&req.initiator_id),
-            req.max_cmds,
-            self.units_of(&req.initiator_id),
+            req,
+            host.port.relative,
+            [self.name_of(&req.initiator_id), host.name.clone()],
+            self.units_of(&req.initiator_id, host.port.relative),
             first,
         )))
     }
@@ -258,10 +286,11 @@ impl Target {
         table.put(slot_of(nexus.itn_id), Slot::Free);
     }
 
-    fn units_of(&self, initiator: &[u8; 16]) -> Vec<(u8, u16, &Arc<Lu>, LuIndex)> {
-        let seen = self.units.iter().zip(&self.indexes).filter(|(unit, _)| match &unit.initiators {
-            None => true,
-            Some(list) => list.contains(initiator),
+    /// What an initiator port sees by a target port.
+    fn units_of(&self, initiator: &[u8; 16], port: u16) -> Vec<(u8, u16, &Arc<Lu>, LuIndex)> {
+        let seen = self.units.iter().zip(&self.indexes).filter(|(unit, _)| {
+            unit.initiators.as_ref().is_none_or(|list| list.contains(initiator))
+                && unit.lu.ports().iter().any(|reached| reached.relative == port)
         });
         seen.map(|(unit, &index)| (unit.target, unit.lun, &unit.lu, index)).collect()
     }
@@ -313,7 +342,9 @@ fn check_addresses(units: &[UnitMapping]) -> Result<(), TargetError> {
             return Err(TargetError::LunOutOfRange(unit.lun));
         }
         let clash = units.iter().take(i).any(|other| {
-            (other.target, other.lun) == (unit.target, unit.lun) && overlap(&other.initiators, &unit.initiators)
+            (other.target, other.lun) == (unit.target, unit.lun)
+                && overlap(&other.initiators, &unit.initiators)
+                && other.lu.ports().iter().any(|a| unit.lu.ports().iter().any(|b| a.relative == b.relative))
         });
         if clash {
             return Err(TargetError::DuplicateLun { target: unit.target, lun: unit.lun });

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::{Post, Shard, ShardMail, Spawn, Target, TargetSetup, UnitMapping};
+use super::{HostSetup, Post, Shard, ShardMail, Spawn, Target, TargetSetup, UnitMapping};
 use crate::backing::{BackingError, Completion, Image, Op, OpKind, Submit};
 use crate::device_server::testkit::MemImage;
-use crate::lu::{Lu, LuSetup};
+use crate::lu::{Lu, LuSetup, TargetPort};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{CommandResult, FunctionResponse, HostByte, Lun, TaskManagementFunction};
 use crate::tgt::{
@@ -138,9 +138,24 @@ pub const HOST: HostNo = 4;
 /// Descriptors of every queue of a rig.
 pub const QUEUE_SIZE: u16 = 64;
 
-/// A unit of 64 KiB.
+/// A host that is the target port of that relative identifier.
+pub fn host(host_no: HostNo, relative: u16) -> HostSetup {
+    HostSetup { host_no, port: target_port(relative), name: format!("port{relative}") }
+}
+
+fn target_port(relative: u16) -> TargetPort {
+    TargetPort { relative, id: [0x80 + relative as u8; 16], group: relative }
+}
+
+/// A unit of 64 KiB that is reached by the target ports 1 and 2.
 pub fn unit() -> Arc<Lu> {
-    Lu::new(LuSetup::new(Arc::new(MemImage::new(1 << 16)), 0x3123_4567_89ab_cdef, "SERIAL".into())).unwrap()
+    unit_at(&[1, 2])
+}
+
+/// The same, reached by these.
+pub fn unit_at(ports: &[u16]) -> Arc<Lu> {
+    let setup = LuSetup::new(Arc::new(MemImage::new(1 << 16)), 0x3123_4567_89ab_cdef, "SERIAL".into());
+    Lu::new(LuSetup { ports: ports.iter().map(|&port| target_port(port)).collect(), ..setup }).unwrap()
 }
 
 /// A unit that every initiator sees.
@@ -178,7 +193,8 @@ impl Rig {
     /// `shards` shards with queues 0 and 1 each.
     pub fn new(shards: u8, units: Vec<UnitMapping>) -> Rig {
         let names = (1..9).map(|n| (port(n), format!("vm{n}"))).collect();
-        Rig::with(TargetSetup { shards, hosts: vec![HOST, HOST + 1], units, names, patience: None })
+        let hosts = vec![host(HOST, 1), host(HOST + 1, 2)];
+        Rig::with(TargetSetup { shards, hosts, units, names, patience: None })
     }
 
     pub fn with(setup: TargetSetup) -> Rig {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vstgt::backing::Image;
-use vstgt::hba::{Hba, HbaSetup, WaitKind};
-use vstgt::lu::{Lu, LuSetup};
+use vstgt::hba::{Hba, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
+use vstgt::lu::{Lu, LuSetup, TargetPort};
 use vstgt::srp::PortId;
 use vstgt::sys::wait::probe_io_uring;
-use vstgt::target::{Target, TargetSetup, UnitMapping};
+use vstgt::target::{HostSetup, Target, TargetSetup, UnitMapping};
 use vstgt::vhost_user::{DEFAULT_MODE, Endpoint, Listener, Options, Server};
 
 pub use image::HeldImage;
@@ -83,21 +83,22 @@ pub fn serve_units(
     };
     let units = (1..).zip(units).map(mapped).collect();
     let names_of = names.iter().map(|name| (port(name), name.clone())).collect();
-    let target =
-        Target::new(TargetSetup { shards: reactors, hosts: vec![0], units, names: names_of, patience: None }).unwrap();
+    let host = HostSetup { host_no: 0, port: TargetPort::SOLE, name: "t".to_owned() };
+    let setup = TargetSetup { shards: reactors, hosts: vec![host], units, names: names_of, patience: None };
+    let target = Target::new(setup).unwrap();
     let hba = Hba::start(HbaSetup {
         reactors,
         wait,
         target,
-        target_port: "t".to_owned(),
-        host_no: 0,
+        target_ports: vec![TargetPortSetup { name: "t".to_owned(), host_no: 0 }],
         request_queues: 254,
         nexus_loss_timeout: Duration::from_secs(60),
         trace_events: true,
     })
     .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let ports = hba.add_ports(names).into_iter().zip(names);
+    let nexuses: Vec<_> = names.iter().map(|name| NexusPorts { initiator: name.clone(), host_no: 0 }).collect();
+    let ports = hba.add_ports(&nexuses).into_iter().zip(names);
     let endpoints = ports.map(|(port, name)| {
         let listener = Listener::bind(&dir.path().join(name), DEFAULT_MODE).unwrap();
         Endpoint::listening(listener, name, hba.connect(port))

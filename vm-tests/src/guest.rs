@@ -22,7 +22,7 @@ use crate::cache::Cache;
 use crate::kernel::{Kernel, Line};
 use crate::qemu::{Machine, Vm};
 use crate::{Context, Error, Result};
-use crate::{guestroot, initramfs};
+use crate::{guestroot, initramfs, packageroot};
 use std::path::Path;
 use std::time::Duration;
 
@@ -94,27 +94,55 @@ impl Guest {
     /// # Errors
     /// When something the guest needs cannot be made, or QEMU does not start.
     pub fn start_boot(machine: Machine, line: Line, dir: &Path) -> Result<Booting> {
+        let root = guestroot::get(&Cache::open()?)?;
+        Guest::start_boot_from(machine, line, &root, dir)
+    }
+
+    /// [`start_boot`](Guest::start_boot) with the [root of Debian packages](crate::packageroot) and the kernel with every driver; what is
+    /// written to that root is kept in memory.
+    ///
+    /// # Errors
+    /// As [`start_boot`](Guest::start_boot).
+    pub fn start_boot_debian(machine: Machine, dir: &Path) -> Result<Booting> {
+        let root = packageroot::get(&Cache::open()?)?;
+        Guest::start_boot_from(machine, Line::V6_12Full, &root, dir)
+    }
+
+    /// [`start_boot`](Guest::start_boot) with a given root.
+    ///
+    /// # Errors
+    /// As [`start_boot`](Guest::start_boot).
+    pub fn start_boot_from(machine: Machine, line: Line, root: &Path, dir: &Path) -> Result<Booting> {
         let cache = Cache::open()?;
         let kernel = Kernel::get(&cache, line)?;
-        let initrd = initramfs::get(&cache, &kernel)?;
-        let root = guestroot::get(&cache)?;
+        let initrd = initramfs::get(&cache, line, &kernel)?;
         let slowness = machine.accel().slowness();
-        let machine = machine.read_only_disk(&root).kernel(&kernel, &initrd, CMDLINE);
+        let machine = machine.read_only_disk(root).kernel(&kernel, &initrd, CMDLINE);
         Ok(Booting { vm: machine.start(dir)?, slowness })
     }
 
     /// The device (`/dev/sda`, ...) of the logical unit with a serial number, once the guest has found it.
     ///
     /// # Errors
-    /// When it does not find it within a while.
+    /// When it does not find it within a while, or finds it more than once.
     pub fn disk(&mut self, serial: &str) -> Result<String> {
-        // Page 80h is four bytes and then the serial number, which the target may pad.
+        Ok(self.disks(serial, 1)?.remove(0))
+    }
+
+    /// The devices of the logical unit with a serial number, once the guest has found so many: as many as it has paths to it. In the
+    /// order of their HBAs.
+    ///
+    /// # Errors
+    /// When it does not find them within a while, or finds more.
+    pub fn disks(&mut self, serial: &str, paths: usize) -> Result<Vec<String>> {
+        // Page 80h is four bytes and then the serial number, which the target may pad. Names are given as disks are found, in any order.
         let script = format!(
             "for i in $(seq 100); do for d in /sys/block/sd*; do \
              [ \"$(tail -c +5 $d/device/vpd_pg80 2> /dev/null | tr -d ' \\000')\" = '{serial}' ] && \
-             echo /dev/${{d##*/}} && exit; done; sleep 0.1; done; lsscsi; dmesg | tail; exit 1"
+             echo $(basename $(readlink -f $d/device)) /dev/${{d##*/}}; done | sort -V > /tmp/disks; \
+             [ $(wc -l < /tmp/disks) = {paths} ] && cut -d ' ' -f 2 /tmp/disks && exit; sleep 0.1; done; lsscsi; dmesg | tail; exit 1"
         );
-        Ok(self.sh(&script)?.trim().to_owned())
+        Ok(self.sh(&script)?.lines().map(str::to_owned).collect())
     }
 
     /// The machine it runs on.

@@ -51,17 +51,24 @@ fn fill(root: &Path, programs: &[&str]) -> Result<()> {
         let inside = library.strip_prefix("/").unwrap_or(&library);
         copy(&library, &root.join(inside))?;
     }
+    link_applets(root, &["bin"])
+}
+
+/// Links busybox's applets into the first of `folders` of the tree `root`, but for programs that one of the folders has. The first
+/// must hold busybox.
+pub(crate) fn link_applets(root: &Path, folders: &[&str]) -> Result<()> {
     let applets = tools::run("busybox", &["--list"], TOOL)?;
     for applet in applets.lines() {
-        let link = root.join("bin").join(applet);
-        if !link.exists() {
-            symlink("busybox", &link).context(|| format!("link {applet}"))?;
+        let taken = folders.iter().any(|folder| root.join(folder).join(applet).symlink_metadata().is_ok());
+        if !taken {
+            symlink("busybox", root.join(folders[0]).join(applet)).context(|| format!("link {applet}"))?;
         }
     }
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file, making the folders above it.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     let what = || format!("copy {} to {}", from.display(), to.display());
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).context(what)?;
@@ -69,7 +76,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).map(drop).context(what)
 }
 
-fn image(root: &Path, to: &Path) -> Result<()> {
+/// Makes the ext4 image `to` of the tree `root`.
+pub(crate) fn image(root: &Path, to: &Path) -> Result<()> {
     // What the files take, room for the file system's own tables, in KiB.
     let used = tools::run("du", &["-sk".as_ref(), root.as_os_str()], TOOL)?;
     let used: u64 =

@@ -1,10 +1,10 @@
 //! The test guest's first root: busybox, the kernel modules named in `images/initramfs/modules` with what they depend
-//! on, and `images/initramfs/init`. It is small, because a guest without KVM spends long on unpacking it; the programs
+//! on (for a kernel with every driver also those in `modules-full`), and `images/initramfs/init`. It is small, because a guest without KVM spends long on unpacking it; the programs
 //! are on the [guest root](crate::guestroot), which it mounts.
 
 use crate::cache::{Cache, Recipe};
 use crate::cpio::Archive;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Line};
 use crate::{Context, Error, Result, paths, tools};
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,15 +15,27 @@ use std::time::Duration;
 /// How long a local tool may take.
 const TOOL: Duration = Duration::from_secs(120);
 
-/// The test initramfs for a kernel, from the cache when it is there.
+/// The test initramfs for a kernel of a line, from the cache when it is there.
 ///
 /// # Errors
 /// When a program or module of the recipe is missing.
-pub fn get(cache: &Cache, kernel: &Kernel) -> Result<PathBuf> {
-    let (init, modules) = (paths::images().join("initramfs/init"), paths::images().join("initramfs/modules"));
-    let recipe = Recipe::new("initramfs", 1).file(&init)?.file(&modules)?.part(kernel.release.as_bytes());
+pub fn get(cache: &Cache, line: Line, kernel: &Kernel) -> Result<PathBuf> {
+    let source = paths::images().join("initramfs");
+    let (init, mut lists) = (source.join("init"), vec![source.join("modules")]);
+    if line == Line::V6_12Full {
+        // Before the others: a device handler must be there when a disk is found.
+        lists.insert(0, source.join("modules-full"));
+    }
+    let mut recipe = Recipe::new("initramfs", 1).file(&init)?;
+    for list in &lists {
+        recipe = recipe.file(list)?;
+    }
+    let recipe = recipe.part(kernel.release.as_bytes());
     let entry = cache.entry(&format!("initramfs-{}", kernel.release), &recipe, |dir| {
-        let modules = fs::read_to_string(&modules).context(|| format!("read {}", modules.display()))?;
+        let mut modules = String::new();
+        for list in &lists {
+            modules += &fs::read_to_string(list).context(|| format!("read {}", list.display()))?;
+        }
         let init = fs::read(&init).context(|| format!("read {}", init.display()))?;
         build(kernel, &words(&modules), &init, &dir.join("initrd"))
     })?;

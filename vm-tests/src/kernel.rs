@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// The package that depends on the newest kernel for virtual machines.
-const META: &str = "linux-image-cloud-amd64";
-
 /// How long a download may take.
 const DOWNLOAD: Duration = Duration::from_secs(15 * 60);
 
@@ -26,23 +23,43 @@ pub enum Line {
     V6_1,
     /// The long-term kernel in Debian 12's backports.
     V6_12,
+    /// The same with every driver Debian builds: what cloud kernels lack is the kernel's own SCSI target, the SCSI device handlers
+    /// (ALUA) and the device mapper's multipath.
+    V6_12Full,
 }
 
 impl Line {
     /// Every line, oldest first.
-    pub const ALL: [Line; 2] = [Line::V6_1, Line::V6_12];
+    pub const ALL: [Line; 3] = [Line::V6_1, Line::V6_12, Line::V6_12Full];
 
     /// Its name, `6.1` for instance.
     pub fn name(self) -> &'static str {
         match self {
             Line::V6_1 => "6.1",
             Line::V6_12 => "6.12",
+            Line::V6_12Full => "6.12-full",
+        }
+    }
+
+    /// How its versions begin.
+    fn version(self) -> &'static str {
+        match self {
+            Line::V6_1 => "6.1",
+            Line::V6_12 | Line::V6_12Full => "6.12",
+        }
+    }
+
+    /// The package that depends on its newest kernel.
+    fn package(self) -> &'static str {
+        match self {
+            Line::V6_1 | Line::V6_12 => "linux-image-cloud-amd64",
+            Line::V6_12Full => "linux-image-amd64",
         }
     }
 
     /// Whether a version or release such as `6.12.95-1~bpo12+1` belongs to it.
     pub fn has(self, version: &str) -> bool {
-        version.strip_prefix(self.name()).is_some_and(|rest| rest.starts_with('.'))
+        version.strip_prefix(self.version()).is_some_and(|rest| rest.starts_with('.'))
     }
 
     fn entry(self) -> (String, Recipe) {
@@ -110,20 +127,21 @@ fn download(line: Line, dir: &Path) -> Result<()> {
 
 /// The newest package of a line, as `name=version`.
 fn newest(line: Line) -> Result<String> {
-    let known = tools::run("apt-cache", &["madison", META], TOOL)?;
+    let package = line.package();
+    let known = tools::run("apt-cache", &["madison", package], TOOL)?;
     let versions = known.lines().filter_map(|row| row.split('|').nth(1)).map(str::trim);
     // apt lists the newest first.
     let version = versions.into_iter().find(|version| line.has(version)).context(|| {
-        format!("apt knows no {META} {}; run `cargo xtask install` as root, or `apt-get update`", line.name())
+        format!("apt knows no {package} {}; run `cargo xtask install` as root, or `apt-get update`", line.version())
     })?;
-    let record = tools::run("apt-cache", &["show", "--no-all-versions", &format!("{META}={version}")], TOOL)?;
+    let record = tools::run("apt-cache", &["show", "--no-all-versions", &format!("{package}={version}")], TOOL)?;
     let depends = record.lines().find_map(|field| field.strip_prefix("Depends: "));
     let image = depends
         .and_then(|list| list.split([',', '|']).map(str::trim).find(|package| package.starts_with("linux-image-")));
     let image = image.and_then(|package| package.split_whitespace().next());
     match image {
         Some(image) => Ok(format!("{image}={version}")),
-        None => Err(Error::new(format!("{META} {version} depends on no kernel:\n{record}"))),
+        None => Err(Error::new(format!("{package} {version} depends on no kernel:\n{record}"))),
     }
 }
 
@@ -135,5 +153,6 @@ mod tests {
     fn lines_are_told_apart() {
         assert!(Line::V6_1.has("6.1.192-2") && Line::V6_12.has("6.12.95-1~bpo12+1"));
         assert!(!Line::V6_1.has("6.12.95-1") && !Line::V6_12.has("6.1.12-1"));
+        assert!(Line::V6_12Full.has("6.12.95+deb12-amd64"));
     }
 }

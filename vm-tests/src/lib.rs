@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! provision ─► cache ─► kernel ─► initramfs ─┐
+//!                  ├──► guestroot, packageroot ┤
 //!                  └──► rootdisk ────────────┤
 //!                                            ├─► qemu ─► guest     (one virtual machine, one shell in it)
 //! workdir ─────────────► vstgt ──────────────┘
@@ -9,8 +10,9 @@
 //!
 //! * [`provision`] makes the host able to run guests: packages, nothing else.
 //! * [`cache`] keeps what is expensive to make (kernels, file systems) outside the repository, keyed by recipe.
-//! * [`kernel`], [`initramfs`] and [`rootdisk`] make what a guest boots.
+//! * [`kernel`], [`initramfs`], [`guestroot`], [`packageroot`] and [`rootdisk`] make what a guest boots.
 //! * [`vstgt`] runs the program under test; [`qemu`] a virtual machine, [`guest`] a shell inside it.
+//! * [`cluster`] is several such machines on one disk.
 //! * [`mod@bench`] loads vstgt and its peers without a guest and compares them.
 //! * [`process`], [`tools`] and [`workdir`] own what a test leaves behind: processes, and files.
 //!
@@ -20,6 +22,7 @@
 pub mod accel;
 pub mod bench;
 pub mod cache;
+pub mod cluster;
 mod cpio;
 pub mod demo;
 pub mod error;
@@ -29,6 +32,8 @@ pub mod host;
 pub mod initramfs;
 pub mod json;
 pub mod kernel;
+pub mod libiscsi;
+pub mod packageroot;
 pub mod paths;
 pub mod port;
 pub mod process;

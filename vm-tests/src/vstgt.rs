@@ -42,6 +42,13 @@ impl Config {
         self.arg("--socket-path").arg(format!("{}{properties}", escape(path)))
     }
 
+    /// Tells of a socket that words added by [`arg`](Config::arg) name, so that the start waits for it.
+    #[must_use]
+    pub fn listens(mut self, path: &Path) -> Config {
+        self.sockets.push(path.to_owned());
+        self
+    }
+
     /// Adds a logical unit backed by `file`, with further properties, such as `,lun=1,serial=x`.
     #[must_use]
     pub fn lun(self, file: &Path, properties: &str) -> Config {

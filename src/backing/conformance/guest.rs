@@ -18,6 +18,8 @@ pub(super) enum Scatter {
     Pages,
     /// Addresses and lengths are multiples of 512.
     Sectors,
+    /// Addresses are multiples of 4, lengths of 512.
+    Words,
     /// Any address and any length.
     Odd,
 }
@@ -30,22 +32,23 @@ impl Guest {
     /// A buffer of `len` bytes in about `pieces` pieces, in no order, none of which overlap each other or those of the
     /// buffers made just before.
     pub(super) fn buffer(&mut self, random: &mut Random, scatter: Scatter, len: u64, pieces: u64) -> IoBuf {
-        let step = match scatter {
-            Scatter::Pages => 4096,
-            Scatter::Sectors => 512,
-            Scatter::Odd => 1,
+        let (step, align) = match scatter {
+            Scatter::Pages => (4096, 4096),
+            Scatter::Sectors => (512, 512),
+            Scatter::Words => (512, 4),
+            Scatter::Odd => (1, 1),
         };
         let mut list = Vec::new();
         let mut left = len;
         while left > 0 {
             let mean = (len / pieces.max(1)).max(step);
             let size = ((1 + random.below(2 * mean)).next_multiple_of(step)).min(left);
-            // Odd addresses only if the last was not: a gap of at least one step keeps pieces apart.
-            let gap = (1 + random.below(3)) * step;
+            // Odd addresses only if the last was not: a gap keeps pieces apart.
+            let gap = (1 + random.below(3)) * align;
             if (self.next % SIZE) + gap + size > SIZE {
                 self.next = if self.next < SIZE { 1 << 32 } else { 0 };
             }
-            let at = (self.next + gap).next_multiple_of(step);
+            let at = (self.next + gap).next_multiple_of(align);
             self.next = at + size;
             list.push((at, size as u32));
             left -= size;

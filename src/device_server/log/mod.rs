@@ -8,8 +8,9 @@
 mod tests;
 
 use super::transfer::{parameter_data, parameter_list};
-use super::{Answer, Job, Plan, Planned, Task};
+use super::{AbortFlag, Answer, Exclusive, Job, Plan, Planned, Task};
 use crate::lu::{Itl, SelfTestOutcome, SelfTestResult};
+use crate::mem::IoBuf;
 use crate::scsi::spc::{self as data, LogSelfTest, LogUnit};
 use crate::scsi::{Command, LogControl, Sense};
 use std::sync::Arc;
@@ -65,15 +66,25 @@ pub(super) fn select<'a>(
 
 /// The same plan; if it is a job, an error of the medium that ends it will be counted.
 pub(super) fn counted<'a>(plan: Plan<'a>, itl: &Arc<Itl>, verifies: bool) -> Plan<'a> {
-    let Plan::Job(Job { run }) = plan else { return plan };
+    match plan {
+        Plan::Job(job) => Plan::Job(counted_job(job, itl, verifies)),
+        Plan::Exclusive(Exclusive { extent, job }) => {
+            Plan::Exclusive(Exclusive { extent, job: counted_job(job, itl, verifies) })
+        }
+        Plan::Done(_) | Plan::Io(_) | Plan::Change(_) | Plan::Held => plan,
+    }
+}
+
+fn counted_job(Job { run }: Job, itl: &Arc<Itl>, verifies: bool) -> Job {
     let lu = Arc::clone(itl.lu());
-    Job::plan(move |buf, abort| {
+    let run = Box::new(move |buf: &mut IoBuf, abort: &AbortFlag| {
         let answer = run(buf, abort);
         if let Some(sense) = &answer.sense {
             lu.errors().count(sense, verifies);
         }
-        Ok(answer)
-    })
+        answer
+    });
+    Job { run }
 }
 
 /// Whether a command reads the medium to verify it.

@@ -5,6 +5,11 @@
 //! WCE one means that written data may sit in volatile memory (the host's page cache, a disk's cache) until SYNCHRONIZE CACHE; with
 //! WCE zero, and with FUA, a write is durable before it is answered, zeroing and deallocation included.
 //!
+//! # Atomic commands
+//!
+//! COMPARE AND WRITE and ORWRITE are [`Plan::Exclusive`]: from the first read to the last write nobody else uses their blocks. What they
+//! were sent is copied out of the Data-Out buffer once: a guest that changes it meanwhile changes nothing.
+//!
 //! # Ranges
 //!
 //! A range is checked before anything else is done. LOGICAL BLOCK ADDRESS OUT OF RANGE carries the first block that does not
@@ -12,7 +17,9 @@
 
 mod cache;
 mod capacity;
+mod compare_and_write;
 mod lba_status;
+mod orwrite;
 pub(super) mod pieces;
 mod read_write;
 mod start_stop;
@@ -25,7 +32,9 @@ mod tests;
 
 pub(super) use cache::{pre_fetch, synchronize_cache};
 pub(super) use capacity::{read_capacity10, read_capacity16};
+pub(super) use compare_and_write::compare_and_write;
 pub(super) use lba_status::get_lba_status;
+pub(super) use orwrite::orwrite;
 pub(super) use read_write::{read, write};
 pub(super) use start_stop::{prevent_allow_medium_removal, start_stop_unit};
 pub(super) use unmap::unmap;

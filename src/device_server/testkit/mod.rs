@@ -80,8 +80,7 @@ impl Bench {
     /// Plans a command.
     pub fn plan<'a>(&'a self, cdb: &'a [u8], buf: &mut IoBuf) -> Plan<'a> {
         let attribute = TaskAttribute::Simple;
-        let request =
-            Request { cdb, itl: Some(&self.itl), luns: &self.luns, well_known: false, attribute, passes: &[] };
+        let request = Request { cdb, itl: Some(&self.itl), luns: &self.luns, well_known: None, attribute, passes: &[] };
         start(&request, buf).plan
     }
 }

@@ -3,12 +3,16 @@
 use super::*;
 use crate::device_server::testkit::{Ran, check, contents, execute, good};
 use crate::device_server::{AbortFlag, Request, start};
-use crate::lu::GateBits;
+use crate::lu::{GateBits, Ports, TargetPort};
 use crate::mem::{Direction, IoBuf};
+
+const PORTS: [TargetPort; 2] =
+    [TargetPort { relative: 1, id: [0x11; 16], group: 5 }, TargetPort { relative: 2, id: [0x22; 16], group: 6 }];
 
 fn run(cdb: &[u8], len: usize, well_known: bool) -> Ran {
     let mut buf = IoBuf::owned(len, Direction::In);
     let attribute = crate::scsi::TaskAttribute::Simple;
+    let well_known = well_known.then_some(Ports { all: &PORTS, own: 2 });
     let request = Request { cdb, itl: None, luns: &[2, 5], well_known, attribute, passes: &[] };
     let plan = start(&request, &mut buf).plan;
     let answer = execute(plan, &mut buf, &AbortFlag::default());
@@ -80,9 +84,18 @@ fn a_unit_that_is_gone() {
 fn the_report_luns_unit() {
     let ran = well_known(&[0x12, 0, 0, 0, 96, 0], 96);
     assert_eq!(ran.answer, good(96));
-    assert_eq!(ran.data[0], 0x1e);
+    assert_eq!((ran.data[0], ran.data[5], ran.data[6]), (0x1e, 0x00, 0x10), "well-known, TPGS 0, MULTIP");
     let ran = well_known(&[0x12, 1, 0, 0, 96, 0], 96);
-    assert_eq!(ran.data[..5], [0x1e, 0x00, 0, 1, 0x00]);
+    assert_eq!(ran.data[..7], [0x1e, 0x00, 0, 3, 0x00, 0x83, 0x88]);
+    // It has the names of the port that the command came by, and none of its own.
+    let ran = well_known(&[0x12, 1, 0x83, 0, 96, 0], 96);
+    let mut page = vec![0x1e, 0x83, 0, 60];
+    page.extend(*b"\x43\x98\x00\x28eui.22222222222222222222222222222222\0\0\0\0");
+    page.extend([0x41, 0x94, 0, 4, 0, 0, 0, 2, 0x41, 0x95, 0, 4, 0, 0, 0, 6]);
+    assert_eq!(ran.data[..64], page);
+    let ran = well_known(&[0x12, 1, 0x88, 0, 200, 0], 200);
+    assert_eq!(ran.data[..16], [0x1e, 0x88, 0, 112, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 44]);
+    assert_eq!(ran.data[60..72], [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 44]);
     assert_eq!(well_known(&[0x12, 1, 0x80, 0, 96, 0], 96).answer, check(invalid_field(2, 7)));
     assert_eq!(well_known(&[0; 6], 0).answer, good(0), "TEST UNIT READY");
     let ran = well_known(&[0x03, 0, 0, 0, 18, 0], 18);

@@ -156,6 +156,7 @@ proptest! {
         };
         let attribute = crate::scsi::TaskAttribute::Simple;
         let itl = there.then_some(&b.itl);
+        let well_known = well_known.then(|| b.itl.ports());
         let request = Request { cdb: &cdb, itl, luns: &[0, 1], well_known, attribute, passes: &[] };
         let answer = execute(start(&request, &mut buf).plan, &mut buf, &AbortFlag::default());
         prop_assert_eq!(answer.status == Status::CheckCondition, answer.sense.is_some());

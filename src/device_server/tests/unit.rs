@@ -26,7 +26,13 @@ fn a_unit_takes_its_size_and_abilities_from_its_image() {
     assert!(lu.mode().wce);
     assert_eq!(
         lu.limits(),
-        Limits { transfer_blocks: 32_768, unmap_blocks: u32::MAX, unmap_descriptors: 256, unmap_granularity: 8 }
+        Limits {
+            transfer_blocks: 32_768,
+            compare_and_write_blocks: 128,
+            unmap_blocks: u32::MAX,
+            unmap_descriptors: 256,
+            unmap_granularity: 8
+        }
     );
 
     let lu = Lu::new(LuSetup { block_size: 4096, ..setup(MemImage::new(8192).without_unmap()) }).unwrap();
@@ -34,7 +40,13 @@ fn a_unit_takes_its_size_and_abilities_from_its_image() {
     assert!(!lu.thin());
     assert_eq!(
         lu.limits(),
-        Limits { transfer_blocks: 4096, unmap_blocks: 0, unmap_descriptors: 0, unmap_granularity: 0 }
+        Limits {
+            transfer_blocks: 4096,
+            compare_and_write_blocks: 16,
+            unmap_blocks: 0,
+            unmap_descriptors: 0,
+            unmap_granularity: 0
+        }
     );
 
     assert!(Lu::new(setup(MemImage::new(512).read_only())).unwrap().read_only());

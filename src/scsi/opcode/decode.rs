@@ -142,6 +142,15 @@ pub(super) fn write(cdb: Cdb<'_>) -> Decoded {
     Ok(Command::Write(transfer(cdb)))
 }
 
+/// NUMBER OF LOGICAL BLOCKS is one byte, the last of where other CDBs of 16 bytes have their TRANSFER LENGTH; the rest is reserved.
+pub(super) fn compare_and_write(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::CompareAndWrite(transfer(cdb)))
+}
+
+pub(super) fn orwrite(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::Orwrite(transfer(cdb)))
+}
+
 /// BYTCHK of VERIFY (SBC-3 5.36) and of WRITE AND VERIFY, which has no 11b.
 fn byte_check(cdb: Cdb<'_>, one_block: bool) -> Result<ByteCheck, Sense> {
     match cdb.u8(1) >> 1 & 0b11 {

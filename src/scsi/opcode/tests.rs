@@ -222,6 +222,38 @@ fn verification() {
 }
 
 #[test]
+fn atomic_commands() {
+    let transfer = Transfer { lba: 0x0102_0304_0506_0708, blocks: 9, dpo: true, fua: false, lba_field: 2 };
+    let sixteen = |opcode, flags, length: [u8; 4]| {
+        let [a, b, c, d] = length;
+        [opcode, flags, 1, 2, 3, 4, 5, 6, 7, 8, a, b, c, d, 0, 0]
+    };
+    assert_eq!(command(&sixteen(0x89, 0x10, [0, 0, 0, 9])), Command::CompareAndWrite(transfer));
+    assert_eq!(
+        command(&sixteen(0x89, 0x08, [0, 0, 0, 255])),
+        Command::CompareAndWrite(Transfer { blocks: 255, dpo: false, fua: true, ..transfer })
+    );
+    // Bytes 10 to 12 are reserved, and WRPROTECT and GROUP NUMBER are not supported.
+    assert_eq!(pointer(&sixteen(0x89, 0, [0x80, 0, 0, 9])), (10, Some(7)));
+    assert_eq!(pointer(&sixteen(0x89, 0, [0, 0, 1, 0])), (12, Some(0)));
+    assert_eq!(pointer(&sixteen(0x89, 0x20, [0, 0, 0, 9])), (1, Some(5)));
+    let mut group = sixteen(0x89, 0, [0, 0, 0, 9]);
+    group[14] = 1;
+    assert_eq!(pointer(&group), (14, Some(0)));
+
+    assert_eq!(command(&sixteen(0x8b, 0x10, [0, 0, 0, 9])), Command::Orwrite(transfer));
+    assert_eq!(
+        command(&sixteen(0x8b, 0x18, [1, 2, 3, 4])),
+        Command::Orwrite(Transfer { blocks: 0x0102_0304, fua: true, ..transfer })
+    );
+    // ORPROTECT.
+    assert_eq!(pointer(&sixteen(0x8b, 0x80, [0, 0, 0, 9])), (1, Some(7)));
+    for opcode in [0x89, 0x8b] {
+        assert_eq!(lookup(opcode, 0).unwrap().reservation, Reservation::WRITES);
+    }
+}
+
+#[test]
 fn caches_and_provisioning() {
     let transfer = Transfer { lba: 1, blocks: 2, dpo: false, fua: false, lba_field: 2 };
     let ten = |opcode, flags| [opcode, flags, 0, 0, 0, 1, 0, 0, 2, 0];

@@ -52,6 +52,16 @@ impl Peripheral {
     }
 }
 
+/// TPGS (SPC-4 6.6.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TargetPortGroupSupport {
+    /// 00b: there are no asymmetric access states.
+    #[default]
+    None = 0b00,
+    /// 11b: they change by themselves and by SET TARGET PORT GROUPS.
+    ImplicitAndExplicit = 0b11,
+}
+
 /// VERSION DESCRIPTOR values, "no version claimed" (SPC-4 table 144).
 const VERSION_DESCRIPTORS: [u16; 4] = [
     0x00a0, // SAM-5
@@ -74,6 +84,8 @@ pub struct StandardInquiry<'a> {
     pub normal_aca: bool,
     /// MULTIP: the device has more than one port.
     pub multi_port: bool,
+    /// TPGS: how access states of target port groups change.
+    pub target_port_groups: TargetPortGroupSupport,
     /// T10 VENDOR IDENTIFICATION, up to 8 characters.
     pub vendor: &'a str,
     /// PRODUCT IDENTIFICATION, up to 16 characters.
@@ -94,7 +106,7 @@ impl StandardInquiry<'_> {
         data.u8(0x06);
         data.u8(if self.normal_aca { 0x20 } else { 0 } | 0x10 | 0x02);
         data.counted_u8(|data| {
-            data.u8(0);
+            data.u8((self.target_port_groups as u8) << 4);
             data.u8(if self.multi_port { 0x10 } else { 0 });
             data.u8(0x02);
             data.ascii(self.vendor, 8).ascii(self.product, 16).ascii(self.revision, 4);
@@ -127,6 +139,7 @@ mod tests {
             removable: false,
             normal_aca: false,
             multi_port: true,
+            target_port_groups: TargetPortGroupSupport::ImplicitAndExplicit,
             vendor: "IBM",
             product: "VDASD blkdev",
             revision: "0001",
@@ -140,7 +153,7 @@ mod tests {
         let data = disk().data();
         let bytes = data.bytes();
         assert_eq!(bytes.len(), 96);
-        assert_eq!(bytes[..8], [0x00, 0x00, 0x06, 0x12, 91, 0x00, 0x10, 0x02]);
+        assert_eq!(bytes[..8], [0x00, 0x00, 0x06, 0x12, 91, 0x30, 0x10, 0x02]);
         assert_eq!(bytes[8..36], *b"IBM     VDASD blkdev    0001");
         assert_eq!(bytes[36..58], [0; 22]);
         assert_eq!(bytes[58..66], [0x00, 0xa0, 0x04, 0x60, 0x04, 0xc0, 0x09, 0x40]);

@@ -1,5 +1,6 @@
 //! SPC-4's parameter data as pure functions of plain values.
 
+mod access_state;
 mod designator;
 mod identifying;
 mod inquiry;
@@ -13,6 +14,7 @@ mod report_tmf;
 mod timestamp;
 mod vpd;
 
+pub use access_state::*;
 pub use designator::*;
 pub use identifying::*;
 pub use inquiry::*;

@@ -15,6 +15,8 @@ pub mod vpd_page {
     pub const EXTENDED_INQUIRY_DATA: u8 = 0x86;
     /// Mode Page Policy.
     pub const MODE_PAGE_POLICY: u8 = 0x87;
+    /// SCSI Ports.
+    pub const SCSI_PORTS: u8 = 0x88;
     /// Block Limits (SBC).
     pub const BLOCK_LIMITS: u8 = 0xb0;
     /// Block Device Characteristics (SBC).
@@ -55,6 +57,17 @@ pub fn device_identification(peripheral: Peripheral, designators: &[Designator])
 pub fn mode_page_policy(peripheral: Peripheral) -> ParameterData {
     vpd(peripheral, vpd_page::MODE_PAGE_POLICY, |data| {
         data.u8(0x3f).u8(0xff).u8(0x00).u8(0);
+    })
+}
+
+/// Page 88h (SPC-4 7.8): for each port its relative identifier and the designators of it as a target port. No port is an
+/// initiator port as well, so no TransportID is given.
+pub fn scsi_ports(peripheral: Peripheral, ports: &[(u16, Vec<Designator>)]) -> ParameterData {
+    vpd(peripheral, vpd_page::SCSI_PORTS, |data| {
+        for (relative, designators) in ports {
+            data.u16(0).u16(*relative).u16(0).u16(0).u16(0);
+            data.counted_u16(|data| designators.iter().for_each(|designator| designator.write(data)));
+        }
     })
 }
 
@@ -119,6 +132,19 @@ mod tests {
                 0x00, 0x83, 0x00, 20, //
                 0x01, 0x03, 0, 8, 0x30, 0, 0, 0, 0, 0, 0, 1, //
                 0x41, 0x94, 0, 4, 0, 0, 0, 1,
+            ]
+        );
+    }
+
+    #[test]
+    fn ports_list_their_descriptors() {
+        let ports = [(1, vec![Designator::TargetPortGroup(9)]), (0x0203, vec![])];
+        assert_eq!(
+            scsi_ports(Peripheral::DISK, &ports).bytes(),
+            [
+                0x00, 0x88, 0x00, 32, //
+                0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 8, 0x41, 0x95, 0, 4, 0, 0, 0, 9, //
+                0, 0, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0,
             ]
         );
     }

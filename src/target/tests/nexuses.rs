@@ -37,7 +37,8 @@ fn one_host_with_many_initiators() {
 fn one_host_with_one_initiator() {
     let lu = unit();
     let names = vec![(port(1), "vm1".to_owned())];
-    let setup = TargetSetup { shards: 1, hosts: vec![10, 11], units: vec![mapped(0, 0, &lu)], names, patience: None };
+    let hosts = vec![host(10, 1), host(11, 2)];
+    let setup = TargetSetup { shards: 1, hosts, units: vec![mapped(0, 0, &lu)], names, patience: None };
     let mut rig = Rig::with(setup);
     let first = rig.request_nexus(0, 10, 1);
     let second = rig.request_nexus(0, 11, 1);

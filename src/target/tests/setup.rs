@@ -1,10 +1,11 @@
 //! What a target is made of.
 
-use crate::target::testkit::{HOST, mapped, port, unit};
+use crate::target::testkit::{HOST, host, mapped, port, unit};
 use crate::target::{Target, TargetError, TargetSetup, UnitMapping};
 
 fn refused(units: Vec<UnitMapping>) -> Option<TargetError> {
-    Target::new(TargetSetup { shards: 1, hosts: vec![HOST], units, names: vec![], patience: None }).err()
+    let hosts = vec![host(HOST, 1)];
+    Target::new(TargetSetup { shards: 1, hosts, units, names: vec![], patience: None }).err()
 }
 
 #[test]
@@ -26,7 +27,10 @@ fn addresses_must_not_clash() {
 
 #[test]
 fn hosts_and_shards() {
-    let setup = |shards, hosts: &[i32]| TargetSetup { shards, hosts: hosts.to_vec(), ..TargetSetup::default() };
+    let setup = |shards, hosts: &[i32]| {
+        let hosts = (1..).zip(hosts).map(|(port, &host_no)| host(host_no, port)).collect();
+        TargetSetup { shards, hosts, ..TargetSetup::default() }
+    };
     assert_eq!(Target::new(setup(0, &[1])).err(), Some(TargetError::NoShards));
     assert_eq!(Target::new(setup(1, &[1, 2, 1])).err(), Some(TargetError::DuplicateHost(1)));
     assert_eq!(Target::new(setup(3, &[1, 2])).unwrap().shards(), 3);

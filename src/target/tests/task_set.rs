@@ -303,7 +303,7 @@ fn an_abort_of_what_hangs_is_rejected_in_time() {
     let lu = unit();
     let names = Vec::new();
     let patience = Some(Duration::from_millis(20));
-    let setup = TargetSetup { shards: 2, hosts: vec![HOST], units: vec![mapped(0, 0, &lu)], names, patience };
+    let setup = TargetSetup { shards: 2, hosts: vec![host(HOST, 1)], units: vec![mapped(0, 0, &lu)], names, patience };
     let mut rig = Rig::with(setup);
     let a = rig.login(1);
     let hung = rig.read(1, a, at(0, 0));

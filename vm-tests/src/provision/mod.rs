@@ -10,7 +10,7 @@ mod sources;
 use crate::cache::Cache;
 use crate::kernel::{Kernel, Line};
 use crate::process::Process;
-use crate::{Context, Error, Result, guestroot, initramfs, sys, tools};
+use crate::{Context, Error, Result, guestroot, initramfs, packageroot, sys, tools};
 use sources::Source;
 use std::collections::BTreeSet;
 use std::fs;
@@ -96,7 +96,7 @@ impl Missing {
             kernels: Line::ALL.into_iter().filter(|line| Kernel::cached(cache, *line).is_none()).collect(),
             ..Missing::default()
         };
-        if missing.qemu || missing.kernels.contains(&Line::V6_12) {
+        if missing.qemu || missing.kernels.iter().any(|line| *line != Line::V6_1) {
             missing.source = source_to_add()?;
         }
         Ok(missing)
@@ -127,7 +127,7 @@ impl Missing {
     }
 }
 
-/// Makes sure everything is there: packages, kernels, test initramfs and guest root. Installs what is missing when run by root.
+/// Makes sure everything is there: packages, kernels, test initramfs and guest roots. Installs what is missing when run by root.
 ///
 /// # Errors
 /// When something is missing and cannot be installed; for a user who is not root, the message says what to run.
@@ -150,8 +150,9 @@ pub fn ensure() -> Result<()> {
     }
     for line in Line::ALL {
         let kernel = Kernel::get(&cache, line)?;
-        initramfs::get(&cache, &kernel)?;
+        initramfs::get(&cache, line, &kernel)?;
     }
+    packageroot::get(&cache)?;
     guestroot::get(&cache).map(drop)
 }
 

@@ -2,7 +2,9 @@
 
 mod cache;
 mod capacity;
+mod compare_and_write;
 mod lba_status;
+mod orwrite;
 mod provisioning;
 mod read_write;
 mod start_stop;

@@ -4,6 +4,7 @@
 //! A new family is a file and a line in [`FAMILIES`].
 
 mod access;
+mod atomic;
 mod diagnostic;
 mod inquiry;
 mod medium;
@@ -12,7 +13,8 @@ mod settings;
 
 use super::Row;
 
-const FAMILIES: &[&[Row]] = &[access::ROWS, diagnostic::ROWS, inquiry::ROWS, medium::ROWS, reserve::ROWS, settings::ROWS];
+const FAMILIES: &[&[Row]] =
+    &[access::ROWS, atomic::ROWS, diagnostic::ROWS, inquiry::ROWS, medium::ROWS, reserve::ROWS, settings::ROWS];
 
 const COUNT: usize = {
     let (mut count, mut family) = (0, 0);

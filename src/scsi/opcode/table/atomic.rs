@@ -1,0 +1,34 @@
+//! Reading and writing the medium in one step.
+
+use super::super::{Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        opcode: 0x89,
+        service_action: None,
+        name: "COMPARE AND WRITE",
+        clause: "SBC-3 5.2",
+        usage: Usage::new(&[
+            0x89, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0x00, 0x04,
+        ]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::NeedsReady,
+        reservation: Reservation::WRITES,
+        decode: decode::compare_and_write,
+    },
+    Row {
+        opcode: 0x8b,
+        service_action: None,
+        name: "ORWRITE(16)",
+        clause: "SBC-3 5.5",
+        usage: Usage::new(&[
+            0x8b, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x04,
+        ]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::NeedsReady,
+        reservation: Reservation::WRITES,
+        decode: decode::orwrite,
+    },
+];

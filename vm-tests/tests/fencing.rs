@@ -1,0 +1,174 @@
+//! Fencing: a node that lost its registration writes nothing more, from the moment on in which the command that took it was answered.
+//!
+//! Everything here runs on three guests that write all the time: the fenced with both its vCPUs and queues, a survivor beside it.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+use vm_tests::cluster::Exit::{Conflict, Good};
+use vm_tests::cluster::{Cluster, Node};
+use vm_tests::{Context, Error, Result, effort, host, provision};
+
+const MIB: u64 = 1 << 20;
+
+/// The disk, of which each node has an area.
+const DISK: u64 = 64 * MIB;
+
+/// How large an area is: one command reads it, so that it is seen at one moment.
+const AREA: u64 = MIB;
+
+/// How long things may take, where guests are fast.
+const WHILE: Duration = Duration::from_secs(30);
+
+/// For how long the fenced goes on trying.
+const TRYING: Duration = Duration::from_secs(2);
+
+/// What fio and the kernel call a reservation conflict (EBADE).
+const CONFLICTED: &str = "Invalid exchange";
+
+/// Preempts and reads, in one guest.
+const POUNCE: &str = include_str!("fencing/pounce.py");
+
+/// Where a node's area begins. The first block is the test's own.
+fn area(number: usize) -> u64 {
+    (1 + number as u64) * 4 * MIB
+}
+
+/// Writes at depth from both vCPUs to the area that begins at `offset`, every time other bytes, until it is ended. It goes on when
+/// writes end with conflicts (EBADE, 52) or are aborted (EIO, 5).
+fn storm(node: &Node, offset: u64) -> String {
+    format!(
+        "fio --name=storm --filename={} --thread --numjobs=2 --cpus_allowed=0,1 --cpus_allowed_policy=split --ioengine=libaio \
+         --iodepth=32 --direct=1 --rw=randwrite --bs=32k --offset={offset} --size={AREA} --scramble_buffers=1 --norandommap \
+         --ignore_error=,5:52 --error_dump=0 --time_based --runtime=36000 --group_reporting > storm.log 2>&1 &\n\
+         echo $! > storm.pid\n{}",
+        node.disk,
+        node.busy()
+    )
+}
+
+/// Ends the storm; what fio told.
+fn calm(node: &mut Node) -> Result<String> {
+    let outcome = node.guest.run(
+        "kill -INT $(cat storm.pid); while kill -0 $(cat storm.pid) 2> /dev/null; do sleep 0.1; done; cat storm.log",
+        WHILE,
+    )?;
+    Ok(outcome.text())
+}
+
+fn bytes(image: &Path, offset: u64) -> Result<Vec<u8>> {
+    let file = File::open(image).context(|| format!("open {}", image.display()))?;
+    let mut bytes = vec![0; AREA as usize];
+    file.read_exact_at(&mut bytes, offset).context(|| format!("read {}", image.display()))?;
+    Ok(bytes)
+}
+
+#[test]
+fn fence_scsi_fences_and_unfences() -> Result<()> {
+    provision::check()?;
+    let mut cluster = Cluster::start(&["alpha", "beta", "gamma"], DISK, |config, _| config)?;
+    let image = cluster.image.clone();
+    let [alpha, beta, gamma] = cluster.all()?;
+
+    for (node, key) in [(&mut *alpha, "a1"), (&mut *beta, "b2"), (&mut *gamma, "c3")] {
+        let text = node.good(&format!("fence_scsi --action=on --devices=$D --key={key}"))?;
+        assert!(text.contains("Success"), "{text}");
+        node.good("fence_scsi --action=monitor --devices=$D")?;
+    }
+    let seen = beta.reservations()?;
+    assert_eq!(seen.keys, [0xa1, 0xb2, 0xc3]);
+    assert_eq!(seen.held, Some((0xa1, "Write Exclusive, registrants only".to_owned())));
+
+    // Gamma is fenced by beta.
+    alpha.good(&storm(alpha, area(0)))?;
+    gamma.good(&storm(gamma, area(2)))?;
+    let text = beta.good("fence_scsi --action=off --devices=$D --key=c3")?;
+    let (fenced, survivor) = (bytes(&image, area(2))?, bytes(&image, area(0))?);
+    assert!(text.contains("Success"), "{text}");
+    assert!(fenced.iter().any(|byte| *byte != 0), "gamma never wrote");
+    assert_eq!(beta.reservations()?.keys, [0xa1, 0xb2]);
+    let (exit, text) = beta.run("fence_scsi --action=status --devices=$D --key=c3")?;
+    assert!(exit != Good && text.contains("Status: OFF"), "{exit:?} {text}");
+    thread::sleep(TRYING);
+    let told = calm(gamma)?;
+    assert!(told.contains(CONFLICTED), "gamma's writes ended with no conflict:\n{told}");
+    assert!(bytes(&image, area(2))? == fenced, "gamma wrote after it was fenced");
+    assert!(bytes(&image, area(0))? != survivor, "alpha wrote no more when gamma was fenced");
+    assert_eq!(gamma.access()?, (Good, Conflict));
+
+    // It comes back: unfenced, as after a reboot.
+    gamma.good("fence_scsi --action=on --devices=$D --key=c3")?;
+    let text = gamma.good("fence_scsi --action=status --devices=$D --key=c3")?;
+    assert!(text.contains("Status: ON"), "{text}");
+    gamma.good(&storm(gamma, area(2)))?;
+
+    // Alpha is fenced, which holds the reservation: beta has it then, and gamma does not notice.
+    let text = beta.good("fence_scsi --action=off --devices=$D --key=a1")?;
+    let (fenced, survivor) = (bytes(&image, area(0))?, bytes(&image, area(2))?);
+    assert!(text.contains("Success"), "{text}");
+    let seen = gamma.reservations()?;
+    assert_eq!(seen.keys, [0xb2, 0xc3]);
+    assert_eq!(seen.held, Some((0xb2, "Write Exclusive, registrants only".to_owned())));
+    thread::sleep(TRYING);
+    let told = calm(alpha)?;
+    assert!(told.contains(CONFLICTED), "alpha's writes ended with no conflict:\n{told}");
+    assert!(bytes(&image, area(0))? == fenced, "alpha wrote after it was fenced");
+    assert!(bytes(&image, area(2))? != survivor, "gamma wrote no more when alpha was fenced");
+    let told = calm(gamma)?;
+    assert!(!told.contains(CONFLICTED), "gamma had conflicts when alpha was fenced:\n{told}");
+
+    let (exit, text) = beta.run("fence_scsi --action=off --devices=$D --key=b2")?;
+    assert!(exit != Good && text.contains("cannot fence yourself"), "{exit:?} {text}");
+    cluster.finish()
+}
+
+#[test]
+fn nothing_lands_after_a_preempt() -> Result<()> {
+    provision::check()?;
+    let mut cluster = Cluster::start(&["alpha", "beta", "gamma"], DISK, |config, _| config)?;
+    let image = cluster.image.clone();
+    let [alpha, beta, gamma] = cluster.all()?;
+    beta.good(&format!("cat > pounce.py << 'END'\n{POUNCE}\nEND"))?;
+    alpha.good("sg_persist -n --out --register --param-sark=a1 $D")?;
+    beta.good("sg_persist -n --out --register --param-sark=b2 $D && sg_persist -n --out --reserve --param-rk=b2 --prout-type=5 $D")?;
+    alpha.good(&storm(alpha, area(0)))?;
+
+    for round in 0..8 * effort() {
+        // PREEMPT, and PREEMPT AND ABORT.
+        let action = 4 + round % 2;
+        gamma.good("sg_persist -n --out --register --param-sark=c3 $D")?;
+        gamma.good(&storm(gamma, area(2)))?;
+        let before = bytes(&image, area(2))?;
+        let survivor = bytes(&image, area(0))?;
+        let seen = beta.good(&format!("python3 pounce.py $D b2 c3 {action:x} {} {AREA}", area(2)))?;
+        let moment = bytes(&image, area(2))?;
+        thread::sleep(TRYING / 2);
+        let told = calm(gamma)?;
+        let after = bytes(&image, area(2))?;
+        assert!(told.contains(CONFLICTED), "round {round}: gamma's writes ended with no conflict:\n{told}");
+        assert!(before != after, "round {round}: gamma did not write when it was preempted");
+        assert!(moment == after, "round {round}: gamma wrote after it was preempted");
+        assert_eq!(digest(&after)?, seen.trim(), "round {round}: a write landed between the answer and a moment later");
+        assert!(bytes(&image, area(0))? != survivor, "round {round}: alpha wrote no more");
+        assert_eq!(beta.reservations()?.keys, [0xa1, 0xb2]);
+        let told = gamma.attentions()?;
+        assert!(told.is_empty(), "round {round}: gamma's writes were not told of {told:?}");
+    }
+    let told = calm(alpha)?;
+    assert!(!told.contains(CONFLICTED), "alpha had conflicts:\n{told}");
+    cluster.finish()
+}
+
+/// The SHA-256 of bytes, in hexadecimal digits.
+fn digest(bytes: &[u8]) -> Result<String> {
+    let dir = vm_tests::workdir::WorkDir::new("digest")?;
+    let path = dir.path("bytes");
+    let mut file = File::create(&path).context(|| "keep what was read")?;
+    file.write_all(bytes).map_err(|error| Error::new(format!("keep what was read: {error}")))?;
+    let digest = host::sha256(&path)?;
+    dir.finish();
+    Ok(digest)
+}
