@@ -225,6 +225,7 @@ fn units(
             write_cache: u.write_cache,
             descriptor_sense: u.descriptor_sense,
             ports: reached_by(u, config),
+            access: config.target_ports.iter().map(|port| (port.group, port.state)).collect(),
             ..LuSetup::new(Arc::clone(image), naa, serial)
         };
         if let Some(vendor) = &u.vendor {

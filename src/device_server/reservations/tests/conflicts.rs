@@ -130,7 +130,8 @@ fn the_well_known_unit_has_none() {
     use crate::scsi::TaskAttribute;
     for cdb in [[0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0], [0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]] {
         let attribute = TaskAttribute::Simple;
-        let request = Request { cdb: &cdb, itl: None, luns: &[0], well_known: true, attribute, passes: &[] };
+        let well_known = Some(crate::lu::Ports { all: &[], own: 1 });
+        let request = Request { cdb: &cdb, itl: None, luns: &[0], well_known, attribute, passes: &[] };
         let mut buf = IoBuf::empty();
         let plan = start(&request, &mut buf).plan;
         assert_eq!(execute(plan, &mut buf, &AbortFlag::default()), illegal(0x2000));
