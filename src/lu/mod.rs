@@ -23,6 +23,7 @@ mod identity;
 mod itl;
 mod keeping;
 mod kept;
+mod mode;
 mod port;
 mod records;
 pub mod reservation;

@@ -1,6 +1,7 @@
 //! Dialogues of primary commands, of units that are not there, and the check order.
 
 mod absent;
+mod access;
 mod check_order;
 mod inquiry;
 mod keeping;
