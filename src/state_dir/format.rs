@@ -326,7 +326,12 @@ mod tests {
                     legacy: None,
                 },
                 nexuses: vec![
-                    KeptNexus { nexus: nexus(1), present: true, attentions: Attention::ALL[..17].into(), prevent: true },
+                    KeptNexus {
+                        nexus: nexus(1),
+                        present: true,
+                        attentions: Attention::ALL[..17].into(),
+                        prevent: true,
+                    },
                     KeptNexus {
                         nexus: nexus(3),
                         present: false,
