@@ -165,13 +165,13 @@ struct ReservationChange {
     asked: Asked,
     /// Bytes of its parameter list.
     transferred: u64,
-    /// It was evaluated and not applied: if it ends here, the unit has to forget it.
-    evaluated: bool,
+    /// It was evaluated, as this turn, and not applied: if it ends here, the unit has to forget it.
+    evaluated: Option<u64>,
 }
 
 impl ReservationChange {
     fn plan<'a>(itl: &Arc<Itl>, asked: Asked, transferred: u64) -> Planned<'a> {
-        Ok(Plan::Change(Box::new(ReservationChange { itl: itl.clone(), asked, transferred, evaluated: false })))
+        Ok(Plan::Change(Box::new(ReservationChange { itl: itl.clone(), asked, transferred, evaluated: None })))
     }
 
     fn judge(&self, state: &ReservationState, context: &Context<'_>) -> Result<reservation::Change, Refusal> {
@@ -195,8 +195,8 @@ impl ReservationChange {
     }
 
     fn abandon(&mut self) {
-        if std::mem::take(&mut self.evaluated) {
-            self.itl.lu().abandon_reservation();
+        if let Some(turn) = self.evaluated.take() {
+            self.itl.lu().abandon_reservation(turn);
         }
     }
 }
@@ -206,7 +206,7 @@ impl Change for ReservationChange {
         let lu = self.itl.lu();
         let judged = lu.evaluate_reservation(|state, context| self.judge(state, context));
         let taken = judged.map_err(|refusal| self.refused(refusal))?;
-        self.evaluated = true;
+        self.evaluated = Some(taken.turn);
         let losers = if taken.losers.is_empty() { Losers::Nobody } else { Losers::These(taken.losers) };
         Ok(Fence { persists: taken.changes && self.itl.lu().is_kept(), losers, aborts: taken.aborts })
     }
@@ -220,7 +220,7 @@ impl Change for ReservationChange {
     }
 
     fn apply(&mut self) {
-        self.evaluated = false;
+        self.evaluated = None;
         self.itl.lu().apply_reservation();
     }
 

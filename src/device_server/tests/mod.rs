@@ -3,6 +3,7 @@
 mod absent;
 mod check_order;
 mod inquiry;
+mod keeping;
 mod mode;
 mod report;
 mod request_sense;
