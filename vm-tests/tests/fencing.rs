@@ -38,7 +38,7 @@ fn area(number: usize) -> u64 {
 /// writes end with conflicts (EBADE, 52) or are aborted (EIO, 5).
 fn storm(node: &Node, offset: u64) -> String {
     format!(
-        "fio --name=storm --filename={} --thread --numjobs=2 --cpus_allowed=0,1 --cpus_allowed_policy=split --ioengine=libaio \
+        "dmesg --clear; fio --name=storm --filename={} --thread --numjobs=2 --cpus_allowed=0,1 --cpus_allowed_policy=split --ioengine=libaio \
          --iodepth=32 --direct=1 --rw=randwrite --bs=32k --offset={offset} --size={AREA} --scramble_buffers=1 --norandommap \
          --ignore_error=,5:52 --error_dump=0 --time_based --runtime=36000 --group_reporting > storm.log 2>&1 &\n\
          echo $! > storm.pid\n{}",
@@ -51,7 +51,7 @@ fn storm(node: &Node, offset: u64) -> String {
 /// its buffer holds the latest).
 fn calm(node: &mut Node) -> Result<(u64, u64)> {
     let script = "kill -INT $(cat storm.pid); while kill -0 $(cat storm.pid) 2> /dev/null; do sleep 0.1; done; cat storm.log\n\
-                  echo conflicts: $(dmesg | grep -c 'reservation conflict'); dmesg --clear";
+                  echo conflicts: $(dmesg | grep -c 'reservation conflict')";
     let text = node.guest.run(script, WHILE)?.text();
     let number = |line: &str, label: &str| -> Option<u64> {
         let (_, rest) = text.lines().find(|found| found.trim().starts_with(line))?.split_once(label)?;
