@@ -58,6 +58,12 @@ pub struct Cli {
     #[arg(long = "nexus-loss-timeout", value_name = "SECONDS", default_value_t = 10)]
     pub nexus_loss_timeout: u64,
 
+    /// Where reservations, registrations, mode parameters and pending unit attentions are kept, so that they survive a restart;
+    /// `none` keeps nothing. By default vstgt in XDG_RUNTIME_DIR or /run, if that can be written. A directory that is named here,
+    /// and is not in memory, also survives a loss of power (APTPL).
+    #[arg(long = "state-dir", value_name = "DIR|none")]
+    pub state_dir: Option<PathBuf>,
+
     /// How reactors do I/O on images: auto probes each image.
     #[arg(long = "engine", value_name = "auto|io_uring|threads", default_value = "auto")]
     pub engine: String,

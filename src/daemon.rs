@@ -1,7 +1,8 @@
 //! Builds everything from a configuration, waits for the signal that ends it, takes it down in order.
 //!
-//! Order up: inherited descriptors → images → units → target → reactors → sockets. Order down: sockets (sessions drain) →
-//! nexuses → reactors → images (flush). A socket file exists only while a guest that connects will be served.
+//! Order up: inherited descriptors → images → state → units → target → reactors → sockets. Order down: sockets (sessions drain) →
+//! state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
+//! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPor
 use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
 use crate::lu::{self, Lu, LuSetup, TargetPort};
 use crate::srp::PortId;
+use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
 use crate::sys::limits;
 use crate::sys::signals::Termination;
 use crate::sys::wait::probe_io_uring;
@@ -40,6 +42,9 @@ pub enum Error {
         /// Why.
         what: String,
     },
+    /// What was kept cannot be restored, or nothing can be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The units do not fit together.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -77,7 +82,8 @@ pub fn run(config: Config) -> Result<(), Error> {
         Err(e) => log::warn!("the limit of open descriptors cannot be raised: {e}"),
     }
     let images = images(&config)?;
-    let units = units(&config, &images)?;
+    let state_dir = StateDir::open(&config.state_dir)?;
+    let (units, kept) = units(&config, &images, state_dir.as_ref())?;
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
     let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
     let target = Target::new(setup)?;
@@ -93,7 +99,12 @@ pub fn run(config: Config) -> Result<(), Error> {
         nexus_loss_timeout: config.nexus_loss_timeout,
         trace_events: config.trace_events,
     })?;
+    let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);
+    let writer = state_dir.as_ref().map(start).transpose()?;
     let served = serve(&config, inherited, &hba, &termination);
+    if let Some(writer) = writer {
+        writer.stop();
+    }
     if matches!(served, Err(Error::Undrained)) {
         // Reactors still own guests' commands: to wait for them would be to wait for ever. Nothing that was answered is lost
         // with them, for what was promised to be durable is.
@@ -134,6 +145,8 @@ fn serve(
     let server = Server::start(endpoints, options).map_err(system("cannot start serving"))?;
     log::info!("serving {} logical units on {} sockets", config.units.len(), config.endpoints.len());
     let signal = termination.wait();
+    // From here on connections end because the process does.
+    hba.keep_nexuses();
     if let Err(e) = server.stop(STOP_BOUND) {
         log::error!("{e}");
         return Err(Error::Undrained);
@@ -192,8 +205,13 @@ fn images(config: &Config) -> Result<Vec<Arc<dyn Image>>, Error> {
     Ok(config.units.iter().map(open).collect::<Result<_, _>>()?)
 }
 
-fn units(config: &Config, images: &[Arc<dyn Image>]) -> Result<Vec<UnitMapping>, Error> {
-    let mut units = Vec::new();
+/// The units, and those of them whose state is kept.
+fn units(
+    config: &Config,
+    images: &[Arc<dyn Image>],
+    state_dir: Option<&StateDir>,
+) -> Result<(Vec<UnitMapping>, Vec<KeptUnit>), Error> {
+    let (mut units, mut kept_units) = (Vec::new(), Vec::new());
     for (u, image) in config.units.iter().zip(images) {
         let unit = |what: String| Error::Unit { file: u.file.clone(), what };
         let path = u.file.canonicalize().map_err(|e| unit(e.to_string()))?;
@@ -207,6 +225,7 @@ fn units(config: &Config, images: &[Arc<dyn Image>]) -> Result<Vec<UnitMapping>,
             write_cache: u.write_cache,
             descriptor_sense: u.descriptor_sense,
             ports: reached_by(u, config),
+            access: config.target_ports.iter().map(|port| (port.group, port.state)).collect(),
             ..LuSetup::new(Arc::clone(image), naa, serial)
         };
         if let Some(vendor) = &u.vendor {
@@ -218,12 +237,19 @@ fn units(config: &Config, images: &[Arc<dyn Image>]) -> Result<Vec<UnitMapping>,
         if let Some(revision) = &u.revision {
             setup.revision.clone_from(revision);
         }
+        let mut file = None;
+        if let Some((keeper, kept)) = state_dir.map(|dir| dir.unit(naa)).transpose()?.flatten() {
+            file = Some(Arc::clone(&keeper));
+            setup.keeper = Some(keeper);
+            setup.kept = kept;
+        }
         let lu = Lu::new(setup).map_err(|e| unit(e.to_string()))?;
+        kept_units.extend(file.map(|file| KeptUnit { lu: Arc::clone(&lu), file }));
         let initiators = (!u.initiators.is_empty())
             .then(|| u.initiators.iter().map(|name| PortId::of_initiator(name).0).collect::<Vec<[u8; 16]>>());
         units.push(UnitMapping { target: u.target, lun: u.lun, lu, initiators });
     }
-    Ok(units)
+    Ok((units, kept_units))
 }
 
 /// The target ports by which a unit is seen.

@@ -21,9 +21,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("virtio_scsi", &["scsi", "srp", "mem"]),
     ("vhost_user", &["mem", "sys"]),
     ("hba", &["scsi", "srp", "tgt", "target", "backing", "virtio_scsi", "vhost_user", "mem", "sys"]),
+    ("state_dir", &["scsi", "lu", "sys"]),
     ("cli", &[]),
-    ("config", &["cli", "backing", "lu"]),
-    ("daemon", &["config", "backing", "lu", "srp", "target", "tgt", "hba", "vhost_user", "mem", "sys"]),
+    ("config", &["cli", "backing", "lu", "state_dir"]),
+    ("daemon", &["config", "backing", "lu", "srp", "target", "tgt", "hba", "state_dir", "vhost_user", "mem", "sys"]),
 ];
 
 /// Files at the top that are no rooms.

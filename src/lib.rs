@@ -35,6 +35,7 @@
 //! | [`target`] | targets, nexus table, LUN map, tasks, task management | virtio, SRP |
 //! | [`device_server`] | command × unit × nexus → plan; the one place where a backing error becomes sense | threads, virtio |
 //! | [`lu`] | a logical unit: identity, geometry, I_T_L gates, unit attentions, mode state | targets |
+//! | [`state_dir`] | what of a unit outlives the process: its file, and who writes it | targets |
 //! | [`backing`] | images and engines behind one trait | SCSI |
 //! | [`mem`] | guest memory: maps, snapshots, pinned I/O buffers | everything above |
 //! | [`sys`] | mailboxes, the wait set, io_uring, file locks | everything above |
@@ -62,6 +63,7 @@ pub mod lu;
 pub mod mem;
 pub mod scsi;
 pub mod srp;
+pub mod state_dir;
 pub mod sys;
 pub mod target;
 pub mod tgt;

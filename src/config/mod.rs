@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::backing::EngineChoice;
 use crate::cli::Cli;
 use crate::lu::AccessState;
+use crate::state_dir::Place;
 use key_value::{Options, OptionsError};
 pub use unit::UnitConfig;
 
@@ -197,6 +198,8 @@ pub struct Config {
     pub reactors: u8,
     /// How long a lost nexus is kept.
     pub nexus_loss_timeout: Duration,
+    /// Where state is kept.
+    pub state_dir: Place,
     /// Engine for images.
     pub engine: EngineChoice,
     /// How reactors wait.
@@ -230,6 +233,14 @@ impl TryFrom<Cli> for Config {
             num_queues: cli.num_queues,
             reactors,
             nexus_loss_timeout: Duration::from_secs(cli.nexus_loss_timeout),
+            state_dir: match cli.state_dir.clone() {
+                None => Place::Runtime,
+                Some(path) if path.as_os_str() == "none" => Place::Nowhere,
+                Some(path) if path.as_os_str().is_empty() => {
+                    return Err(value("--state-dir", "", "must name a directory, or be none"));
+                }
+                Some(path) => Place::At(path),
+            },
             engine: match cli.engine.as_str() {
                 "auto" => EngineChoice::Auto,
                 "io_uring" => EngineChoice::IoUring,

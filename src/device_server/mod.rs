@@ -15,9 +15,10 @@
 //!
 //! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying`, `buffer`, `diagnostic` and `log` hold those that
 //! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages; `absent` answers for units that are not there, `well_known` for
-//! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `ports` names target ports, `transfer` checks data buffers.
+//! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `ports` names target ports, `access` has their access states, `transfer` checks data buffers.
 
 mod absent;
+mod access;
 mod buffer;
 mod change;
 mod defects;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use crate::backing::{Image, Op, OpKind};
 use crate::lu::{Admission, Attention, Extent, GateBits, HoldId, Itl, Ports, Touches};
 use crate::mem::IoBuf;
-use crate::scsi::opcode::{self, Persistent, Readiness, Row, Spc2};
+use crate::scsi::opcode::{self, Access, Persistent, Readiness, Row, Spc2};
 use crate::scsi::spc::{ModeSelectFields, ModeSenseFields};
 use crate::scsi::{AdditionalSense, Command, Sense, Status, TaskAttribute};
 
@@ -266,6 +267,7 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Admission::Held => return over(Plan::Held),
         Admission::Attention(attention) => return over(Plan::Done(Answer::check(attention.sense()))),
         Admission::Conflict => return over(Plan::Done(ended(itl, Answer::status(Status::ReservationConflict)))),
+        Admission::Inaccessible(state) => return over(Plan::Done(access::refusal(state))),
         Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
     }
     let plan = run(command, Task { itl, luns: request.luns, row, buf });
@@ -285,6 +287,7 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
 pub fn still_admitted(itl: &Itl, needs: GateBits) -> Result<(), Answer> {
     match itl.gate().admit(needs) {
         Admission::Conflict => Err(ended(itl, Answer::status(Status::ReservationConflict))),
+        Admission::Inaccessible(state) => Err(access::refusal(state)),
         _ => Ok(()),
     }
 }
@@ -312,7 +315,7 @@ fn ended(itl: &Itl, answer: Answer) -> Answer {
 }
 
 /// What a gate can close while commands that need it open are running.
-const NEEDS: GateBits = GateBits::DENY;
+const NEEDS: GateBits = GateBits::DENY.and(GateBits::ACCESS);
 
 /// The blocks that a command may use, before it is known whether there are such blocks.
 fn touches(itl: &Itl, command: &Command) -> Touches {
@@ -346,6 +349,12 @@ fn mask(row: &Row, command: &Command) -> GateBits {
     if row.readiness == Readiness::NeedsReady {
         mask = mask.and(GateBits::NOT_READY);
     }
+    mask = mask.and(match row.access {
+        Access::Active => GateBits::ACCESS,
+        Access::Standby => GateBits::ACCESS.without(GateBits::STANDBY),
+        Access::Settled => GateBits::TRANSITIONING,
+        Access::Always => GateBits::NONE,
+    });
     let reservation = row.reservation(command);
     if reservation.spc2 == Spc2::Conflicts {
         mask = mask.and(GateBits::DENY_SPC2);
@@ -372,6 +381,12 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         }
         Command::ReportSupportedTaskManagementFunctions { repd, allocation_length } => {
             spc::report_supported_task_management_functions(task, repd, allocation_length)
+        }
+        Command::ReportTargetPortGroups { extended, allocation_length } => {
+            access::report_target_port_groups(task, extended, allocation_length)
+        }
+        Command::SetTargetPortGroups { parameter_list_length } => {
+            access::set_target_port_groups(task, parameter_list_length)
         }
         Command::PersistentReserveIn { action, allocation_length } => {
             reservations::persistent_reserve_in(task, action, allocation_length)

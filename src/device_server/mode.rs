@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::change::{Change, Fence, Losers};
 use super::outcome::sense;
 use super::transfer::{parameter_data, parameter_list};
-use super::{Answer, Job, Plan, Planned, Task, log};
+use super::{Answer, Job, Plan, Planned, Task, log as errors};
 use crate::lu::{GateBits, Itl, Lu};
 use crate::scsi::spc::{self as data, ModeSelectFields, ModeSenseFields, ModeState, ModeUnit};
+use crate::scsi::{AdditionalSense, Sense, SenseKey};
 
 /// What mode parameters are of a unit, with `current` ones given.
 fn mode_unit(lu: &Lu, current: ModeState) -> ModeUnit {
@@ -25,6 +26,9 @@ fn mode_unit(lu: &Lu, current: ModeState) -> ModeUnit {
         block_length: geometry.block_size,
     }
 }
+
+/// What is answered if new parameters cannot be written down.
+const NOT_KEPT: Sense = Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE);
 
 /// MODE SENSE (SPC-4 6.11, 6.12).
 pub(super) fn mode_sense<'a>(task: Task<'a, '_>, fields: ModeSenseFields, allocation_length: u32) -> Planned<'a> {
@@ -49,6 +53,13 @@ struct ModeSelect {
     after: ModeState,
 }
 
+/// A change that is not made leaves nothing behind; after one that was there is nothing to abandon.
+impl Drop for ModeSelect {
+    fn drop(&mut self) {
+        self.itl.lu().abandon_mode(&self.itl, self.after);
+    }
+}
+
 impl ModeSelect {
     fn turns_on_write_protection(&self) -> bool {
         self.after.swp && !self.before.swp
@@ -69,7 +80,20 @@ impl Change for ModeSelect {
         // so none is under way under write protection, and the flush misses none.
         let fenced = self.turns_on_write_protection() || self.turns_off_write_cache();
         let losers = if fenced { Losers::Everybody(GateBits::DENY_WRITE) } else { Losers::Nobody };
-        Ok(Fence { losers, ..Fence::default() })
+        let persists = lu.is_kept() && self.after != self.before;
+        if persists {
+            lu.expect_mode(&self.itl, self.after);
+        }
+        Ok(Fence { losers, persists, ..Fence::default() })
+    }
+
+    fn persist(&mut self) -> Result<(), Answer> {
+        let lu = self.itl.lu();
+        lu.persist().map_err(|why| {
+            log::error!("mode parameters cannot be kept: {why}");
+            lu.abandon_mode(&self.itl, self.after);
+            Answer::check(NOT_KEPT)
+        })
     }
 
     fn apply(&mut self) {
@@ -86,6 +110,6 @@ impl Change for ModeSelect {
             lu.image().flush().map_err(|e| sense(e, 0))?;
             Ok(answer)
         });
-        log::counted(flush, &self.itl, false)
+        errors::counted(flush, &self.itl, false)
     }
 }

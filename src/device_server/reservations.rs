@@ -10,16 +10,14 @@ use super::{Answer, Change, Fence, Losers, Plan, Planned, Task};
 use crate::lu::reservation::{self, Action, Context, Refusal, Registrants, ReservationState, ReservationType};
 use crate::lu::{Itl, Lu, NexusId};
 use crate::scsi::spc::{self as data, FullStatus, LU_SCOPE, ReservationCapabilities};
-use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, ReserveIn, ReserveOut, Sense, SenseKey, Status, TransportId};
+use crate::scsi::{
+    AdditionalSense, FieldPointer, ParameterData, ReserveIn, ReserveOut, Sense, SenseKey, Status, TransportId,
+};
 
 const CONFLICT: Answer = Answer::status(Status::ReservationConflict);
 
 /// PERSISTENT RESERVE IN (SPC-4 6.15): what is reserved now.
-pub(super) fn persistent_reserve_in<'a>(
-    task: Task<'a, '_>,
-    action: ReserveIn,
-    allocation_length: u32,
-) -> Planned<'a> {
+pub(super) fn persistent_reserve_in<'a>(task: Task<'a, '_>, action: ReserveIn, allocation_length: u32) -> Planned<'a> {
     let lu = task.itl.lu();
     let report = |state: &ReservationState| match state.refuses_persistent_reserve() {
         true => Err(CONFLICT),
@@ -167,13 +165,13 @@ struct ReservationChange {
     asked: Asked,
     /// Bytes of its parameter list.
     transferred: u64,
-    /// It was evaluated and not applied: if it ends here, the unit has to forget it.
-    evaluated: bool,
+    /// It was evaluated, as this turn, and not applied: if it ends here, the unit has to forget it.
+    evaluated: Option<u64>,
 }
 
 impl ReservationChange {
     fn plan<'a>(itl: &Arc<Itl>, asked: Asked, transferred: u64) -> Planned<'a> {
-        Ok(Plan::Change(Box::new(ReservationChange { itl: itl.clone(), asked, transferred, evaluated: false })))
+        Ok(Plan::Change(Box::new(ReservationChange { itl: itl.clone(), asked, transferred, evaluated: None })))
     }
 
     fn judge(&self, state: &ReservationState, context: &Context<'_>) -> Result<reservation::Change, Refusal> {
@@ -190,15 +188,15 @@ impl ReservationChange {
 
     fn refused(&self, refusal: Refusal) -> Answer {
         match (refusal.sense(), self.asked.unfit) {
-            (None, _) => CONFLICT,
+            (None, _) => super::ended(&self.itl, CONFLICT),
             (Some(_), Some(field)) if refusal == Refusal::InvalidInCdb => Sense::invalid_field_in_cdb(field).into(),
             (Some(sense), _) => sense.into(),
         }
     }
 
     fn abandon(&mut self) {
-        if std::mem::take(&mut self.evaluated) {
-            self.itl.lu().abandon_reservation();
+        if let Some(turn) = self.evaluated.take() {
+            self.itl.lu().abandon_reservation(turn);
         }
     }
 }
@@ -208,7 +206,7 @@ impl Change for ReservationChange {
         let lu = self.itl.lu();
         let judged = lu.evaluate_reservation(|state, context| self.judge(state, context));
         let taken = judged.map_err(|refusal| self.refused(refusal))?;
-        self.evaluated = true;
+        self.evaluated = Some(taken.turn);
         let losers = if taken.losers.is_empty() { Losers::Nobody } else { Losers::These(taken.losers) };
         Ok(Fence { persists: taken.changes && self.itl.lu().is_kept(), losers, aborts: taken.aborts })
     }
@@ -222,7 +220,7 @@ impl Change for ReservationChange {
     }
 
     fn apply(&mut self) {
-        self.evaluated = false;
+        self.evaluated = None;
         self.itl.lu().apply_reservation();
     }
 

@@ -17,7 +17,8 @@
 //! | 33 | deny writes: likewise from writing |
 //! | 34 | deny SPC-2: another nexus holds RESERVE(6) |
 //! | 40 | not ready: stopped by START STOP UNIT |
-//! | 41–47 | further not-ready causes |
+//! | 41–44 | the access state of its target port's group: standby, unavailable, offline, on its way; none of them: active |
+//! | 45–47 | further not-ready causes |
 //! | 48 | held: some hold of the unit may concern this nexus; see [`Holds`](super::Holds) |
 //! | 56 | an ACA condition is established for this nexus |
 //! | 57 | interlock: a unit attention stays when it is reported (UA_INTLCK_CTRL 10b and 11b) |
@@ -32,7 +33,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Attention, Keeper};
+use super::{AccessState, Attention, Keeper};
 
 /// A set of gate bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,8 +54,18 @@ impl GateBits {
     pub const DENY: GateBits = GateBits(0b111 << 32);
     /// Stopped by START STOP UNIT.
     pub const STOPPED: GateBits = GateBits(1 << 40);
-    /// All not-ready causes.
-    pub const NOT_READY: GateBits = GateBits(0xff << 40);
+    /// The nexus's target port is in standby state for the unit.
+    pub const STANDBY: GateBits = GateBits(1 << 41);
+    /// It is in unavailable state.
+    pub const UNAVAILABLE: GateBits = GateBits(1 << 42);
+    /// It is offline.
+    pub const OFFLINE: GateBits = GateBits(1 << 43);
+    /// It is on its way from one access state to another.
+    pub const TRANSITIONING: GateBits = GateBits(1 << 44);
+    /// All access states that keep commands out.
+    pub const ACCESS: GateBits = GateBits(0b1111 << 41);
+    /// All not-ready causes apart from access states.
+    pub const NOT_READY: GateBits = GateBits(0b1110_0001 << 40);
     /// A hold may stop commands of this nexus: look at the unit's holds.
     pub const HELD: GateBits = GateBits(1 << 48);
     /// An ACA condition is established for this nexus (SAM-5 5.9).
@@ -80,6 +91,28 @@ impl GateBits {
         GateBits(self.0 & other.0)
     }
 
+    /// The bit that stands for an access state; none for the active ones.
+    pub const fn of_access(state: AccessState) -> GateBits {
+        match state {
+            AccessState::ActiveOptimized | AccessState::ActiveNonOptimized => GateBits::NONE,
+            AccessState::Standby => GateBits::STANDBY,
+            AccessState::Unavailable => GateBits::UNAVAILABLE,
+            AccessState::Offline => GateBits::OFFLINE,
+            AccessState::Transitioning => GateBits::TRANSITIONING,
+        }
+    }
+
+    /// The access state that bits stand for; `None` if no state keeps commands out. (While a gate is set there may be two bits.)
+    pub fn access_state(self) -> Option<AccessState> {
+        use AccessState::*;
+        [Transitioning, Offline, Unavailable, Standby].into_iter().find(|&of| self.intersects(GateBits::of_access(of)))
+    }
+
+    /// What bits mean for a command when all else lets it pass.
+    fn not_ready(self) -> Admission {
+        self.access_state().map_or(Admission::Stopped, Admission::Inaccessible)
+    }
+
     /// True if the sets have a bit in common.
     pub const fn intersects(self, other: GateBits) -> bool {
         self.0 & other.0 != 0
@@ -102,6 +135,8 @@ pub enum Admission {
     Attention(Attention),
     /// End with RESERVATION CONFLICT.
     Conflict,
+    /// End with NOT READY: the access state of the nexus's target port is this one.
+    Inaccessible(AccessState),
     /// End with NOT READY: the unit was stopped.
     Stopped,
 }
@@ -131,7 +166,8 @@ impl Gate {
     /// Asks whether a command may go on for which the bits of `mask` matter.
     ///
     /// Where several things stand in its way the order is SAM-5 5.3.3's: gone and held come before any
-    /// status; then unit attentions that report a reset; then RESERVATION CONFLICT; then other unit attentions; then the rest.
+    /// status; then unit attentions that report a reset; then RESERVATION CONFLICT; then other unit attentions; then access states;
+    /// then the rest.
     #[inline]
     pub fn admit(&self, mask: GateBits) -> Admission {
         let word = self.word.load(Ordering::Acquire);
@@ -158,7 +194,7 @@ impl Gate {
             if hit.intersects(GateBits::DENY) && !attention.is_some_and(Attention::is_reset) {
                 return Admission::Conflict;
             }
-            let Some(attention) = attention else { return Admission::Stopped };
+            let Some(attention) = attention else { return hit.not_ready() };
             if word & GateBits::INTERLOCK.0 != 0 {
                 return Admission::Attention(attention);
             }
@@ -309,6 +345,28 @@ mod tests {
         let g = gate(&[Attention::PowerOn, Attention::CapacityChanged, Attention::NexusLoss]);
         assert_eq!(g.take_attention(), Some(Attention::PowerOn));
         assert_eq!(g.take_attention(), None);
+    }
+
+    #[test]
+    fn access_states_come_before_a_stopped_unit_and_after_attentions() {
+        use AccessState::*;
+        let g = gate(&[Attention::AccessStateChanged]);
+        g.raise(GateBits::STOPPED.and(GateBits::STANDBY));
+        assert_eq!(g.admit(ALL), Admission::Attention(Attention::AccessStateChanged));
+        assert_eq!(g.admit(ALL), Admission::Inaccessible(Standby));
+        assert_eq!(g.admit(GateBits::NOT_READY), Admission::Stopped, "not a matter for this command");
+        assert_eq!(g.admit(GateBits::UNAVAILABLE.and(GateBits::OFFLINE)), Admission::Pass);
+        for state in [Unavailable, Offline, Transitioning] {
+            // What is set first hides what is cleared next.
+            g.raise(GateBits::of_access(state));
+            assert_eq!(g.admit(ALL), Admission::Inaccessible(state));
+        }
+        g.lower(GateBits::ACCESS);
+        assert_eq!(g.admit(ALL), Admission::Stopped);
+        for state in [ActiveOptimized, ActiveNonOptimized] {
+            assert_eq!(GateBits::of_access(state), GateBits::NONE);
+        }
+        assert!(!GateBits::NOT_READY.intersects(GateBits::ACCESS));
     }
 
     /// SAM-5 5.3.3: reset attentions, then RESERVATION CONFLICT, then other attentions.

@@ -59,16 +59,19 @@ impl Lu {
             }
         }
         // What comes with a change on its way, as if it were made.
+        for kept in nexuses.iter_mut().filter(|kept| kept.present && cold.mode.concerns(kept.nexus)) {
+            pend(&mut kept.attentions, Attention::ModeParametersChanged);
+        }
         for (nexus, attention) in cold.reservations.coming() {
-            match nexuses.iter_mut().find(|kept| kept.nexus == nexus) {
-                Some(kept) => pend(&mut kept.attentions, attention),
-                None => {
-                    nexuses.push(KeptNexus { nexus, present: false, attentions: vec![attention], prevent: false });
-                }
+            if !nexuses.iter().any(|kept| kept.nexus == nexus) {
+                nexuses.push(KeptNexus { nexus, present: false, attentions: Vec::new(), prevent: false });
             }
+            // A unit that a nexus sees at several addresses has as many of it.
+            let of_it = nexuses.iter_mut().filter(|kept| kept.nexus == nexus);
+            of_it.for_each(|kept| pend(&mut kept.attentions, attention));
         }
         KeptState {
-            mode: KeptMode { current: self.mode(), default: self.default_mode },
+            mode: KeptMode { current: cold.mode.or(self.mode()), default: self.default_mode },
             blocks: self.geometry().blocks,
             reservations: cold.reservations.kept().clone(),
             nexuses,
@@ -142,7 +145,7 @@ impl Lu {
     pub(super) fn establish_under_lock(&self, cold: &mut Cold, nexus: NexusId, attention: Attention) {
         let mut there = false;
         for itl in live(cold).filter(|itl| itl.nexus() == nexus && !itl.gate().bits().intersects(GateBits::GONE)) {
-            itl.gate().establish(attention);
+            itl.establish(attention);
             there = true;
         }
         if !there {

@@ -137,14 +137,16 @@ mod tests {
             reservations: ReservationState {
                 generation: 9,
                 registrations: vec![Registration { nexus, key: 3 }],
-                reservation: Some(PersistentReservation {
-                    kind: ReservationType::WriteExclusive,
-                    holder: Some(nexus),
-                }),
+                reservation: Some(PersistentReservation { kind: ReservationType::WriteExclusive, holder: Some(nexus) }),
                 aptpl,
                 legacy: None,
             },
-            nexuses: vec![KeptNexus { nexus, present: true, attentions: vec![Attention::CapacityChanged], prevent: true }],
+            nexuses: vec![KeptNexus {
+                nexus,
+                present: true,
+                attentions: vec![Attention::CapacityChanged],
+                prevent: true,
+            }],
         };
         assert_eq!(state(false).after_power_loss(), KeptState::new(default));
         let left = state(true).after_power_loss();

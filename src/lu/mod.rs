@@ -13,6 +13,7 @@
 //!   ([`Lu::persist`]) before a change is answered, soon after everything else.
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
+mod access;
 mod attention;
 mod errors;
 mod gate;
@@ -22,6 +23,7 @@ mod identity;
 mod itl;
 mod keeping;
 mod kept;
+mod mode;
 mod port;
 mod records;
 pub mod reservation;
@@ -29,6 +31,7 @@ mod reserve;
 mod self_test;
 mod unit;
 
+pub use access::*;
 pub use attention::*;
 pub use errors::*;
 pub use gate::*;

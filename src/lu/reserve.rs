@@ -27,6 +27,8 @@ pub(super) struct Reservations {
     current: ReservationState,
     /// What was evaluated and is not yet.
     pending: Option<Change>,
+    /// Which change that is, or was the last one: they are counted.
+    turn: u64,
     /// What was, while a change is applied and not granted.
     before: Option<ReservationState>,
 }
@@ -34,6 +36,8 @@ pub(super) struct Reservations {
 /// What a change takes away, and from whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
+    /// Names the change for [`Lu::abandon_reservation`].
+    pub turn: u64,
     /// Whether anything will be different.
     pub changes: bool,
     /// Present nexuses that lose something, and what.
@@ -112,15 +116,18 @@ impl Lu {
         judge: impl FnOnce(&ReservationState, &Context<'_>) -> Result<Change, Refusal>,
     ) -> Result<Taken, Refusal> {
         let mut cold = self.cold();
-        let context = Context { target_ports: self.relative_ports(), max_registrations: MAX_REGISTRATIONS };
+        let target_ports: Vec<u16> = self.ports().iter().map(|port| port.relative).collect();
+        let context = Context { target_ports: &target_ports, max_registrations: MAX_REGISTRATIONS };
         let current = &cold.reservations.current;
         let change = judge(current, &context)?;
         let losers = reservation::losers(current, &change.state, live(&cold).map(|itl| itl.nexus()));
         let taken = Taken {
+            turn: cold.reservations.turn + 1,
             changes: change.state != *current,
             losers: losers.into_iter().map(|(nexus, lost)| (nexus, lost.bits())).collect(),
             aborts: change.aborts.clone(),
         };
+        cold.reservations.turn = taken.turn;
         cold.reservations.pending = Some(change);
         Ok(taken)
     }
@@ -147,22 +154,22 @@ impl Lu {
         gate(&cold);
     }
 
-    /// A change that was evaluated is not made.
-    pub fn abandon_reservation(&self) {
+    /// A change that was evaluated is not made; `turn` is its [`Taken::turn`]. The next one may have been evaluated already: it
+    /// stays.
+    pub fn abandon_reservation(&self, turn: u64) {
         let mut cold = self.cold();
-        cold.reservations.pending = None;
-        gate(&cold);
+        if cold.reservations.turn == turn {
+            cold.reservations.pending = None;
+            gate(&cold);
+        }
+        // It may have been written meanwhile as if it were made.
+        self.note();
     }
 
     /// The RESERVE of a nexus that is lost ends (SPC-2 5.5.2).
     pub(super) fn lose_reserve(&self, nexus: NexusId) {
         end_reserve(&mut self.cold(), nexus, &Action::LoseNexus);
         self.note();
-    }
-
-    /// RELATIVE TARGET PORT IDENTIFIER of each port by which the unit is reached.
-    fn relative_ports(&self) -> &[u16] {
-        &[1]
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::access::Access;
 use super::holds::Holds;
 use super::keeping::Continuity;
+use super::mode::ComingMode;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
-    Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper, KeptState, Records,
-    TargetPort,
-    Touches,
+    AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
+    KeptState, Records, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
@@ -56,12 +57,14 @@ pub struct LuSetup {
     pub provisioning: Provisioning,
     /// MEDIUM ROTATION RATE (SBC-3 6.6.2): 0 not reported, 1 non-rotating, else in revolutions a minute.
     pub rotation_rate: u16,
+    /// The target ports by which it can be reached, at least one.
+    pub ports: Vec<TargetPort>,
+    /// The access states that groups of those ports start in; a group that is not named is active/optimized.
+    pub access: Vec<(u16, AccessState)>,
     /// Keeps what is to outlive the process.
     pub keeper: Option<Arc<dyn Keeper>>,
     /// What was kept: the unit goes on from there.
     pub kept: Option<KeptState>,
-    /// The target ports by which it can be reached, at least one.
-    pub ports: Vec<TargetPort>,
 }
 
 impl LuSetup {
@@ -82,9 +85,10 @@ impl LuSetup {
             descriptor_sense: false,
             provisioning: Provisioning::AsImage,
             rotation_rate: 1,
+            ports: vec![TargetPort::SOLE],
+            access: Vec::new(),
             keeper: None,
             kept: None,
-            ports: vec![TargetPort::SOLE],
         }
     }
 }
@@ -179,8 +183,12 @@ pub(super) struct Cold {
     pub(super) continuity: Continuity,
     records: Records,
     holds: Holds,
+    /// Mode parameters on their way.
+    pub(super) mode: ComingMode,
     /// What is reserved, and how that is changing.
     pub(super) reservations: Reservations,
+    /// Access states, and how they are changing.
+    pub(super) access: Access,
 }
 
 /// Mode parameters as one number, so that they are read with one load.
@@ -233,6 +241,7 @@ impl Lu {
         if !distinct || ports.first().is_none_or(|first| first.relative == 0) {
             return Err(SetupError::Ports);
         }
+        let access = Access::new(&ports, &setup.access);
         let capabilities = setup.image.capabilities();
         let thin = match setup.provisioning {
             Provisioning::AsImage => capabilities.unmap,
@@ -258,7 +267,7 @@ impl Lu {
             errors: ErrorCounters::default(),
             keeper: setup.keeper,
             writing: Mutex::default(),
-            cold: Mutex::new(Cold { reservations: kept.reservations.clone().into(), ..Cold::default() }),
+            cold: Mutex::new(Cold { reservations: kept.reservations.clone().into(), access, ..Cold::default() }),
             image: setup.image,
         });
         lu.go_on(kept);
@@ -346,18 +355,7 @@ impl Lu {
         !self.read_only && !self.mode().swp
     }
 
-    /// Sets the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS CHANGED), if anything
-    /// changed. Whoever makes new parameters out of old ones sees to it that nobody else does at the same time.
-    pub fn set_mode(&self, by: &Itl, mode: ModeState) {
-        let cold = self.cold();
-        if self.mode() != mode {
-            self.store_mode(&cold, mode);
-            self.note();
-            tell(&cold, Attention::ModeParametersChanged, Some(by));
-        }
-    }
-
-    fn store_mode(&self, cold: &Cold, mode: ModeState) {
+    pub(super) fn store_mode(&self, cold: &Cold, mode: ModeState) {
         self.mode.store(pack(mode), Ordering::Release);
         live(cold).for_each(|itl| interlock(&itl, mode));
     }
@@ -479,6 +477,7 @@ impl Lu {
             itl.gate().raise(GateBits::HELD);
         }
         cold.reservations.attach(itl);
+        cold.access.attach(itl);
         cold.nexuses.retain(|n| n.strong_count() > 0);
         cold.nexuses.push(Arc::downgrade(itl));
     }
@@ -507,7 +506,7 @@ fn interlock(itl: &Itl, mode: ModeState) {
     }
 }
 
-fn tell(cold: &Cold, attention: Attention, except: Option<&Itl>) {
+pub(super) fn tell(cold: &Cold, attention: Attention, except: Option<&Itl>) {
     for itl in live(cold) {
         if !except.is_some_and(|not| std::ptr::eq(Arc::as_ptr(&itl), not)) {
             itl.establish(attention);

@@ -125,6 +125,10 @@ pub enum Command {
     Reserve,
     /// RELEASE(6) and RELEASE(10) (SPC-2 7.16, 7.17) likewise.
     Release,
+    /// SPC-4 6.37; `extended` asks for the header that tells more.
+    ReportTargetPortGroups { extended: bool, allocation_length: u32 },
+    /// SPC-4 6.45.
+    SetTargetPortGroups { parameter_list_length: u32 },
     /// SPC-4 6.7.
     LogSelect { pcr: bool, control: LogControl, page: u8, subpage: u8, parameter_list_length: u16 },
     /// SPC-4 6.8.

@@ -171,6 +171,10 @@ impl Shard {
         let left = match &order.work {
             Work::Create { nexus, .. } => {
                 self.learn(nexus);
+                if order.home == self.index {
+                    // Not before it is known here, for that is where its events go.
+                    nexus.listen(self.index, &self.post);
+                }
                 Vec::new()
             }
             Work::Destroy { nexus, .. } => {
@@ -180,7 +184,7 @@ impl Shard {
             }
             Work::End { scope, by, .. } => self.end_scope(scope, *by, &order, io, rings),
             Work::Query { scope, .. } => self.query(scope, &order.barrier),
-            Work::Quiet { scope, .. } => self.quiet(&order, scope),
+            Work::Quiet { scope, .. } => self.quiet(scope, io, rings),
             Work::Fence { scope, aborts, by, .. } => {
                 let mut left = self.end_scope(aborts, *by, &order, io, rings);
                 left.extend(self.tasks.iter_mut().filter(|task| scope.covers(task)).map(|task| task.tag));

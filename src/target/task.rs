@@ -3,7 +3,7 @@
 use super::nexus::{LuIndex, NO_UNIT};
 use crate::device_server::{AbortFlag, Change, Finish};
 use crate::lu::{GateBits, HoldId, Touches};
-use crate::scsi::HostByte;
+use crate::scsi::{HostByte, TaskAttribute};
 use crate::tgt::{CmdData, CmdReq, HostNo, ItnId, Tag};
 
 /// Where a task is.
@@ -41,6 +41,14 @@ pub(super) struct Waiting {
     /// The newest hold of its unit when it came: later ones wait for it.
     pub(super) seen: HoldId,
     pub(super) until: Until,
+}
+
+impl Waiting {
+    /// Whether it is an ORDERED command that has no hold yet.
+    pub(super) fn is_ordered(&self) -> bool {
+        let ordered = TaskAttribute::from_tgt_code(self.req.attribute) == Ok(TaskAttribute::Ordered);
+        ordered && matches!(self.until, Until::Released)
+    }
 }
 
 /// What a command waits for.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ShardMail;
-use super::order::{Order, Scope, Work};
+use super::order::{Scope, Work};
 use super::shard::Shard;
 use super::task::{State, Task, TaskName, Until, Waiting};
 use crate::backing::Submit;
@@ -39,7 +39,7 @@ impl Shard {
         let (lu, itn_id, name) = (task.lu, (!shared).then_some(task.itn_id), task.name());
         again.passes.push(hold);
         self.put_aside(req, data, again, itl, Until::Quiet);
-        let scope = Scope::Before { hold, itn_id, lu, but: req.tag };
+        let scope = Scope::Before { hold, itn_id, lu, than: name };
         self.give_order(Work::Quiet { task: name, scope });
     }
 
@@ -66,17 +66,19 @@ impl Shard {
         self.give_order(Work::Quiet { task: name, scope });
     }
 
-    /// This shard's part of a hold: which commands here it has to wait for. Those that wait themselves are not stopped by it.
-    pub(super) fn quiet(&mut self, order: &Arc<Order>, scope: &Scope) -> Vec<Tag> {
-        let mut tags = Vec::new();
-        for task in self.tasks.iter_mut().filter(|task| scope.covers(task)) {
-            tags.push(task.tag);
-            if let (Scope::Before { hold, .. }, State::Waiting(waiting)) = (scope, &mut task.state) {
-                waiting.passes.push(*hold);
+    /// This shard's part of a hold: which commands here it has to wait for. A hold on a task set does not stop those of them that
+    /// wait: what it stopped already starts.
+    pub(super) fn quiet(&mut self, scope: &Scope, io: &mut dyn Submit, rings: &mut EventRings) -> Vec<Tag> {
+        let covered: Vec<Tag> = self.tasks.iter_mut().filter(|task| scope.covers(task)).map(|task| task.tag).collect();
+        if let Scope::Before { hold, .. } = scope {
+            for &tag in &covered {
+                if let Some(State::Waiting(waiting)) = self.tasks.get(tag).map(|task| &mut task.state) {
+                    waiting.passes.push(*hold);
+                }
             }
+            self.release_those(|task| covered.contains(&task.tag), io, rings);
         }
-        log::trace!("order {order:?} waits for {} tasks", tags.len());
-        tags
+        covered
     }
 
     /// What a command's hold had to wait for has ended: it starts.
@@ -89,8 +91,12 @@ impl Shard {
 
     /// Holds have ended: asks again for the commands that waited, in their order.
     pub(super) fn release(&mut self, io: &mut dyn Submit, rings: &mut EventRings) {
+        self.release_those(|_| true, io, rings);
+    }
+
+    fn release_those(&mut self, which: impl Fn(&Task) -> bool, io: &mut dyn Submit, rings: &mut EventRings) {
         let waits = |task: &&mut Task| match &task.state {
-            State::Waiting(waiting) => matches!(waiting.until, Until::Released),
+            State::Waiting(waiting) => matches!(waiting.until, Until::Released) && which(task),
             _ => false,
         };
         let mut tags: Vec<(u64, Tag)> = self.tasks.iter_mut().filter(waits).map(|t| (t.serial, t.tag)).collect();

@@ -43,8 +43,19 @@ impl Vstgt {
 
     /// In a directory that has an image already, and perhaps stale sockets.
     pub fn start_in(dir: tempfile::TempDir, sockets: usize, more: impl FnOnce(&mut Command)) -> Vstgt {
+        let state = state_dir(dir.path());
+        Vstgt::start_keeping(dir, &state, sockets, more)
+    }
+
+    /// The same with a state directory that others may have, or `none`.
+    pub fn start_keeping(
+        dir: tempfile::TempDir,
+        state_dir: &Path,
+        sockets: usize,
+        more: impl FnOnce(&mut Command),
+    ) -> Vstgt {
         let sockets: Vec<PathBuf> = (0..sockets).map(|i| socket_path(dir.path(), i)).collect();
-        let mut command = command(dir.path());
+        let mut command = command_keeping(dir.path(), state_dir);
         for socket in &sockets {
             command.arg("--socket-path").arg(socket);
         }
@@ -187,8 +198,19 @@ pub fn socket_path(dir: &Path, index: usize) -> PathBuf {
 
 /// `vstgt` with its image and everything but sockets; `VSTGT_TEST_WAIT` chooses how its reactors wait.
 pub fn command(dir: &Path) -> Command {
+    command_keeping(dir, &state_dir(dir))
+}
+
+/// Theirs alone, so that test programs neither meet in one state directory nor leave anything in one.
+pub fn state_dir(dir: &Path) -> PathBuf {
+    dir.join("state")
+}
+
+/// The same with a state directory that others may have, or `none`.
+pub fn command_keeping(dir: &Path, state_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vstgt"));
     command.arg("-v").arg("--blk-file").arg(dir.join("disk.img"));
+    command.arg("--state-dir").arg(state_dir);
     if let Ok(wait) = std::env::var("VSTGT_TEST_WAIT") {
         command.arg("--wait").arg(wait);
     }

@@ -1,8 +1,10 @@
 //! Dialogues of primary commands, of units that are not there, and the check order.
 
 mod absent;
+mod access;
 mod check_order;
 mod inquiry;
+mod keeping;
 mod mode;
 mod report;
 mod request_sense;

@@ -21,12 +21,14 @@ VSTGT_WRITE_DOCS=1 cargo test --lib conformance_table
 * **Data**: which way data goes, if there are any.
 * **Unit attention**: whether a pending one ends the command (*reported*) or the command is performed all the same.
 * **Stopped**: whether it is performed by a unit that START STOP UNIT stopped.
+* **Access**: in which states of its target port group it is performed: *active* (optimized or not); in *standby*, too; in all that are
+  *settled*, unavailable and offline, too; *always*, even between two states.
 * **RESERVE**, **Persistent**: what it is to a reservation of another nexus, at its strictest: it conflicts with RESERVE(6); as
   one that reads it conflicts with the Exclusive Access types of persistent reservations, as one that writes with Write
   Exclusive, too.
 
-| code | command | standard | CDB usage | data | unit attention | stopped | RESERVE | persistent |
-|---|---|---|---|---|---|---|---|---|
+| code | command | standard | CDB usage | data | unit attention | stopped | access | RESERVE | persistent |
+|---|---|---|---|---|---|---|---|---|---|
 ";
 
 fn document() -> String {
@@ -50,6 +52,12 @@ fn document() -> String {
             Readiness::NeedsReady => "NOT READY",
             Readiness::Any => "performed",
         };
+        let access = match row.access {
+            Access::Active => "active",
+            Access::Standby => "standby",
+            Access::Settled => "settled",
+            Access::Always => "always",
+        };
         let reserve = match row.reservation.spc2 {
             Spc2::Allowed => "allowed",
             Spc2::Conflicts => "conflicts",
@@ -60,7 +68,7 @@ fn document() -> String {
             Persistent::Writes => "writes",
         };
         let (name, clause, usage) = (row.name, row.clause, usage.join(" "));
-        let cells = [&code, name, clause, &format!("`{usage}`"), data, attention, stopped, reserve, persistent];
+        let cells = [&code, name, clause, &format!("`{usage}`"), data, attention, stopped, access, reserve, persistent];
         writeln!(text, "| {} |", cells.join(" | ")).unwrap();
     }
     text

@@ -20,6 +20,19 @@ pub(super) fn set_identifying_information(cdb: Cdb<'_>) -> Decoded {
     })
 }
 
+/// PARAMETER DATA FORMAT 000b has the length only header, 001b the extended one; the others are reserved.
+pub(super) fn report_target_port_groups(cdb: Cdb<'_>) -> Decoded {
+    let format = cdb.u8(1) >> 5;
+    if format > 0b001 {
+        return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(1, 7)));
+    }
+    Ok(Command::ReportTargetPortGroups { extended: format == 0b001, allocation_length: cdb.u32(6) })
+}
+
+pub(super) fn set_target_port_groups(cdb: Cdb<'_>) -> Decoded {
+    Ok(Command::SetTargetPortGroups { parameter_list_length: cdb.u32(6) })
+}
+
 pub(super) fn report_timestamp(cdb: Cdb<'_>) -> Decoded {
     Ok(Command::ReportTimestamp { allocation_length: cdb.u32(6) })
 }

@@ -1,7 +1,7 @@
 //! The one table of commands: one row per (operation code, service action).
 //!
-//! A row serves decoding, REPORT SUPPORTED OPERATION CODES, unit-attention exemption, readiness and the reservation
-//! class; no field has a default, so a command without, say, a reservation class does not compile.
+//! A row serves decoding, REPORT SUPPORTED OPERATION CODES, unit-attention exemption, readiness, access states and the
+//! reservation class; no field has a default, so a command without, say, a reservation class does not compile.
 //!
 //! Decoding is strict: a bit that is set where the row's usage data has none is refused (INVALID FIELD IN CDB, with a field
 //! pointer to it). That covers reserved and obsolete bits, protection information (nothing here has it), group numbers
@@ -37,6 +37,8 @@ pub struct Row {
     pub attention: Attention,
     /// Whether it needs a unit that is ready.
     pub readiness: Readiness,
+    /// In which access states of its target port's group it is performed.
+    pub access: Access,
     /// What it is to the reservation of another nexus, at its strictest; see [`Row::reservation`].
     pub reservation: Reservation,
     /// From a CDB with no bit set outside `usage` to what it means.
@@ -82,6 +84,20 @@ pub enum Readiness {
     NeedsReady,
     /// It is performed all the same.
     Any,
+}
+
+/// In which asymmetric access states a command is performed (SPC-4's lists for each state, and what else does no harm there);
+/// elsewhere it ends with NOT READY. Each includes those before it; all include the active states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// In the active states only.
+    Active,
+    /// In standby, too: it manages the unit.
+    Standby,
+    /// In unavailable and offline, too: everywhere but on the way between states.
+    Settled,
+    /// Always: it tells of the unit, or touches nothing of it.
+    Always,
 }
 
 /// What a command is to a reservation that another nexus holds.

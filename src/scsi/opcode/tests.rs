@@ -367,6 +367,19 @@ fn management() {
 }
 
 #[test]
+fn target_port_groups() {
+    let report = |extended| Command::ReportTargetPortGroups { extended, allocation_length: 0x0102_0304 };
+    assert_eq!(command(&[0xa3, 0x0a, 0, 0, 0, 0, 1, 2, 3, 4, 0, 0]), report(false));
+    assert_eq!(command(&[0xa3, 0x2a, 0, 0, 0, 0, 1, 2, 3, 4, 0, 0]), report(true));
+    assert_eq!(pointer(&[0xa3, 0x4a, 0, 0, 0, 0, 1, 2, 3, 4, 0, 0]), (1, Some(7)), "PARAMETER DATA FORMAT");
+    let set = Command::SetTargetPortGroups { parameter_list_length: 0x0102_0304 };
+    assert_eq!(command(&[0xa4, 0x0a, 0, 0, 0, 0, 1, 2, 3, 4, 0, 0]), set);
+    assert_eq!(pointer(&[0xa4, 0x2a, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0]), (1, Some(5)));
+    let class = |opcode| lookup(opcode, 0x0a).unwrap().reservation;
+    assert_eq!((class(0xa3), class(0xa4)), (Reservation::ALLOWED, Reservation::WRITES));
+}
+
+#[test]
 fn logs_diagnostics_buffers_and_defects() {
     let log = Command::LogSense {
         control: LogControl::DefaultCumulative,

@@ -1,6 +1,5 @@
 //! SPC-4's parameter data as pure functions of plain values.
 
-mod access_state;
 mod designator;
 mod identifying;
 mod inquiry;
@@ -11,10 +10,10 @@ mod persistent_reserve;
 mod report_luns;
 mod report_opcodes;
 mod report_tmf;
+mod target_port_groups;
 mod timestamp;
 mod vpd;
 
-pub use access_state::*;
 pub use designator::*;
 pub use identifying::*;
 pub use inquiry::*;
@@ -25,5 +24,6 @@ pub use persistent_reserve::*;
 pub use report_luns::*;
 pub use report_opcodes::*;
 pub use report_tmf::*;
+pub use target_port_groups::*;
 pub use timestamp::*;
 pub use vpd::*;

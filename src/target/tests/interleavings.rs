@@ -1,25 +1,26 @@
 //! Random interleavings of everything that can happen, on several shards driven by one thread.
 //!
 //! Whatever the order: each command is answered exactly once and its buffer comes back; a function is answered exactly once,
-//! and not before every task that it covers is over; a task ended before its result is not answered with it; and when all that
-//! is held is let go, nothing is left.
+//! and not before every task that it covers is over; a task ended before its result is not answered with it; as a change that takes
+//! access away is answered, nobody who lost it is at the image; and when all that is held is let go, nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use crate::backing::BackingError;
+use crate::backing::{BackingError, OpKind};
+use crate::lu::GateBits;
 use crate::mem::{Direction, IoBuf};
-use crate::scsi::{HostByte, Lun, TaskManagementFunction as Function};
+use crate::scsi::{CommandResult, HostByte, Lun, LunAddress, Status, TaskManagementFunction as Function};
 use crate::target::testkit::*;
-use crate::tgt::{ItnId, Tag};
+use crate::tgt::{CmdData, CmdReq, ItnId, KEvent, Tag};
 
 const SHARDS: u8 = 3;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// A command of nexus n on a shard to a unit: held at the backing, a job, or over at once.
-    Command { shard: u8, nexus: usize, unit: usize, kind: u8 },
+    Command { shard: u8, nexus: usize, unit: usize, kind: usize, attribute: i32, naca: bool },
     /// One operation ends.
     Complete { pick: usize, fail: bool },
     /// One job runs, or is dropped.
@@ -34,7 +35,8 @@ enum Step {
     Destroy { shard: u8, nexus: usize },
 }
 
-const FUNCTIONS: [Function; 7] = [
+const FUNCTIONS: [Function; 8] = [
+    Function::ClearAca,
     Function::AbortTask,
     Function::AbortTaskSet,
     Function::ClearTaskSet,
@@ -44,16 +46,65 @@ const FUNCTIONS: [Function; 7] = [
     Function::QueryTaskSet,
 ];
 
+/// What is sent: a CDB, and the bytes of its Data-Out buffer, if it has one.
+type Kind = fn(nexus: u8) -> ([u8; 16], Option<Vec<u8>>);
+
+/// PERSISTENT RESERVE OUT with 24 bytes of parameters: this key, that service action key.
+fn reserve_out(action: u8, kind: u8, key: u8, service_key: u8) -> ([u8; 16], Option<Vec<u8>>) {
+    let mut scb = [0; 16];
+    (scb[0], scb[1], scb[2], scb[8]) = (0x5f, action, kind, 24);
+    let mut list = vec![0; 512];
+    (list[7], list[15]) = (key, service_key);
+    (scb, Some(list))
+}
+
+fn six(opcode: u8) -> [u8; 16] {
+    let mut scb = [0; 16];
+    scb[0] = opcode;
+    scb
+}
+
+/// A nexus's reservation key is its number and one.
+const KINDS: [Kind; 15] = [
+    |_| (read10(1), None),
+    |_| (read10(1), None),
+    |_| (write10(1), Some(vec![7; 512])),
+    |_| (write10(1), Some(vec![8; 512])),
+    |_| (VERIFY, Some(vec![0; 512])),
+    |_| (TEST_UNIT_READY, None),
+    // REGISTER AND IGNORE EXISTING KEY; RESERVE, Write Exclusive and Exclusive Access - Registrants Only; RELEASE; CLEAR.
+    |n| reserve_out(0x06, 0, 0, n + 1),
+    |n| reserve_out(0x01, 0x01, n + 1, 0),
+    |n| reserve_out(0x01, 0x06, n + 1, 0),
+    |n| reserve_out(0x02, 0x01, n + 1, 0),
+    |n| reserve_out(0x03, 0, n + 1, 0),
+    // PREEMPT and PREEMPT AND ABORT of the next one.
+    |n| reserve_out(0x04, 0x01, n + 1, (n + 1) % 3 + 1),
+    |n| reserve_out(0x05, 0x06, n + 1, (n + 1) % 3 + 1),
+    |_| (six(0x16), None),
+    // COMPARE AND WRITE of one block.
+    |_| {
+        let mut scb = six(0x89);
+        scb[13] = 1;
+        (scb, Some(vec![0; 1024]))
+    },
+];
+
+fn attribute() -> impl Strategy<Value = i32> {
+    prop_oneof![8 => Just(0x20), 2 => Just(0x22), 1 => Just(0x21), 1 => Just(0x2f)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let shard = 0..SHARDS;
     prop_oneof![
-        6 => (shard.clone(), 0usize..3, 0usize..3, 0u8..3)
-            .prop_map(|(shard, nexus, unit, kind)| Step::Command { shard, nexus, unit, kind }),
+        9 => (shard.clone(), 0usize..3, 0usize..3, 0..KINDS.len(), attribute(), proptest::bool::weighted(0.1)).prop_map(
+            |(shard, nexus, unit, kind, attribute, naca)| Step::Command { shard, nexus, unit, kind, attribute, naca }
+        ),
         4 => (any::<usize>(), any::<bool>()).prop_map(|(pick, fail)| Step::Complete { pick, fail }),
         2 => (any::<usize>(), proptest::bool::weighted(0.1)).prop_map(|(pick, drop)| Step::Job { pick, drop }),
         6 => shard.clone().prop_map(|shard| Step::Mail { shard }),
         4 => any::<usize>().prop_map(|pick| Step::Done { pick }),
-        3 => (shard.clone(), 0usize..3, 0usize..3, 0usize..7, any::<usize>())
+        3 => (shard.clone(), 0usize..3, 0usize..3, 0..FUNCTIONS.len(), any::<usize>())
             .prop_map(|(shard, nexus, unit, function, pick)| Step::Function { shard, nexus, unit, function, pick }),
         1 => (shard, 0usize..2).prop_map(|(shard, nexus)| Step::Destroy { shard, nexus }),
     ]
@@ -65,6 +116,10 @@ struct Sent {
     tag: Tag,
     nexus: ItnId,
     lun: Lun,
+    /// How long its buffer is.
+    len: usize,
+    /// It changes what nexuses may do.
+    changes: bool,
     /// It never was in a task set: its nexus is going.
     refused: bool,
     over: bool,
@@ -78,6 +133,8 @@ struct Model {
     /// Functions that were not answered: the commands that must be over first.
     waiting: BTreeMap<u64, Vec<Tag>>,
     destroying: BTreeMap<ItnId, (u8, Vec<Tag>)>,
+    /// Changes whose answers were looked at.
+    fenced: BTreeSet<u64>,
     buffers: u64,
 }
 
@@ -98,6 +155,7 @@ impl Model {
             sent: Vec::new(),
             waiting: BTreeMap::new(),
             destroying: BTreeMap::new(),
+            fenced: BTreeSet::new(),
             buffers: 0,
         }
     }
@@ -113,24 +171,29 @@ impl Model {
 
     fn run(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
-            Step::Command { shard, nexus, unit, kind } => {
+            Step::Command { shard, nexus, unit, kind, attribute, naca } => {
                 let used: BTreeSet<(u16, u16)> =
                     self.live().filter(|s| s.tag.shard() == shard).map(|s| (s.tag.queue(), s.tag.head())).collect();
                 let tag = self.rig.tag(shard);
                 if used.contains(&(tag.queue(), tag.head())) {
                     return Ok(());
                 }
+                let (mut scb, data) = KINDS[kind](nexus as u8);
                 let (nexus, lun) = (self.nexuses[nexus], self.luns[unit]);
-                let (scb, buf) = match kind {
-                    0 => (read10(1), IoBuf::owned(512, Direction::In)),
-                    1 => (VERIFY, IoBuf::owned(512, Direction::Out)),
-                    _ => (TEST_UNIT_READY, IoBuf::owned(512, Direction::In)),
+                let buf = match data {
+                    Some(data) => crate::device_server::testkit::out_buf(&data),
+                    None => IoBuf::owned(512, Direction::In),
                 };
-                self.rig.send_as(tag, nexus, lun, scb, buf);
+                if naca && scb[0] == 0x28 {
+                    scb[9] = 0x04;
+                }
+                let (len, changes) = (buf.len() as usize, matches!(scb[0], 0x5f | 0x16));
+                let req = CmdReq { host_no: HOST, data_len: len as u32, itn_id: nexus, scb, lun, attribute, tag };
+                self.rig.post(shard, KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None }));
                 let answers = &self.rig.reactor(shard).answers;
                 let refused = answers.iter().any(|a| a.tag == tag && a.result.host == HostByte::TransportDisrupted);
                 prop_assert!(!refused || self.is_ending(nexus));
-                self.sent.push(Sent { tag, nexus, lun, refused, over: false });
+                self.sent.push(Sent { tag, nexus, lun, len, changes, refused, over: false });
             }
             Step::Complete { pick, fail } => {
                 let held: Vec<u64> =
@@ -216,18 +279,45 @@ impl Model {
         let mut answered = BTreeSet::new();
         for answer in self.rig.reactors.iter().flat_map(|r| &r.answers) {
             prop_assert!(answered.insert(answer.tag.0), "{:?} answered twice", answer.tag);
-            prop_assert_eq!(answer.data.len(), 512, "its buffer came back");
+            let sent = self.sent.iter().find(|sent| sent.tag == answer.tag).unwrap();
+            prop_assert_eq!(answer.data.len(), sent.len, "its buffer came back");
+            if sent.changes && answer.result == CommandResult::status(Status::Good) && self.fenced.insert(answer.tag.0)
+            {
+                self.nobody_who_lost_is_at_the_image(sent.lun)?;
+            }
         }
         self.buffers = answered.len() as u64;
         Ok(())
     }
 
+    /// A change was answered with GOOD in this very step, so none after it has been applied.
+    fn nobody_who_lost_is_at_the_image(&self, changed: Lun) -> Result<(), TestCaseError> {
+        for held in self.rig.reactors.iter().flat_map(|r| &r.io.held) {
+            let sent = self.sent.iter().find(|sent| sent.tag.0 == held.cookie).unwrap();
+            if !self.same_unit(sent.lun, changed) {
+                continue;
+            }
+            let Some(known) = self.rig.reactors[0].shard.known(sent.nexus) else { continue };
+            let LunAddress::Unit { target, lun } = sent.lun.address() else { continue };
+            let denied = match held.op.kind {
+                OpKind::Read => GateBits::DENY_READ,
+                _ => GateBits::DENY_WRITE,
+            };
+            let gate = known.nexus.unit(target, lun).unwrap().itl.gate().bits();
+            prop_assert!(!gate.intersects(denied.and(GateBits::DENY_SPC2)), "{:?} runs: {:?}", sent, held.op);
+        }
+        Ok(())
+    }
+
     /// Lets go of everything that is held; afterwards nothing may be left.
     fn finish(&mut self) -> Result<(), TestCaseError> {
+        let mut rounds = 0;
         loop {
             let before = (self.buffers, self.live().count(), self.waiting.len(), self.destroying.len());
             for shard in 0..SHARDS {
-                while self.rig.deliver(shard) {}
+                while self.rig.deliver(shard) {
+                    self.check()?;
+                }
             }
             self.check()?;
             self.run(Step::Complete { pick: 0, fail: false })?;
@@ -237,7 +327,16 @@ impl Model {
             let mail: usize = (0..SHARDS).map(|s| self.rig.mail.len(s)).sum();
             let after = (self.buffers, self.live().count(), self.waiting.len(), self.destroying.len());
             if before == after && held == 0 && mail == 0 && self.rig.pool.len() == 0 {
-                break;
+                rounds += 1;
+                if self.rig.tasks() == 0 || rounds == 20 {
+                    break;
+                }
+                // Commands may wait for an ACA condition to be cleared.
+                for nexus in 0..3 {
+                    for unit in 0..3 {
+                        self.run(Step::Function { shard: 0, nexus, unit, function: 0, pick: 0 })?;
+                    }
+                }
             }
         }
         prop_assert_eq!(self.rig.tasks(), 0);

@@ -1,6 +1,6 @@
 //! Reading and writing the medium in one step.
 
-use super::super::{Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
+use super::super::{Access, Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
 
 pub(super) const ROWS: &[Row] = &[
     Row {
@@ -14,6 +14,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::Out,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::compare_and_write,
     },
@@ -28,6 +29,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::Out,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::orwrite,
     },

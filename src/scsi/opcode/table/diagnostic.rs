@@ -1,6 +1,6 @@
 //! Diagnostics, buffers and defect lists.
 
-use super::super::{Attention, DataDirection, Readiness, Reservation, Row, Usage, decode_management};
+use super::super::{Access, Attention, DataDirection, Readiness, Reservation, Row, Usage, decode_management};
 
 pub(super) const ROWS: &[Row] = &[
     Row {
@@ -12,6 +12,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Standby,
         reservation: Reservation::READS,
         decode: decode_management::receive_diagnostic_results,
     },
@@ -24,6 +25,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::Out,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Standby,
         reservation: Reservation::WRITES,
         decode: decode_management::send_diagnostic,
     },
@@ -36,6 +38,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::READS,
         decode: decode_management::read_defect_data10,
     },
@@ -48,6 +51,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::Out,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Always,
         reservation: Reservation::WRITES,
         decode: decode_management::write_buffer,
     },
@@ -60,6 +64,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Always,
         reservation: Reservation::READS,
         decode: decode_management::read_buffer,
     },
@@ -72,6 +77,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::READS,
         decode: decode_management::read_defect_data12,
     },

@@ -1,6 +1,6 @@
 //! Commands that any initiator sends first: what units there are, and what they are and can.
 
-use super::super::{Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
+use super::super::{Access, Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
 
 pub(super) const ROWS: &[Row] = &[
     Row {
@@ -12,6 +12,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::None,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::SPC2_ONLY,
         decode: decode::test_unit_ready,
     },
@@ -24,6 +25,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Exempt,
         readiness: Readiness::Any,
+        access: Access::Always,
         reservation: Reservation::ALLOWED,
         decode: decode::request_sense,
     },
@@ -36,6 +38,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Exempt,
         readiness: Readiness::Any,
+        access: Access::Always,
         reservation: Reservation::ALLOWED,
         decode: decode::inquiry,
     },
@@ -48,6 +51,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Exempt,
         readiness: Readiness::Any,
+        access: Access::Always,
         reservation: Reservation::ALLOWED,
         decode: decode::report_luns,
     },
@@ -60,6 +64,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Always,
         reservation: Reservation::READS,
         decode: decode::report_supported_operation_codes,
     },
@@ -72,6 +77,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Always,
         reservation: Reservation::READS,
         decode: decode::report_supported_task_management_functions,
     },

@@ -1,6 +1,6 @@
 //! The medium as a whole: capacity, caches, provisioning, starting and stopping.
 
-use super::super::{Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
+use super::super::{Access, Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
 
 pub(super) const ROWS: &[Row] = &[
     Row {
@@ -12,6 +12,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::None,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::start_stop_unit,
     },
@@ -24,6 +25,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::None,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::prevent_allow_medium_removal,
     },
@@ -36,6 +38,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Always,
         reservation: Reservation::ALLOWED,
         decode: decode::read_capacity10,
     },
@@ -48,6 +51,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::None,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::READS,
         decode: decode::pre_fetch,
     },
@@ -60,6 +64,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::None,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::synchronize_cache,
     },
@@ -72,6 +77,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::Out,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::write_same,
     },
@@ -84,6 +90,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::Out,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::unmap,
     },
@@ -98,6 +105,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::None,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::READS,
         decode: decode::pre_fetch,
     },
@@ -112,6 +120,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::None,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::synchronize_cache,
     },
@@ -126,6 +135,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::Out,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::write_same,
     },
@@ -140,6 +150,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::Any,
+        access: Access::Always,
         reservation: Reservation::ALLOWED,
         decode: decode::read_capacity16,
     },
@@ -154,6 +165,7 @@ pub(super) const ROWS: &[Row] = &[
         direction: DataDirection::In,
         attention: Attention::Reports,
         readiness: Readiness::NeedsReady,
+        access: Access::Active,
         reservation: Reservation::READS,
         decode: decode::get_lba_status,
     },

@@ -13,15 +13,8 @@ mod settings;
 
 use super::Row;
 
-const FAMILIES: &[&[Row]] = &[
-    access::ROWS,
-    atomic::ROWS,
-    diagnostic::ROWS,
-    inquiry::ROWS,
-    medium::ROWS,
-    reserve::ROWS,
-    settings::ROWS,
-];
+const FAMILIES: &[&[Row]] =
+    &[access::ROWS, atomic::ROWS, diagnostic::ROWS, inquiry::ROWS, medium::ROWS, reserve::ROWS, settings::ROWS];
 
 const COUNT: usize = {
     let (mut count, mut family) = (0, 0);
