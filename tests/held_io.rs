@@ -24,7 +24,7 @@ use vhost::vhost_user::VhostUserFrontend;
 use vstgt::backing::BackingError;
 
 use drive::*;
-use frontend::guest::{A_MOMENT, FrontendReq, FrontendReq::*, LINUX_FEATURES, connect, lun, rw10};
+use frontend::guest::{A_MOMENT, FrontendReq, FrontendReq::*, LINUX_FEATURES, RESPONSE, connect, lun, rw10};
 use frontend::{BOUND, Buffer, Guest, Ram, VerifiedIo, Wire, eventually};
 use held::image::Kind;
 use held::{HeldImage, kinds, on_each, serve_units};

@@ -188,7 +188,7 @@ impl ReservationChange {
 
     fn refused(&self, refusal: Refusal) -> Answer {
         match (refusal.sense(), self.asked.unfit) {
-            (None, _) => CONFLICT,
+            (None, _) => super::ended(&self.itl, CONFLICT),
             (Some(_), Some(field)) if refusal == Refusal::InvalidInCdb => Sense::invalid_field_in_cdb(field).into(),
             (Some(sense), _) => sense.into(),
         }

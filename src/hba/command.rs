@@ -3,6 +3,7 @@
 use super::queue::Role;
 use super::reactor::Reactor;
 use crate::mem::{Direction, MemoryMap};
+use crate::scsi::Status;
 use crate::srp;
 use crate::tgt::{CmdData, CmdReq, KEvent, Tag};
 use crate::virtio_scsi::{ChainDefect, ChainError, CommandRequest, CommandResponse, ResponseCode, wire};
@@ -82,12 +83,16 @@ impl Reactor {
         let scb = iu.scb();
         let cdb_tail = LONG_CDB.contains(&scb[0]).then(|| iu.additional_cdb().into());
         let (lun, attribute) = (iu.lun, iu.attribute.tgt_code());
-        // More chains than descriptors cannot be outstanding, so there is credit; if there were none, this is what SAM says to it.
+        // More chains than descriptors cannot be outstanding, so there is credit; if there were none, it would be the same.
         if !session.charge(command, &buf) || session.credit.take().is_err() {
+            let written = full(&command.request, session.snapshots.map(), buf.len());
             command.spare = session.snapshots.release(buf);
-            let written = refuse(&command.request, session.snapshots.map(), ResponseCode::Busy);
             session.settle(command);
+            let itn_id = session.itn_id;
             self.finish_chain(tag, written);
+            // Those that came before it are not to report what it leaves behind.
+            self.drain_events();
+            self.shard.task_set_full(itn_id, lun);
             return 0;
         }
         let data_len = buf.len();
@@ -108,6 +113,16 @@ impl Reactor {
 /// Answers a command that never becomes one: the length for the used ring.
 fn refuse(request: &CommandRequest, map: &MemoryMap, response: ResponseCode) -> u32 {
     request.response.write_command(map, &CommandResponse { response, ..CommandResponse::default() })
+}
+
+/// TASK SET FULL (SAM-5 5.3.1): what a command is told for which there is no room, while others of its nexus have it; and there are some,
+/// for it is theirs. It is a status and not a response code of virtio-scsi's, so that the guest sends fewer at a time, and
+/// sends this one again for as long as it takes: BUSY at the transport is tried a few times and then an error. BUSY, the status, which is for
+/// a nexus that has no command in the task set, never comes up. The length for the used ring.
+fn full(request: &CommandRequest, map: &MemoryMap, data_len: u64) -> u32 {
+    let residual = u32::try_from(data_len).unwrap_or(u32::MAX);
+    let response = CommandResponse { status: Status::TaskSetFull as u8, residual, ..CommandResponse::default() };
+    request.response.write_command(map, &response)
 }
 
 /// The SRP_CMD information unit that a virtio-scsi command is: its data-buffer descriptors are the guest's own.

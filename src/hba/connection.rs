@@ -32,6 +32,10 @@ pub struct Connection {
     hangup: Option<Hangup>,
     map: Arc<MemoryMap>,
     itn_id: Option<ItnId>,
+    /// Feature bits that the driver acknowledged.
+    acked: u64,
+    /// No event ring was started since the driver began.
+    anew: bool,
     /// Which reactor each running ring is on.
     rings: BTreeMap<u16, u8>,
     /// The reactors that know this connection.
@@ -57,6 +61,8 @@ impl Connection {
             hangup: None,
             map: Arc::default(),
             itn_id: None,
+            acked: 0,
+            anew: true,
             rings: BTreeMap::new(),
             reactors: Vec::new(),
         }
@@ -150,6 +156,7 @@ impl Device for Connection {
 
     fn set_features(&mut self, acked: u64) {
         log::debug!("{}: features acknowledged: {acked:#x}", self.port.label());
+        self.acked = acked;
     }
 
     fn start_ring(&mut self, config: RingConfig) -> Result<(), StartError> {
@@ -161,8 +168,9 @@ impl Device for Connection {
         }
         let (index, reactor) = (config.index, self.reactor_of(config.index));
         self.open_on(reactor, itn_id);
-        let session = self.id;
-        let open = |reply| Mail::OpenQueue(Box::new(OpenQueue { session, config, reply }));
+        let (session, acked) = (self.id, self.acked);
+        let anew = index == virtio_scsi::EVENT_QUEUE && std::mem::take(&mut self.anew);
+        let open = |reply| Mail::OpenQueue(Box::new(OpenQueue { session, config, acked, anew, reply }));
         let result = self.letters.ask(reactor, "a ring to start", open).unwrap_or(Err(StartError::ShuttingDown));
         match &result {
             Ok(()) => {
@@ -219,6 +227,7 @@ impl Device for Connection {
         }
         self.drain(&rings, STOP_PATIENCE);
         self.port.stopped(self.id);
+        self.anew = true;
     }
 
     fn disconnected(&mut self) {

@@ -8,9 +8,10 @@
 use super::mail::{Mail, SessionId};
 use super::queue::Role;
 use super::reactor::Reactor;
+use crate::mem::MemoryMap;
 use crate::scsi::{FunctionResponse, Lun, LunAddress};
-use crate::tgt::{KEvent, Tag, TskMgmtReq, TskMgmtRsp};
-use crate::virtio_scsi::{ChainError, ControlFunction, ResponseCode, function_response};
+use crate::tgt::{AsyncFunction, AsyncReq, AsyncRsp, KEvent, Tag, TskMgmtReq, TskMgmtRsp};
+use crate::virtio_scsi::{ChainError, ControlFunction, ResponseSlot, function_response};
 
 /// Commands with one id that one function is carried out for. A driver has no use for more than one; each costs a round through all
 /// reactors.
@@ -44,11 +45,11 @@ impl Reactor {
         }
         let (function, lun, id) = match control.request.function {
             ControlFunction::TaskManagement { function, lun, id } => (function, lun, id),
-            ControlFunction::AsyncQuery { .. } | ControlFunction::AsyncSubscribe { .. } => {
-                // There are no asynchronous events to subscribe to: none of those asked for is.
-                let written = control.request.response.write_async(map, 0, ResponseCode::Ok);
-                self.finish_chain(request, written);
-                return;
+            ControlFunction::AsyncQuery { lun, events } => {
+                return self.ask_async(request, AsyncFunction::Query, lun, events);
+            }
+            ControlFunction::AsyncSubscribe { lun, events } => {
+                return self.ask_async(request, AsyncFunction::Subscribe, lun, events);
             }
         };
         let session = session.id;
@@ -146,15 +147,36 @@ impl Reactor {
         }
     }
 
+    /// Asynchronous notification, query or subscription: it is the target that knows the units.
+    fn ask_async(&mut self, request: Tag, function: AsyncFunction, lun: Lun, events: u32) {
+        let Some(Some(queue)) = self.queues.get(usize::from(request.queue())) else { return };
+        let Some(Some(session)) = self.sessions.get(queue.session) else { return };
+        let (host_no, itn_id) = (session.host_no, session.itn_id);
+        log::debug!("{}: asynchronous notification: {function:?} {lun:?} {events:#x}", session.label);
+        let event = AsyncReq { host_no, function, itn_id, lun, events, mid: request.0 };
+        self.post_request(KEvent::AsyncReq(event), None);
+    }
+
+    /// The target answered it.
+    pub(super) fn on_async_answer(&mut self, rsp: AsyncRsp) {
+        let response = FunctionResponse::try_from(rsp.result).unwrap_or(FunctionResponse::Failed);
+        self.finish_control(Tag(rsp.mid), |place, map| place.write_async(map, rsp.events, function_response(response)));
+    }
+
     /// SRP_TSK_MGMT is answered by an SRP_RSP with a response code, and that by a byte on the control queue.
     fn finish_function(&mut self, request: Tag, response: FunctionResponse) {
+        self.finish_control(request, |place, map| place.write_task_management(map, function_response(response)));
+    }
+
+    /// Answers a request, while it is not answered; `write` gives the length for the used ring.
+    fn finish_control(&mut self, request: Tag, write: impl FnOnce(&ResponseSlot, &MemoryMap) -> u32) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(request.queue())) else { return };
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
         let Some((slot, _)) = queue.slot(request) else { return };
         let kept = slot.kept.clone();
         let Some(control) = slot.control() else { return };
         let map = kept.as_ref().unwrap_or(session.snapshots.map());
-        let written = control.request.response.write_task_management(map, function_response(response));
+        let written = write(&control.request.response, map);
         self.finish_chain(request, written);
     }
 }

@@ -154,6 +154,10 @@ pub struct OpenQueue {
     pub session: SessionId,
     /// The ring.
     pub config: RingConfig,
+    /// Feature bits that the driver acknowledged.
+    pub acked: u64,
+    /// The driver's first event ring: what happened before is none of its business.
+    pub anew: bool,
     /// Answered when it runs.
     pub reply: Reply<Result<(), StartError>>,
 }

@@ -16,11 +16,13 @@
 //!   a guest posted before a task management function cannot start after it.
 //! * A ring that drains takes no more chains, but finishes those it took, whether or not it is broken. When its answer is given,
 //!   nothing touches it or its guest's memory on its behalf. A response, too, keeps memory from going away.
+//! * Events wait for nothing: one for which the guest has no buffer is lost, and the next one says so. Every event is a unit attention,
+//!   too, and that is never lost.
 //! * A [`Connection`] is the [`Device`](crate::vhost_user::Device) behind one vhost-user session. It logs its initiator
 //!   port in on the home reactor when the first ring starts, and spreads the rings over the reactors.
 //! * An [`InitiatorPort`] outlives its connections: the I_T nexus is its, not theirs.
 //! * Nothing is allocated per command once vectors have grown (but for sense data and long CDBs). What one guest's commands
-//!   keep in them is bounded: past the bound they are given back, far past it the guest is told BUSY.
+//!   keep in them is bounded: past the bound they are given back, far past it the guest is told TASK SET FULL.
 //!
 //! Nothing here knows SPC or SBC.
 
@@ -28,6 +30,7 @@ mod answer;
 mod command;
 mod connection;
 mod control;
+mod events;
 mod heads;
 mod initiator_port;
 mod judge;

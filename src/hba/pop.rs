@@ -69,7 +69,14 @@ impl Reactor {
             return;
         }
         queue.ring.disable_kicks();
-        self.activate(number);
+        match queue.role {
+            // Buffers stay where they are, unless something waits for one.
+            Role::Event => {
+                let place = queue.session;
+                self.tell_missed(place);
+            }
+            Role::Control | Role::Request => self.activate(number),
+        }
     }
 
     /// Takes chains for every session on the list, each its share. Those that have more go to the end of it.

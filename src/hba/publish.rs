@@ -52,6 +52,11 @@ impl Reactor {
             UEvent::CmdRsp(rsp) => self.on_command_answer(rsp, slot.answer.unwrap_or_default()),
             UEvent::TskMgmtRsp(rsp) => self.on_function_answer(rsp),
             UEvent::ItNexusRsp(rsp) => self.on_nexus_answer(rsp),
+            UEvent::AsyncRsp(rsp) => self.on_async_answer(rsp),
+            UEvent::AerReq(report) => {
+                let sense = slot.answer.and_then(|answer| answer.sense);
+                self.on_report(report, sense.as_deref().unwrap_or_default());
+            }
         }
     }
 

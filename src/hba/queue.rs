@@ -80,7 +80,7 @@ pub enum Work {
     Command(Command),
     /// On the control queue.
     Control(Control),
-    /// On the event queue, from which nothing is taken.
+    /// On the event queue, whose buffers are taken and given back at once.
     Nothing,
 }
 

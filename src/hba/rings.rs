@@ -72,7 +72,12 @@ impl Reactor {
     }
 
     pub(super) fn open_queue(&mut self, open: OpenQueue) {
+        let role = Role::of(open.config.index);
         let result = self.start_queue(open.session, open.config);
+        if let (Ok(()), Role::Event, Some((place, session))) = (&result, role, self.session(open.session)) {
+            session.events.start(open.acked, open.anew);
+            self.tell_missed(place);
+        }
         answer(&open.reply, result);
     }
 
@@ -99,9 +104,12 @@ impl Reactor {
         let role = Role::of(index);
         log::debug!("{}: ring {index} runs on reactor {reactor} ({role:?}, {} entries)", s.label, config.size);
         s.queues.push(number);
+        if role == Role::Event {
+            // Buffers wait here until there is an event; a kick says nothing until one is missed.
+            ring.disable_kicks();
+        }
         match (role, &config.kick) {
-            // Buffers wait here until there is an event; a kick says nothing.
-            (Role::Event, _) => ring.disable_kicks(),
+            (Role::Event, None) => {}
             (_, None) => self.polled.push(number),
             (_, Some(kick)) => {
                 use std::os::fd::AsFd;
@@ -160,7 +168,7 @@ impl Reactor {
     pub(super) fn finish_draining(&mut self, number: u16) {
         let Some(slot) = self.queues.get_mut(usize::from(number)) else { return };
         let Some(queue) = slot.take_if(|q| q.is_idle() && matches!(q.state, State::Draining(_))) else { return };
-        if queue.kick().is_some() && queue.role != Role::Event {
+        if queue.kick().is_some() {
             // It was taken out before if it could not be read.
             if let Err(e) = self.wait.remove(u64::from(number)) {
                 log::debug!("ring {}: its kick was not waited for: {e}", queue.ring_index);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::events::Events;
 use super::judge::Judging;
 use super::mail::{OpenSession, Reply, SessionId, answer};
 use super::queue::Command;
@@ -16,7 +17,7 @@ use crate::vhost_user::Hangup;
 /// with 64 queues of 128 on it, each command with all the segments that QEMU offers, needs less.
 const KEPT_MAX: usize = 4 << 20;
 
-/// The same with those under way; what comes on top is told that the device is busy. One table of descriptors, made
+/// The same with those under way; what comes on top is told that the task set is full. One table of descriptors, made
 /// available again and again, must not cost memory for each time.
 const CHARGED_MAX: usize = 2 * KEPT_MAX;
 
@@ -46,6 +47,8 @@ pub struct Session {
     pub memory_waiters: Vec<Reply<()>>,
     /// Who waits until nothing of it is left: then it goes with its last queue.
     pub closing: Option<Reply<()>>,
+    /// What it can be told without having asked.
+    pub events: Events,
     /// Ends the connection.
     pub hangup: Option<Hangup>,
     /// The request limit that the login granted, for the rings here.
@@ -72,6 +75,7 @@ impl Session {
             judging: Judging::default(),
             memory_waiters: Vec::new(),
             closing: None,
+            events: Events::default(),
             hangup: open.hangup,
             credit: Credit::new(open.max_cmds),
             limit: RateLimit::per_peer(),

@@ -32,6 +32,15 @@ pub enum ShardMail {
     OrderDone(Arc<Order>),
     /// A job of this shard has ended.
     JobDone(JobDone),
+    /// A unit has something to tell to a nexus whose home is this shard.
+    Report {
+        /// The nexus.
+        itn_id: ItnId,
+        /// The unit's target number.
+        target: u8,
+        /// Its LUN.
+        lun: u16,
+    },
     /// A change of this shard is written down, or could not be.
     Persisted(Persisted),
     /// It is the turn of a command of this shard to change a unit.

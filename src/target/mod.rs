@@ -13,6 +13,7 @@ mod aca;
 mod barrier;
 mod changes;
 mod ending;
+mod events;
 mod job;
 mod mail;
 mod nexus;

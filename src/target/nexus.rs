@@ -1,7 +1,8 @@
 //! One I_T nexus: who it is, and the logical units as it sees them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use super::events::Outlet;
 use crate::lu::{Attention, Itl, Lu, NexusId};
 use crate::tgt::{HostNo, ItNexusReq, ItnId};
 
@@ -33,6 +34,8 @@ pub(super) struct Nexus {
 pub(super) struct Unit {
     pub(super) itl: Arc<Itl>,
     pub(super) lu: LuIndex,
+    /// Where its events go, from when the nexus is taken in.
+    pub(super) outlet: OnceLock<Arc<Outlet>>,
 }
 
 /// The units below one target number.
@@ -45,6 +48,10 @@ pub(super) struct TargetView {
 }
 
 impl TargetView {
+    fn numbered(&self) -> impl Iterator<Item = (u16, &Unit)> {
+        self.luns.iter().copied().zip(&self.units)
+    }
+
     pub(super) fn unit(&self, lun: u16) -> Option<&Unit> {
         // Most guests have LUN 0, and those with many number them from 0 on.
         let at = match self.luns.get(usize::from(lun)) {
@@ -74,7 +81,11 @@ impl Nexus {
             }
             if let Some(view) = targets.last_mut() {
                 view.luns.push(lun);
-                view.units.push(Unit { itl: Itl::new(Arc::clone(lu), id, Some(first)), lu: index });
+                view.units.push(Unit {
+                    itl: Itl::new(Arc::clone(lu), id, Some(first)),
+                    lu: index,
+                    outlet: OnceLock::new(),
+                });
             }
         }
         Nexus { itn_id, id, host_no, initiator, names, max_cmds, targets }
@@ -99,6 +110,12 @@ impl Nexus {
     /// A unit by its address.
     pub(super) fn unit(&self, target: u8, lun: u16) -> Option<&Unit> {
         self.target(target)?.unit(lun)
+    }
+
+    /// Its units, each with its target number and LUN.
+    pub(super) fn units(&self) -> impl Iterator<Item = ((u8, u16), &Unit)> {
+        let views = self.targets.iter();
+        views.flat_map(|view| view.numbered().map(|(lun, unit)| ((view.target, lun), unit)))
     }
 
     /// A unit by its index, at each of its addresses.

@@ -171,6 +171,10 @@ impl Shard {
         let left = match &order.work {
             Work::Create { nexus, .. } => {
                 self.learn(nexus);
+                if order.home == self.index {
+                    // Not before it is known here, for that is where its events go.
+                    nexus.listen(self.index, &self.post);
+                }
                 Vec::new()
             }
             Work::Destroy { nexus, .. } => {

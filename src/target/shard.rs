@@ -111,6 +111,7 @@ impl Shard {
             KEvent::CmdDone(done) => self.command_done(done.tag, io, rings),
             KEvent::ItNexusReq(req) => self.nexus_request(req, rings),
             KEvent::TskMgmtReq(req) => self.task_management(req, rings),
+            KEvent::AsyncReq(req) => self.async_request(&req, rings),
         }
     }
 
@@ -143,6 +144,7 @@ impl Shard {
             ShardMail::Order(order) => self.carry_out(order, io, rings),
             ShardMail::OrderDone(order) => self.order_done(&order, io, rings),
             ShardMail::JobDone(done) => self.answer(done.tag, done.answer, done.buf, rings),
+            ShardMail::Report { itn_id, target, lun } => self.report(itn_id, target, lun, rings),
             ShardMail::Persisted(done) => self.persisted(done, io, rings),
             ShardMail::Turn { lu, task } => self.take_turn(lu, task, io, rings),
             ShardMail::Release => self.release(io, rings),

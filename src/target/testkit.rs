@@ -11,8 +11,8 @@ use crate::lu::{Lu, LuSetup, TargetPort};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{CommandResult, FunctionResponse, HostByte, Lun, TaskManagementFunction};
 use crate::tgt::{
-    CmdData, CmdDone, CmdReq, EventRings, HostNo, ItNexusReq, ItnId, KEvent, NexusFunction, Tag, TskMgmtReq, TxSlot,
-    UEvent,
+    AerReq, CmdData, CmdDone, CmdReq, EventRings, HostNo, ItNexusReq, ItnId, KEvent, NexusFunction, Tag, TskMgmtReq,
+    TxSlot, UEvent,
 };
 
 /// A backing that holds every operation until it is told how it ends.
@@ -118,6 +118,10 @@ pub struct Reactor {
     /// Other requests answered, in order: (itn_id or mid, result).
     pub nexus_responses: Vec<(ItnId, i32)>,
     pub function_responses: Vec<(u64, FunctionResponse)>,
+    /// Questions about asynchronous events answered: (mid, result, events).
+    pub async_responses: Vec<(u64, FunctionResponse, u32)>,
+    /// Asynchronous events, each with its sense data.
+    pub reports: Vec<(AerReq, Vec<u8>)>,
     /// CMD_DONEs that are owed.
     pub owed: Vec<CmdDone>,
 }
@@ -213,6 +217,8 @@ impl Rig {
                 answers: Vec::new(),
                 nexus_responses: Vec::new(),
                 function_responses: Vec::new(),
+                async_responses: Vec::new(),
+                reports: Vec::new(),
                 owed: Vec::new(),
             }
         });
@@ -257,6 +263,12 @@ impl Rig {
                     if prompt { r.rings.post_done(done) } else { r.owed.push(done) }
                 }
                 UEvent::ItNexusRsp(rsp) => r.nexus_responses.push((rsp.itn_id, rsp.result)),
+                UEvent::AsyncRsp(rsp) => r.async_responses.push((rsp.mid, rsp.result.try_into().unwrap(), rsp.events)),
+                UEvent::AerReq(report) => {
+                    let sense = slot.answer.and_then(|answer| answer.sense).unwrap_or_default().into_vec();
+                    assert_eq!(report.sense_len as usize, sense.len());
+                    r.reports.push((report, sense));
+                }
                 UEvent::TskMgmtRsp(rsp) => r.function_responses.push((rsp.mid, rsp.result.try_into().unwrap())),
             }
         }

@@ -1,4 +1,4 @@
-//! The seven events of `struct tgt_event`, as two enums.
+//! The seven events of `struct tgt_event`, as two enums, and three of our own for asynchronous events, of which tgt has none.
 
 use crate::mem::IoBuf;
 use crate::scsi::Lun;
@@ -56,6 +56,8 @@ pub enum KEvent {
     ItNexusReq(ItNexusReq),
     /// A task management function.
     TskMgmtReq(TskMgmtReq),
+    /// An initiator asks about asynchronous events, or for them. Ours.
+    AsyncReq(AsyncReq),
 }
 
 /// An event from the target to the hba (user → kernel in tgt).
@@ -67,6 +69,10 @@ pub enum UEvent {
     ItNexusRsp(ItNexusRsp),
     /// A task management function's outcome.
     TskMgmtRsp(TskMgmtRsp),
+    /// The answer to a question about asynchronous events. Ours.
+    AsyncRsp(AsyncRsp),
+    /// An asynchronous event. The target sends it by itself, and nothing answers it. Ours.
+    AerReq(AerReq),
 }
 
 /// TGT_KEVENT_CMD_REQ.
@@ -193,6 +199,76 @@ pub struct TskMgmtRsp {
     pub mid: u64,
 }
 
+/// Classes of asynchronous events, in the numbers of MMC's GET EVENT STATUS NOTIFICATION, as virtio-scsi has them: those that a
+/// disk has something to say in. It has no power states that others change, no requests from outside, no other medium and no time
+/// in which it is busy for long.
+pub mod notification {
+    /// Operational change: what the unit is or can do changed.
+    pub const OPERATIONAL_CHANGE: u32 = 1 << 1;
+    /// Multiple hosts: another initiator did something to this one's access or commands.
+    pub const MULTI_HOST: u32 = 1 << 5;
+    /// All that there are.
+    pub const SUPPORTED: u32 = OPERATIONAL_CHANGE | MULTI_HOST;
+}
+
+/// What an [`AsyncReq`] wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AsyncFunction {
+    /// To know which classes there are.
+    Query = 0,
+    /// To be told of these classes from now on, and of no others.
+    Subscribe = 1,
+}
+
+/// An initiator asks about asynchronous events, or for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsyncReq {
+    /// The host.
+    pub host_no: HostNo,
+    /// What it wants.
+    pub function: AsyncFunction,
+    /// The nexus it came by.
+    pub itn_id: ItnId,
+    /// The logical unit meant.
+    pub lun: Lun,
+    /// Classes asked for, see [`notification`].
+    pub events: u32,
+    /// This request's own name, given back in the answer.
+    pub mid: u64,
+}
+
+/// The answer to an [`AsyncReq`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsyncRsp {
+    /// The host.
+    pub host_no: HostNo,
+    /// The response, as [`crate::scsi::FunctionResponse`] numbers it.
+    pub result: i32,
+    /// The nexus.
+    pub itn_id: ItnId,
+    /// The request's own name.
+    pub mid: u64,
+    /// Of the classes asked for, those that there are.
+    pub events: u32,
+}
+
+/// An asynchronous event of a logical unit, for one nexus. Sense data of a unit attention travels beside it, if what happened is a
+/// change of the unit's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AerReq {
+    /// The host.
+    pub host_no: HostNo,
+    /// Its class, if the nexus subscribed to it, or 0.
+    pub events: u32,
+    /// The nexus to tell.
+    pub itn_id: ItnId,
+    /// The logical unit, as REPORT LUNS lists it.
+    pub lun: Lun,
+    /// Length of the sense data in bytes.
+    pub sense_len: u32,
+}
+
 /// What travels beside a `CMD_REQ`.
 #[derive(Debug, Default)]
 pub struct CmdData {
@@ -207,6 +283,6 @@ pub struct CmdData {
 pub struct CmdAnswer {
     /// The command's data buffer coming back.
     pub buf: IoBuf,
-    /// Sense data as it goes to the initiator, with CHECK CONDITION.
+    /// Sense data as it goes to the initiator, with CHECK CONDITION; with `AER_REQ` what happened, in fixed format.
     pub sense: Option<Box<[u8]>>,
 }

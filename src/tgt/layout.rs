@@ -10,13 +10,20 @@
 //! cmd_rsp       host_no i32   result i32  itn_id u64 tag u64       uaddr u64  sense_uaddr u64  len u32, sense_len u32, rw u8
 //! it_nexus_rsp  host_no s32   result s32  itn_id u64 function u32
 //! tsk_mgmt_rsp  host_no i32   result i32  itn_id u64 mid u64
+//! ours:
+//! async_req     host_no i32   function u32 itn_id u64 lun[8]       mid u64    events u32
+//! async_rsp     host_no i32   result i32  itn_id u64 mid u64       events u32
+//! aer_req       host_no i32   events u32  itn_id u64 lun[8]        sense_len u32
 //! ```
 //!
 //! (`cmd_rsp`: `sense_uaddr` at 32, `len` at 40, `sense_len` at 44, `rw` at 48.) Integers are in the byte order of the
 //! hosts that vstgt runs on, little-endian. `version` is 0, `status` is 1 (the slot is full), `len` is the size of
 //! the union's member; a reader takes 0 for it too, as tgt never set it. Padding is written as zeros and not read.
 
-use super::{CmdDone, CmdReq, CmdRsp, ItNexusReq, ItNexusRsp, KEvent, NexusFunction, TskMgmtReq, TskMgmtRsp, UEvent};
+use super::{
+    AerReq, AsyncFunction, AsyncReq, AsyncRsp, CmdDone, CmdReq, CmdRsp, ItNexusReq, ItNexusRsp, KEvent, NexusFunction,
+    TskMgmtReq, TskMgmtRsp, UEvent,
+};
 use crate::scsi::Lun;
 use crate::tgt::Tag;
 
@@ -38,6 +45,13 @@ pub const KEVENT_IT_NEXUS_REQ: u16 = 0x1003;
 /// TGT_KEVENT_TSK_MGMT_REQ.
 pub const KEVENT_TSK_MGMT_REQ: u16 = 0x1004;
 
+/// [`AsyncRsp`]: the event numbers of our own are outside of tgt's.
+pub const UEVENT_ASYNC_RSP: u16 = 0x0101;
+/// [`AerReq`].
+pub const UEVENT_AER_REQ: u16 = 0x0102;
+/// [`AsyncReq`].
+pub const KEVENT_ASYNC_REQ: u16 = 0x1101;
+
 const HEADER: usize = 8;
 const VERSION: u16 = 0;
 const STATUS_FULL: u16 = 1;
@@ -57,8 +71,8 @@ pub enum EventError {
     /// `len` is not that of the event.
     #[error("event length {0}")]
     Length(u16),
-    /// A nexus function that is neither create nor destroy.
-    #[error("nexus function {0}")]
+    /// A function of the event that does not exist, such as a nexus function that is neither create nor destroy.
+    #[error("event function {0}")]
     Function(u32),
 }
 
@@ -70,6 +84,7 @@ impl KEvent {
             KEvent::CmdDone(_) => KEVENT_CMD_DONE,
             KEvent::ItNexusReq(_) => KEVENT_IT_NEXUS_REQ,
             KEvent::TskMgmtReq(_) => KEVENT_TSK_MGMT_REQ,
+            KEvent::AsyncReq(_) => KEVENT_ASYNC_REQ,
         }
     }
 
@@ -107,6 +122,14 @@ impl KEvent {
                 w.put(e.tag.0.to_le_bytes());
                 w.put(e.lun.0);
                 w.put(e.mid.to_le_bytes());
+            }
+            KEvent::AsyncReq(e) => {
+                w.put(e.host_no.to_le_bytes());
+                w.put((e.function as u32).to_le_bytes());
+                w.put(e.itn_id.to_le_bytes());
+                w.put(e.lun.0);
+                w.put(e.mid.to_le_bytes());
+                w.put(e.events.to_le_bytes());
             }
         }
         w.finish()
@@ -146,6 +169,18 @@ impl KEvent {
                 lun: Lun(r.take()),
                 mid: r.u64(),
             }),
+            KEVENT_ASYNC_REQ => KEvent::AsyncReq(AsyncReq {
+                host_no: r.i32(),
+                function: match r.u32() {
+                    0 => AsyncFunction::Query,
+                    1 => AsyncFunction::Subscribe,
+                    other => return Err(EventError::Function(other)),
+                },
+                itn_id: r.u64(),
+                lun: Lun(r.take()),
+                mid: r.u64(),
+                events: r.u32(),
+            }),
             other => return Err(EventError::Type(other)),
         };
         Ok(event)
@@ -159,6 +194,8 @@ impl UEvent {
             UEvent::CmdRsp(_) => UEVENT_CMD_RSP,
             UEvent::ItNexusRsp(_) => UEVENT_IT_NEXUS_RSP,
             UEvent::TskMgmtRsp(_) => UEVENT_TSK_MGMT_RSP,
+            UEvent::AsyncRsp(_) => UEVENT_ASYNC_RSP,
+            UEvent::AerReq(_) => UEVENT_AER_REQ,
         }
     }
 
@@ -189,6 +226,20 @@ impl UEvent {
                 w.put(e.itn_id.to_le_bytes());
                 w.put(e.mid.to_le_bytes());
             }
+            UEvent::AsyncRsp(e) => {
+                w.put(e.host_no.to_le_bytes());
+                w.put(e.result.to_le_bytes());
+                w.put(e.itn_id.to_le_bytes());
+                w.put(e.mid.to_le_bytes());
+                w.put(e.events.to_le_bytes());
+            }
+            UEvent::AerReq(e) => {
+                w.put(e.host_no.to_le_bytes());
+                w.put(e.events.to_le_bytes());
+                w.put(e.itn_id.to_le_bytes());
+                w.put(e.lun.0);
+                w.put(e.sense_len.to_le_bytes());
+            }
         }
         w.finish()
     }
@@ -217,6 +268,20 @@ impl UEvent {
             UEVENT_TSK_MGMT_RSP => {
                 UEvent::TskMgmtRsp(TskMgmtRsp { host_no: r.i32(), result: r.i32(), itn_id: r.u64(), mid: r.u64() })
             }
+            UEVENT_ASYNC_RSP => UEvent::AsyncRsp(AsyncRsp {
+                host_no: r.i32(),
+                result: r.i32(),
+                itn_id: r.u64(),
+                mid: r.u64(),
+                events: r.u32(),
+            }),
+            UEVENT_AER_REQ => UEvent::AerReq(AerReq {
+                host_no: r.i32(),
+                events: r.u32(),
+                itn_id: r.u64(),
+                lun: Lun(r.take()),
+                sense_len: r.u32(),
+            }),
             other => return Err(EventError::Type(other)),
         };
         Ok(event)
@@ -227,7 +292,8 @@ impl UEvent {
 fn member_size(kind: u16) -> Option<u16> {
     match kind {
         KEVENT_CMD_REQ | UEVENT_CMD_RSP => Some(56),
-        KEVENT_IT_NEXUS_REQ | KEVENT_TSK_MGMT_REQ => Some(40),
+        KEVENT_IT_NEXUS_REQ | KEVENT_TSK_MGMT_REQ | KEVENT_ASYNC_REQ => Some(40),
+        UEVENT_ASYNC_RSP | UEVENT_AER_REQ => Some(32),
         KEVENT_CMD_DONE | UEVENT_IT_NEXUS_RSP | UEVENT_TSK_MGMT_RSP => Some(24),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! The Linux tgt event flow: the seven events, the two rings of a reactor, hosts.
+//! The Linux tgt event flow: the seven events (and three of our own for asynchronous events), the two rings of a reactor, hosts.
 //!
 //! # Contract
 //!

@@ -60,12 +60,14 @@ pub trait Tap: Send {
 /// What went through a reactor's rings since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingCounters {
-    /// Requests accepted (`CMD_REQ`, `IT_NEXUS_REQ`, `TSK_MGMT_REQ`).
+    /// Requests accepted (`CMD_REQ`, `IT_NEXUS_REQ`, `TSK_MGMT_REQ`, `ASYNC_REQ`).
     pub requests: u64,
     /// Requests refused with [`RingFull`].
     pub refused: u64,
     /// Answers posted.
     pub answers: u64,
+    /// Asynchronous events posted.
+    pub events: u64,
     /// `CMD_DONE`s posted.
     pub dones: u64,
     /// Events that had to wait behind a full ring.
@@ -166,7 +168,7 @@ impl EventRings {
         RING_SLOTS.saturating_sub(self.in_turn())
     }
 
-    /// Posts `CMD_REQ`, `IT_NEXUS_REQ` or `TSK_MGMT_REQ`, or gives it back. (A `CMD_DONE` given here is posted as by
+    /// Posts `CMD_REQ`, `IT_NEXUS_REQ`, `TSK_MGMT_REQ` or `ASYNC_REQ`, or gives it back. (A `CMD_DONE` given here is posted as by
     /// [`EventRings::post_done`].)
     #[expect(clippy::result_large_err, reason = "the refused slot goes back to its sender by value: it is linear")]
     pub fn post_request(&mut self, slot: TxSlot) -> Result<(), (TxSlot, RingFull)> {
@@ -200,6 +202,13 @@ impl EventRings {
         self.tx.pop()
     }
 
+    /// Posts an asynchronous event, which answers nothing and is not answered. Cannot fail: whoever posts them bounds how many there
+    /// are at one time.
+    pub fn post_event(&mut self, slot: RxSlot) {
+        self.counters.events += 1;
+        self.push_rx(slot);
+    }
+
     /// Posts the answer to a request that was taken, now or in an earlier turn. Cannot fail.
     pub fn post_answer(&mut self, slot: RxSlot) {
         debug_assert!(self.unanswered > 0, "answer without a request: {:?}", slot.event);
@@ -208,6 +217,10 @@ impl EventRings {
         }
         self.unanswered = self.unanswered.saturating_sub(1);
         self.counters.answers += 1;
+        self.push_rx(slot);
+    }
+
+    fn push_rx(&mut self, slot: RxSlot) {
         if let Some(tap) = &mut self.tap {
             tap.rx(&slot.event);
         }

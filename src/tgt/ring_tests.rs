@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::Lun;
-use crate::tgt::{CmdReq, CmdRsp, ItNexusReq, ItNexusRsp, NexusFunction, Tag};
+use crate::tgt::{AerReq, CmdReq, CmdRsp, ItNexusReq, ItNexusRsp, NexusFunction, Tag};
 
 fn request(n: u64) -> TxSlot {
     let event =
@@ -56,6 +56,28 @@ fn a_full_ring_gives_the_request_back() {
     // Taking one makes room for one.
     assert_eq!(tag_of(&rings.take_tx().unwrap().event), ('r', 0));
     assert!(rings.post_request(request(13)).is_ok());
+}
+
+/// They come when they come: no request waits for one, and none is lost however full the ring is.
+#[test]
+fn asynchronous_events_answer_nothing() {
+    let report = |n: u64| {
+        let event = AerReq { host_no: 0, events: 2, itn_id: n, lun: Lun([0; 8]), sense_len: 0 };
+        RxSlot { event: UEvent::AerReq(event), answer: None }
+    };
+    let mut rings = EventRings::new();
+    assert!(rings.post_request(request(1)).is_ok());
+    for n in 0..RING_SLOTS as u64 + 5 {
+        rings.post_event(report(n));
+    }
+    assert_eq!((rings.unanswered(), rings.counters().events, rings.counters().spilled), (1, RING_SLOTS as u64 + 5, 5));
+    for n in 0..RING_SLOTS as u64 + 5 {
+        assert!(matches!(rings.take_rx().unwrap().event, UEvent::AerReq(e) if e.itn_id == n));
+    }
+    assert!(rings.take_rx().is_none());
+    assert_eq!(tag_of(&rings.take_tx().unwrap().event), ('r', 1));
+    rings.post_answer(answer(1));
+    assert_eq!((rings.counters().answers, rings.counters().unexpected), (1, 0));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::{KEvent, NexusFunction, Tag, Tap, UEvent};
+use super::{AsyncFunction, KEvent, NexusFunction, Tag, Tap, UEvent};
 
 /// Bytes in hexadecimal.
 struct Hex<'a>(&'a [u8]);
@@ -68,6 +68,19 @@ impl Display for KEvent {
                 Hex(&e.lun.0),
                 e.tag
             ),
+            KEvent::AsyncReq(e) => write!(
+                f,
+                "ASYNC_REQ host {} itn {:#x} mid {:#x} {} lun {} events {:#x}",
+                e.host_no,
+                e.itn_id,
+                e.mid,
+                match e.function {
+                    AsyncFunction::Query => "query",
+                    AsyncFunction::Subscribe => "subscribe",
+                },
+                Hex(&e.lun.0),
+                e.events
+            ),
         }
     }
 }
@@ -86,6 +99,20 @@ impl Display for UEvent {
             UEvent::TskMgmtRsp(e) => {
                 write!(f, "TSK_MGMT_RSP host {} itn {:#x} mid {:#x} result {:#x}", e.host_no, e.itn_id, e.mid, e.result)
             }
+            UEvent::AsyncRsp(e) => write!(
+                f,
+                "ASYNC_RSP host {} itn {:#x} mid {:#x} result {:#x} events {:#x}",
+                e.host_no, e.itn_id, e.mid, e.result, e.events
+            ),
+            UEvent::AerReq(e) => write!(
+                f,
+                "AER_REQ host {} itn {:#x} lun {} events {:#x} sense_len {}",
+                e.host_no,
+                e.itn_id,
+                Hex(&e.lun.0),
+                e.events,
+                e.sense_len
+            ),
         }
     }
 }
@@ -111,7 +138,7 @@ impl Tap for LogTap {
 mod tests {
     use super::*;
     use crate::scsi::Lun;
-    use crate::tgt::{CmdReq, ItNexusReq, TskMgmtRsp};
+    use crate::tgt::{AerReq, AsyncReq, CmdReq, ItNexusReq, TskMgmtRsp};
 
     #[test]
     fn events_are_one_line_each() {
@@ -143,5 +170,12 @@ mod tests {
         let rsp = TskMgmtRsp { host_no: 1, result: 9, itn_id: 2, mid: 0x77 };
         assert_eq!(UEvent::TskMgmtRsp(rsp).to_string(), "TSK_MGMT_RSP host 1 itn 0x2 mid 0x77 result 0x9");
         assert_eq!(Tag::NONE.to_string(), "none");
+        let lun = Lun([1, 0, 0, 2, 0, 0, 0, 0]);
+        let req = AsyncReq { host_no: 1, function: AsyncFunction::Subscribe, itn_id: 2, lun, events: 2, mid: 7 };
+        let text = "ASYNC_REQ host 1 itn 0x2 mid 0x7 subscribe lun 0100000200000000 events 0x2";
+        assert_eq!(KEvent::AsyncReq(req).to_string(), text);
+        let aer = AerReq { host_no: 1, events: 2, itn_id: 2, lun, sense_len: 18 };
+        let text = "AER_REQ host 1 itn 0x2 lun 0100000200000000 events 0x2 sense_len 18";
+        assert_eq!(UEvent::AerReq(aer).to_string(), text);
     }
 }

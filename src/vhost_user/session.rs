@@ -225,8 +225,17 @@ impl Session {
 }
 
 impl VhostUserBackendReqHandlerMut for Session {
-    /// Any number of times: there is one session a connection, whose owner is the front-end.
+    /// The front-end's session starts. QEMU says so again, over a connection it has, when a device is plugged in after the one that used
+    /// the connection was unplugged. The new one knows nothing of the rings and the memory table of the one before: it adds every region
+    /// anew. While rings run it has no meaning.
     fn set_owner(&mut self) -> VhostResult<()> {
+        if self.rings.iter().any(Vring::running) {
+            return Ok(());
+        }
+        self.rings.clear();
+        if !self.map.regions().is_empty() {
+            self.change_memory(Arc::default())?;
+        }
         Ok(())
     }
 

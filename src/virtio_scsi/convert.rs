@@ -1,8 +1,10 @@
 //! Between SCSI's terms and virtio-scsi's numbers.
 
 use super::command::CommandResponse;
+use super::event::Event;
 use super::wire::{self, ResponseCode};
 use crate::scsi::{CommandResult, FunctionResponse, HostByte, Status, TaskAttribute, TaskManagementFunction};
+use crate::srp;
 
 /// What `task_attr` says; `None` for a value that does not exist.
 pub fn task_attribute(task_attr: u8) -> Option<TaskAttribute> {
@@ -51,6 +53,16 @@ pub fn function_response(response: FunctionResponse) -> ResponseCode {
         FunctionResponse::Succeeded => ResponseCode::FunctionSucceeded,
         FunctionResponse::IncorrectLun => ResponseCode::IncorrectLun,
     }
+}
+
+/// The event that says what an SRP_AER_REQ says; `None` if its sense data, in either format, is too short for a code.
+pub fn parameter_change(iu: &srp::AerReq<'_>) -> Option<Event> {
+    let at = match iu.sense.first()? & 0x7f {
+        0x72 | 0x73 => 2,
+        _ => 12,
+    };
+    let &[asc, ascq] = iu.sense.get(at..at + 2)? else { return None };
+    Some(Event::ParamChange { lun: iu.lun, asc, ascq })
 }
 
 /// The response to a command with a data buffer of `data_len` bytes, of which it moved, or would have moved,

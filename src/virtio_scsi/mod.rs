@@ -28,8 +28,10 @@ pub mod wire;
 pub use chain::{Chain, ChainDefect, ChainError, ChainFault, Descriptor};
 pub use command::{CommandRequest, CommandResponse};
 pub use control::{ControlFunction, ControlRequest};
-pub use convert::{command_response, function_response, host_response, task_attribute, task_management_function};
+pub use convert::{
+    command_response, function_response, host_response, parameter_change, task_attribute, task_management_function,
+};
 pub use event::{Event, EventBuffer, ResetReason};
 pub use ring::{Popped, RingError, RingSetup, SplitRing};
 pub use slot::ResponseSlot;
-pub use wire::{FIRST_REQUEST_QUEUE, MAX_RING_SIZE, OFFERED_FEATURES, ResponseCode};
+pub use wire::{EVENT_QUEUE, F_CHANGE, FIRST_REQUEST_QUEUE, MAX_RING_SIZE, OFFERED_FEATURES, ResponseCode};

@@ -24,6 +24,9 @@ pub const F_VERSION_1: u64 = 1 << 32;
 
 /// What this room serves: offered to a front-end. Legacy drivers are served as well (they acknowledge no VERSION_1; the
 /// layout is the same on a little-endian guest).
+///
+/// HOTPLUG is offered although units neither come nor go while a guest runs: Linux gives buffers for events of any kind only to a
+/// device that has it.
 pub const OFFERED_FEATURES: u64 = F_HOTPLUG | F_CHANGE | F_ANY_LAYOUT | F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1;
 
 /// Most descriptors of a ring that are served.

@@ -233,6 +233,86 @@ fn a_driver_that_never_looks_back_harms_nobody() {
     });
 }
 
+/// One table of a thousand descriptors, made available by thousands of heads, with all of those commands held: what they keep is
+/// bounded. What comes on top is told TASK SET FULL (SAM-5 5.3.1), and under UA_INTLCK_CTRL 11b that is remembered (SPC-4
+/// 7.5.10); nothing else is.
+#[test]
+fn a_task_set_that_is_full_says_so() {
+    const RINGS: std::ops::RangeInclusive<u16> = 2..=6;
+    const SIZE: u16 = 1024;
+    const TASK_SET_FULL: u8 = 0x28;
+    let (image, other) = (Arc::new(HeldImage::new()), Arc::new(HeldImage::new()));
+    let names = ["a", "b"].map(str::to_owned);
+    let units: Vec<held::Unit<'_>> = vec![(image.clone(), 0, Some("a")), (other, 0, Some("b"))];
+    let (hba, server, dir) = serve_units(kinds()[0], 1, &names, units);
+    let attach = |name: &str, rings: &[u16], size| {
+        let mut guest = Guest::over(connect(&dir.path().join(name)), Ram::new(16 << 20));
+        guest.negotiate();
+        guest.start(LINUX_FEATURES, rings, size);
+        guest.clear_attentions();
+        guest
+    };
+    let b = VerifiedIo::start(attach("b", &[0, 1, 2], 128));
+    let rings: Vec<u16> = [0].into_iter().chain(RINGS).collect();
+    let mut a = attach("a", &rings, SIZE);
+    // MODE SELECT(6): UA_INTLCK_CTRL 11b.
+    let list = a.ram.alloc(16);
+    a.ram.write(list, &[0, 0, 0, 0, 0x0a, 10, 0x22, 0x10, 0x30, 0, 0, 0, 0, 0, 0, 0]);
+    let answer = a.command(&[0x15, 0x10, 0, 0, 16, 0], &[Buffer::out(list, 16)], &[]);
+    assert!(answer.good(), "{answer:?}");
+
+    image.hold_all();
+    let ram = a.ram.clone();
+    let (header, response, data) = (ram.alloc(51), ram.alloc(108), ram.alloc(2048));
+    ram.write(header, &Guest::header(LUN0, &rw10(0x28, 0, 512)));
+    let table = ram.alloc(16 * 1024);
+    for (i, at) in (0u16..1024).zip((table..).step_by(16)) {
+        let (addr, len, flags) = match i {
+            0 => (header, 51, 1u16),
+            1 => (response, 108, 3),
+            1023 => (data, 2, 2),
+            _ => (data, 2, 3),
+        };
+        let descriptor =
+            [&addr.to_le_bytes()[..], &u32::to_le_bytes(len), &flags.to_le_bytes(), &(i + 1).to_le_bytes()];
+        ram.write(at, &descriptor.concat());
+    }
+    for ring in RINGS {
+        let queue = a.queue(ring);
+        for head in 0..SIZE {
+            queue.write_desc(head, table, 16 * 1024, frontend::queue::F_INDIRECT, 0);
+            queue.push_head(head);
+        }
+        queue.kick();
+    }
+    // A function is answered when all of them have been taken.
+    let mut a = Driver::new(a);
+    let query = a.function(QUERY_TASK_SET, LUN0, 0);
+    assert_eq!(a.wait_function(&query), FUNCTION_SUCCEEDED);
+    a.poll();
+    let all = RINGS.flat_map(|ring| (0..SIZE).map(move |head| Sent { ring, head, response, data: 0, len: 0 }));
+    let held: Vec<Sent> = all.clone().filter(|sent| !a.is_done(sent)).collect();
+    let (held_count, full) = (held.len(), all.count() - held.len());
+    let answer = a.guest.parse_response(response, RESPONSE);
+    assert_eq!((answer.response, answer.status, answer.residual), (OK, TASK_SET_FULL, 2044));
+    assert!((2048..6144).contains(&held_count), "{held_count} are held, {full} were told that there is no room");
+    b.assert_goes_on();
+
+    image.release_all();
+    for sent in &held {
+        a.wait(sent);
+    }
+    let tur = a.command(To::ring(2), &TEST_UNIT_READY);
+    assert_eq!(a.wait(&tur).sense_code(), Some((6, 0x2c, 0x08)), "PREVIOUS TASK SET FULL STATUS");
+    let sense = a.command_in(To::ring(2), &[0x03, 0, 0, 0, 18, 0], 18);
+    assert_eq!(a.wait_good(&sense)[12..14], [0x2c, 0x08]);
+    let good = a.read(To::ring(2), 64, 512);
+    assert_eq!(a.wait_good(&good), block(64));
+    drop((a, b.finish()));
+    server.stop(BOUND).unwrap();
+    hba.stop();
+}
+
 /// Without a kick the ring is looked at now and then.
 #[test]
 fn a_ring_without_a_kick_is_polled() {

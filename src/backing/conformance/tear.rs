@@ -25,18 +25,20 @@ struct Shape {
     pieces: u64,
     /// Every so often the blocks are deallocated.
     holes: bool,
+    /// Of a thousand rounds, so many are of this shape: what moves more takes longer.
+    share: u64,
 }
 
 const SHAPES: [Shape; 8] = [
-    Shape { block: 512, blocks: 1, scatter: Scatter::Sectors, pieces: 1, holes: false },
-    Shape { block: 4096, blocks: 1, scatter: Scatter::Pages, pieces: 1, holes: false },
-    Shape { block: 4096, blocks: 1, scatter: Scatter::Odd, pieces: 6, holes: false },
-    Shape { block: 512, blocks: 24, scatter: Scatter::Odd, pieces: 8, holes: true },
-    Shape { block: 4096, blocks: 1, scatter: Scatter::Sectors, pieces: 8, holes: true },
-    Shape { block: 4096, blocks: 16, scatter: Scatter::Pages, pieces: 9, holes: false },
+    Shape { block: 512, blocks: 1, scatter: Scatter::Sectors, pieces: 1, holes: false, share: 300 },
+    Shape { block: 4096, blocks: 1, scatter: Scatter::Pages, pieces: 1, holes: false, share: 300 },
+    Shape { block: 4096, blocks: 1, scatter: Scatter::Odd, pieces: 6, holes: false, share: 150 },
+    Shape { block: 512, blocks: 24, scatter: Scatter::Odd, pieces: 8, holes: true, share: 50 },
+    Shape { block: 4096, blocks: 1, scatter: Scatter::Sectors, pieces: 8, holes: true, share: 150 },
+    Shape { block: 4096, blocks: 16, scatter: Scatter::Pages, pieces: 9, holes: false, share: 30 },
     // More pieces than block devices take in one request, so the kernel splits it somewhere.
-    Shape { block: 4096, blocks: 64, scatter: Scatter::Sectors, pieces: 512, holes: false },
-    Shape { block: 512, blocks: 512, scatter: Scatter::Words, pieces: 512, holes: false },
+    Shape { block: 4096, blocks: 64, scatter: Scatter::Sectors, pieces: 512, holes: false, share: 10 },
+    Shape { block: 512, blocks: 512, scatter: Scatter::Words, pieces: 512, holes: false, share: 10 },
 ];
 
 /// How long a run goes on.
@@ -61,12 +63,10 @@ fn soak() -> bool {
 }
 
 impl Bounds {
-    /// For each of the [`SHAPES`].
-    fn of_a_shape() -> Bounds {
-        let shapes = SHAPES.len() as u64;
+    fn of(shape: Shape) -> Bounds {
         match soak() {
-            true => Bounds { rounds: 1_000_000u64.div_ceil(shapes), time: Duration::MAX },
-            false => Bounds { rounds: 50_000u64.div_ceil(shapes), time: Duration::from_millis(600) },
+            true => Bounds { rounds: 1000 * shape.share, time: Duration::MAX },
+            false => Bounds { rounds: 50 * shape.share, time: Duration::from_millis(600) },
         }
     }
 }
@@ -78,7 +78,7 @@ fn no_block_is_torn() {
             return;
         }
         for shape in SHAPES {
-            let seen = run(case, shape, Bounds::of_a_shape());
+            let seen = run(case, shape, Bounds::of(shape));
             println!("{case:?} {shape:?}: {seen:?}");
             assert_eq!(seen.torn, 0, "{case:?} {shape:?}: {seen:?}");
             assert!(seen.stamps >= STAMPS, "{case:?} {shape:?}: {seen:?}");
@@ -94,7 +94,7 @@ fn blocks_tear_where_nothing_keeps_them_whole() {
         return;
     }
     // Much to copy, and little else to do.
-    let shape = Shape { block: 4096, blocks: 16, scatter: Scatter::Pages, pieces: 1, holes: false };
+    let shape = Shape { block: 4096, blocks: 16, scatter: Scatter::Pages, pieces: 1, holes: false, share: 0 };
     let mut places = [Place::Disk, Place::Memory].map(|place| (place, Seen::default()));
     let start = Instant::now();
     while places.iter().all(|(_, seen)| seen.torn == 0) || soak() && start.elapsed() < Duration::from_secs(60) {

@@ -224,6 +224,10 @@ fn interlocked_unit_attentions() {
     assert_eq!((tur(), tur()), (attention(0x2c09), attention(0x2c09)));
     assert_eq!(ask(), (6, 0x2c09));
     assert_eq!(tur(), good(0), "once, however many conflicts there were");
+    // PERSISTENT RESERVE OUT, RESERVE, of a nexus that is not registered: judged in its turn.
+    let reserve = [0x5f, 0x01, 0x01, 0, 0, 0, 0, 0, 24, 0];
+    assert_eq!(b.data_out(&reserve, &[0; 24]).status, Status::ReservationConflict);
+    assert_eq!((ask(), tur()), ((6, 0x2c09), good(0)));
     ended_with(&b.itl, Status::TaskSetFull);
     ended_with(&b.itl, Status::Busy);
     ended_with(&b.itl, Status::Good);

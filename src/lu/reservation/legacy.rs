@@ -37,9 +37,9 @@ pub(super) fn reset_unit(state: &ReservationState) -> Change {
     Change::quiet(ReservationState { legacy: None, ..state.clone() })
 }
 
-/// The exceptions that CRH announces (SPC-4 5.13.3): GOOD, and nothing done, for who holds the persistent reservation and for every
-/// registrant under a type that lets registrants use the unit. Without a persistent reservation there is no exception, and SPC-2's rule stands:
-/// RESERVATION CONFLICT for everybody while anybody is registered.
+/// The exceptions that CRH announces (SPC-4 5.13.3): GOOD, and nothing done, for who holds the persistent reservation and for
+/// every registrant under a type that lets registrants use the unit. Without a persistent reservation there is no exception, and
+/// SPC-2's rule stands: RESERVATION CONFLICT for everybody while anybody is registered.
 fn does_nothing(state: &ReservationState, by: NexusId) -> bool {
     let registrants_may = state.reservation.is_some_and(|reservation| reservation.kind.is_registrants_only());
     state.is_holder(by) || (registrants_may && state.is_registered(by))

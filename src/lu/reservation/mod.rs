@@ -16,16 +16,18 @@
 //!
 //! | field | value | because |
 //! |---|---|---|
-//! | RLR_C | 1 | REPLACE LOST RESERVATION is known; as no information is ever lost unnoticed and then served without, it always ends as SPC-4 5.13.11.3 says: INVALID RELEASE OF PERSISTENT RESERVATION |
+//! | RLR_C | 1 | REPLACE LOST RESERVATION is known; see below |
 //! | CRH | 1 | RESERVE and RELEASE follow the exceptions of SPC-4 5.13.3 |
 //! | SIP_C, ATP_C | 1 | SPEC_I_PT and ALL_TG_PT are done |
-//! | PTPL_C | 1 | APTPL is kept |
+//! | PTPL_C | 1 where the unit keeps its state in a file | APTPL is a promise |
 //! | PTPL_A | [`ReservationState::aptpl`] | |
-//! | ALLOW COMMANDS | 011b | TEST UNIT READY is allowed under every type, MODE SENSE, READ BUFFER and their like under the Write Exclusive types |
+//! | ALLOW COMMANDS | 011b | TEST UNIT READY is allowed, MODE SENSE and its like under Write Exclusive |
 //! | TYPE MASK | all six | |
 //!
 //! # Where the standard leaves room
 //!
+//! * A unit that lost what it is to remember is not served, so REPLACE LOST RESERVATION never finds information lost, and ends as SPC-4
+//!   5.13.11.3 says for that: INVALID RELEASE OF PERSISTENT RESERVATION.
 //! * A REGISTER that is to "do nothing" (SPC-4 tables 67 and 68: not registered, SERVICE ACTION RESERVATION KEY zero) does
 //!   nothing at all: PRGENERATION and APTPL stay.
 //! * ALL_TG_PT is "as if received through each port": a port through which it would be refused refuses it as a whole.

@@ -283,7 +283,7 @@ impl Model {
             prop_assert_eq!(answer.data.len(), sent.len, "its buffer came back");
             if sent.changes && answer.result == CommandResult::status(Status::Good) && self.fenced.insert(answer.tag.0)
             {
-                self.nobody_who_lost_is_at_the_image()?;
+                self.nobody_who_lost_is_at_the_image(sent.lun)?;
             }
         }
         self.buffers = answered.len() as u64;
@@ -291,9 +291,12 @@ impl Model {
     }
 
     /// A change was answered with GOOD in this very step, so none after it has been applied.
-    fn nobody_who_lost_is_at_the_image(&self) -> Result<(), TestCaseError> {
+    fn nobody_who_lost_is_at_the_image(&self, changed: Lun) -> Result<(), TestCaseError> {
         for held in self.rig.reactors.iter().flat_map(|r| &r.io.held) {
             let sent = self.sent.iter().find(|sent| sent.tag.0 == held.cookie).unwrap();
+            if !self.same_unit(sent.lun, changed) {
+                continue;
+            }
             let Some(known) = self.rig.reactors[0].shard.known(sent.nexus) else { continue };
             let LunAddress::Unit { target, lun } = sent.lun.address() else { continue };
             let denied = match held.op.kind {

@@ -1,6 +1,7 @@
 //! The target at the level of events, with everything that could take time held.
 
 mod commands;
+mod events;
 mod interleavings;
 mod nexuses;
 mod setup;

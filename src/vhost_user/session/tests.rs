@@ -181,6 +181,29 @@ fn qemu_firmware_then_system() {
     assert_eq!(f.calls(), [Call::Features(VERSION_1 | EVENT_IDX), start(0), start(1), start(2)]);
 }
 
+/// QEMU 10: device_del, then device_add with the same chardev, whose connection stays.
+#[test]
+fn another_device_over_the_same_connection() {
+    let mut f = Fixture::new();
+    f.connect();
+    f.wire.set_u64(SET_FEATURES, FEATURES);
+    let plug = |f: &mut Fixture| {
+        f.wire.send(SET_OWNER, &[], &[]);
+        f.wire.set_u64(SET_FEATURES, FEATURES);
+        assert_eq!(f.wire.acked(ADD_MEM_REG, &Wire::single(&LOW), &[f.ram.as_raw_fd()]), 0);
+        f.set_up(2);
+        f.kick(2);
+        f.enable(2, true);
+    };
+    plug(&mut f);
+    f.calls();
+    f.mock.book(|book| book.taken.insert(2, 260));
+    assert_eq!(f.wire.get_base(2), 260);
+    plug(&mut f);
+    let gone = Call::Memory { regions: 0, gone: true };
+    assert_eq!(f.calls(), [Call::Stop(2), gone, Call::Memory { regions: 1, gone: false }, start(2)]);
+}
+
 #[test]
 fn the_crates_front_end() {
     let (ours, theirs) = UnixStream::pair().unwrap();

@@ -74,3 +74,19 @@ fn task_management_outcomes() {
         assert_eq!(function_response(outcome) as u8, code, "{outcome:?}");
     }
 }
+
+/// An SRP_AER_REQ is the event that virtio-scsi has for it.
+#[test]
+fn a_parameter_change_in_either_sense_format() {
+    use crate::scsi::{AdditionalSense, Lun, Sense, SenseFormat};
+    let lun = Lun([1, 3, 0x41, 5, 0, 0, 0, 0]);
+    let change =
+        |sense: &[u8]| parameter_change(&srp::AerReq { solicited: false, req_lim_delta: 0, tag: 0, lun, sense });
+    let sense = Sense::unit_attention(AdditionalSense::CAPACITY_DATA_HAS_CHANGED);
+    for format in [SenseFormat::Fixed, SenseFormat::Descriptor] {
+        assert_eq!(change(&sense.encode(format, 252)), Some(Event::ParamChange { lun, asc: 0x2a, ascq: 0x09 }));
+    }
+    assert_eq!(change(&[]), None);
+    assert_eq!(change(&[0x70; 13]), None);
+    assert_eq!(change(&[0x72, 6, 0x2a]), None);
+}

@@ -3,6 +3,7 @@
 mod classes;
 mod dialogues;
 mod events;
+mod exhaustive;
 mod model;
 mod random;
 mod table;

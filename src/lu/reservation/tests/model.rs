@@ -9,9 +9,6 @@ use crate::lu::Attention;
 /// Four initiator ports times two target ports.
 pub const NEXUSES: usize = 8;
 
-/// All registrations there is room for: less than there are nexuses.
-pub const ROOM: usize = 4;
-
 pub fn id(nexus: usize) -> NexusId {
     NexusId { initiator: [b'a' + (nexus / 2) as u8; 16], port: (nexus % 2) as u16 + 1 }
 }
@@ -23,13 +20,15 @@ pub fn number(nexus: NexusId) -> usize {
 /// The persistent reservation: the code of its type, and who made it or got it.
 type Held = (u8, usize);
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Model {
     pub keys: [u64; NEXUSES],
     pub held: Option<Held>,
     pub generation: u32,
     pub aptpl: bool,
     pub spc2: Option<usize>,
+    /// How many registrations there is room for.
+    pub room: usize,
 }
 
 /// What is done besides: for each nexus its unit attention, and whether it is aborted.
@@ -57,6 +56,7 @@ impl Model {
             generation: state.generation,
             aptpl: state.aptpl,
             spc2: state.legacy.map(number),
+            room: 0,
         }
     }
 
@@ -227,7 +227,7 @@ impl Model {
 
     fn has_room(&self) -> Answer {
         let registered = all().filter(|nexus| self.keys[*nexus] != 0).count();
-        if registered <= ROOM { Ok(Done::default()) } else { Err(Refusal::NoResources) }
+        if registered <= self.room { Ok(Done::default()) } else { Err(Refusal::NoResources) }
     }
 
     /// Tables 67 and 68, once for each target port.
