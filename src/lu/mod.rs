@@ -23,7 +23,6 @@ mod identity;
 mod itl;
 mod keeping;
 mod kept;
-mod mode;
 mod port;
 mod records;
 pub mod reservation;

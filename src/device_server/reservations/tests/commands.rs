@@ -1,6 +1,7 @@
 //! Each service action: what it does, what it refuses, whom it tells.
 
 use super::*;
+use crate::lu::{NexusId, TargetPort};
 
 const NOBODY: [Vec<Attention>; 3] = [vec![], vec![], vec![]];
 
@@ -43,6 +44,39 @@ fn registering_others_and_through_all_ports() {
     assert_eq!(c.list(2, REGISTER_AND_IGNORE, 0, &list_with(0, 7, 0, &[[0x78; 16]])), in_list(20, 3));
     assert_eq!(c.list(2, REGISTER, 0, &list(0, KEYS[2], 0x04)), GOOD, "ALL_TG_PT");
     assert_eq!(c.keys(), (2, vec![KEYS[0], KEYS[0], KEYS[0], KEYS[2]]));
+}
+
+/// Two target ports; a nexus through the second one is another nexus (SPC-4 5.13.7).
+#[test]
+fn two_target_ports() {
+    let c = Cluster::with(|setup| {
+        setup.ports = vec![TargetPort::SOLE, TargetPort { relative: 0x0203, id: [2; 16], group: 2 }];
+    });
+    let path = NexusId { port: 0x0203, ..c.itl(0).nexus() };
+    let itl = Itl::new(c.itl(0).lu().clone(), path, None);
+    let second = Bench { image: c.nodes[0].image.clone(), itl, luns: vec![0] };
+    let out = |action, kind, list: &[u8]| second.data_out(&out_cdb(action, kind, list.len()), list);
+    assert_eq!(c.list(0, REGISTER, 0, &list(0, KEYS[0], 0x04)), GOOD, "ALL_TG_PT");
+    assert_eq!(c.keys(), (1, vec![KEYS[0]; 2]));
+    let data = c.report(0, 3);
+    assert_eq!((data[20..22].to_vec(), data[26..28].to_vec()), (vec![0, 0], vec![0, 1]));
+    assert_eq!((data[68..70].to_vec(), data[74..76].to_vec()), (vec![0, 0], vec![2, 3]));
+    assert_eq!(data[40..56], data[88..104], "one initiator port");
+    // It may do what it is registered for, but only the nexus that reserved holds the reservation.
+    assert_eq!(out(RESERVE, 3, &list(KEYS[0], 0, 0)), GOOD);
+    assert_eq!(c.read(0), Status::ReservationConflict);
+    assert_eq!(c.out(0, RELEASE, 3, KEYS[0], 0), GOOD);
+    assert_eq!(c.reservation(), Some((KEYS[0], 3)), "the other path does not release it");
+    let to = c.itl(1).nexus().initiator;
+    assert_eq!(out(REGISTER_AND_MOVE, 0, &move_list(KEYS[0], 5, 0, 0x0203, to)), Answer::good(48));
+    assert_eq!(c.read(1), Status::ReservationConflict, "it came by the other port");
+    // Through each port, with another one's initiator port as well.
+    assert_eq!(c.out(0, CLEAR, 0, KEYS[0], 0), GOOD);
+    assert_eq!(c.list(0, REGISTER, 0, &list_with(0, 7, 0x04, &[to])).status, Status::Good);
+    assert_eq!(c.keys().1, [7; 4]);
+    // Unregistering through all ports is of this initiator port only.
+    assert_eq!(c.list(0, REGISTER_AND_IGNORE, 0, &list(0, 0, 0x04)), GOOD);
+    assert_eq!(c.keys().1, [7; 2]);
 }
 
 #[test]

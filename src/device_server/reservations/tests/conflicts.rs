@@ -1,6 +1,7 @@
 //! Which commands a persistent reservation stops: SPC-4 table 65 and SBC-3 table 13, through [`start`](crate::device_server::start).
 
 use super::*;
+use crate::scsi::opcode::{self, Row};
 
 /// What the tables say of a command: does it conflict with Write Exclusive types, with Exclusive Access types?
 const ALLOWED: [bool; 2] = [false, false];
@@ -36,6 +37,10 @@ const CASES: &[Case] = &[
     (&[0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, READS),     // REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
     (&[0x5e, 0x00, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),         // PERSISTENT RESERVE IN
     (&[0x5e, 0x03, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),
+    (&[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, ALLOWED), // REPORT TARGET PORT GROUPS
+    (&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),  // SET TARGET PORT GROUPS
+    (&[0x5e, 0x01, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),
+    (&[0x5e, 0x02, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),
     // SBC-3 table 13.
     (&[0x08, 0, 0, 0, 1, 0], 512, READS), // READ
     (&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], 512, READS),
@@ -45,10 +50,17 @@ const CASES: &[Case] = &[
     (&[0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0], -512, WRITES),
     (&[0xaa, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -512, WRITES),
     (&[0x8a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -512, WRITES),
-    (&[0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0], -512, WRITES), // WRITE AND VERIFY
-    (&[0x2f, 0, 0, 0, 0, 0, 0, 0, 1, 0], 0, READS),     // VERIFY
-    (&[0x34, 0, 0, 0, 0, 0, 0, 0, 1, 0], 0, READS),     // PRE-FETCH
-    (&[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),    // SYNCHRONIZE CACHE
+    (&[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -1024, WRITES), // COMPARE AND WRITE
+    (&[0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -512, WRITES),  // ORWRITE
+    (&[0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0], -512, WRITES),                    // WRITE AND VERIFY
+    (&[0xae, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -512, WRITES),
+    (&[0x8e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -512, WRITES),
+    (&[0x2f, 0, 0, 0, 0, 0, 0, 0, 1, 0], 0, READS), // VERIFY
+    (&[0xaf, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], 0, READS),
+    (&[0x8f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], 0, READS),
+    (&[0x34, 0, 0, 0, 0, 0, 0, 0, 1, 0], 0, READS), // PRE-FETCH
+    (&[0x90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], 0, READS),
+    (&[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // SYNCHRONIZE CACHE
     (&[0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),
     (&[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0], -512, WRITES), // WRITE SAME
     (&[0x93, 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], 0, WRITES),
@@ -57,8 +69,9 @@ const CASES: &[Case] = &[
     (&[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], 32, ALLOWED),
     (&[0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0], 24, READS), // GET LBA STATUS
     (&[0x37, 0, 0, 0, 0, 0, 0, 0, 4, 0], 4, READS),                        // READ DEFECT DATA
-    (&[0x1b, 0, 0, 0, 1, 0], 0, ALLOWED),                                  // START
-    (&[0x1b, 0, 0, 0, 0x10, 0], 0, WRITES),                                // a power condition
+    (&[0xb7, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], 8, READS),
+    (&[0x1b, 0, 0, 0, 1, 0], 0, ALLOWED),   // START
+    (&[0x1b, 0, 0, 0, 0x10, 0], 0, WRITES), // a power condition
 ];
 
 fn status(node: &Bench, cdb: &[u8], data: i32) -> Status {
@@ -85,6 +98,17 @@ fn every_type_every_command_every_relation() {
         }
         assert_eq!(c.attentions(), [vec![], vec![], vec![]]);
     }
+}
+
+/// No command is forgotten above; those that change what is reserved have tests of their own.
+#[test]
+fn every_command_is_here() {
+    let service_action = |cdb: &[u8]| u16::from(cdb[1] & 0x1f);
+    let has = |row: &Row| {
+        CASES.iter().any(|(cdb, ..)| std::ptr::eq(opcode::lookup(cdb[0], service_action(cdb)).unwrap(), row))
+    };
+    let missing: Vec<_> = opcode::rows().iter().filter(|row| !has(row)).map(|row| row.opcode).collect();
+    assert_eq!(missing, [&[0x16, 0x17, 0x56, 0x57][..], &[0x5f; 9]].concat());
 }
 
 /// What is not reserved stops nobody; nor do registrations alone.
@@ -127,10 +151,11 @@ fn who_comes_later() {
 fn the_well_known_unit_has_none() {
     use crate::device_server::testkit::execute;
     use crate::device_server::{AbortFlag, Request, start};
+    use crate::lu::{Ports, TargetPort};
     use crate::scsi::TaskAttribute;
     for cdb in [[0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0], [0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]] {
         let attribute = TaskAttribute::Simple;
-        let well_known = Some(crate::lu::Ports { all: &[], own: 1 });
+        let well_known = Some(Ports { all: &[TargetPort::SOLE], own: 1 });
         let request = Request { cdb: &cdb, itl: None, luns: &[0], well_known, attribute, passes: &[] };
         let mut buf = IoBuf::empty();
         let plan = start(&request, &mut buf).plan;
