@@ -26,7 +26,6 @@ pub(super) type Exclusive<'a> = Held<RwLockWriteGuard<'a, ()>>;
 
 /// The guards of a range.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it lives on the stack while a range is held, and is not copied")]
 pub(super) enum Held<G> {
     /// Of one stripe, which is what most operations touch: the other kind would cost them more than the lock does.
     One {
