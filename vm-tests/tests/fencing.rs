@@ -137,7 +137,7 @@ fn fence_scsi_fences_and_unfences() -> Result<()> {
     assert_eq!(calm(gamma)?, (0, 0), "gamma's writes failed when alpha was fenced");
 
     let (exit, text) = beta.run("fence_scsi --action=off --devices=$D --key=b2")?;
-    assert!(exit != Good && text.contains("cannot fence yourself"), "{exit:?} {text}");
+    assert!(exit != Good && text.contains("You can not fence yourself"), "{exit:?} {text}");
     cluster.finish()
 }
 
