@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
 use frontend::guest::{A_MOMENT, LINUX_FEATURES, REQUESTS, assert_refused, connect, pattern, raw, rw10};
-use frontend::process::{command, socket_path};
+use frontend::process::{command_keeping, socket_path};
 use frontend::wire::{EVENT_IDX, PROTOCOL, PROTOCOL_BITS, VERSION_1};
 use frontend::{BOUND, Buffer, Guest, Ram, VerifiedIo, Vstgt, Wire, eventually};
 use vhost::vhost_user::VhostUserFrontend;
@@ -563,7 +563,8 @@ fn inherited_sockets() {
 #[test]
 fn socket_files() {
     let vstgt = Vstgt::start(1);
-    let status = command(vstgt.dir.path()).arg("--socket-path").arg(vstgt.socket(0)).status().unwrap();
+    let mut second = command_keeping(vstgt.dir.path(), std::path::Path::new("none"));
+    let status = second.arg("--socket-path").arg(vstgt.socket(0)).status().unwrap();
     assert!(!status.success());
     assert!(vstgt.log().contains("in use by a running process"), "{}", vstgt.log());
     Guest::attached(vstgt.socket(0)).check_io(8);

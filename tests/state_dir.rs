@@ -80,8 +80,16 @@ fn seen(guest: &mut Guest) -> (Vec<u8>, bool) {
     (reserve_in(guest, 3), reserve_in(guest, 2)[3] & 1 != 0)
 }
 
+/// The control mode page; `None` if a reservation keeps the guest from it.
+fn control_page(guest: &mut Guest) -> Option<[u8; 12]> {
+    let at = guest.ram.alloc(64);
+    let answer = guest.command(&[0x1a, 0x08, 0x0a, 0, 64, 0], &[], &[Buffer::input(at, 64)]);
+    assert!(answer.good() || answer.status == 0x18, "{answer:?}");
+    answer.good().then(|| guest.ram.read(at + 4, 12).try_into().unwrap())
+}
+
 fn send(guest: &mut Guest, command: &Command) -> Ended {
-    let (cdb, list) = wire(command);
+    let (cdb, list) = wire(command, [0; 12]);
     let at = guest.ram.alloc(24);
     guest.ram.write(at, &list);
     let out = [Buffer::out(at, 24)];
@@ -304,6 +312,8 @@ impl Random {
 struct Knowledge {
     worlds: Vec<World>,
     reported: [Vec<u16>; 2],
+    /// The control mode page.
+    page: [u8; 12],
 }
 
 /// Sends commands of both guests, one of each at a time, until the process is dead. Returns how many were sent.
@@ -320,7 +330,7 @@ fn traffic(
         let mut under_way = Vec::new();
         for (at, guest) in guests.iter_mut().enumerate() {
             let command = model::command(&mut |bound| random.below(bound), aptpl);
-            let (cdb, list) = wire(&command);
+            let (cdb, list) = wire(&command, known.page);
             let data = guest.ram.alloc(24);
             guest.ram.write(data, &list);
             let out = [Buffer::out(data, 24)];
@@ -372,8 +382,8 @@ fn killed_at_random_moments(rounds: usize, aptpl: bool) {
     let more = ["--nexus-loss-timeout", "60"];
     let mut dir = new_dir();
     let pending = (0..2).map(|at| (nexus(at), vec![Attention::PowerOn])).collect();
-    let first = World { state: ReservationState::default(), pending };
-    let mut known = Knowledge { worlds: vec![first], reported: Default::default() };
+    let first = World { state: ReservationState::default(), qerr: 0, pending };
+    let mut known = Knowledge { worlds: vec![first], page: [0; 12], reported: Default::default() };
     let (mut sent, mut states) = (0, 0);
     for round in 0..rounds {
         // A process that is killed as it starts changes nothing.
@@ -407,10 +417,7 @@ fn killed_at_random_moments(rounds: usize, aptpl: bool) {
         if random.below(8) == 0 {
             reboot(&state_file(dir.path()));
             known.reported = Default::default();
-            for world in &mut known.worlds {
-                world.state = world.state.clone().after_power_loss();
-                world.pending.iter_mut().for_each(|(_, pending)| *pending = vec![Attention::PowerOn]);
-            }
+            known.worlds.iter_mut().for_each(World::power_loss);
         }
     }
     println!("{sent} commands; {states} of {rounds} times something was registered");
@@ -423,8 +430,11 @@ fn look(guests: &mut [Guest; 2], known: &Knowledge) -> Result<Knowledge, String>
         let told = guest.clear_attentions();
         told.into_iter().map(|(_, code, qualifier)| u16::from_be_bytes([code, qualifier])).collect::<Vec<u16>>()
     });
-    let found = seen(&mut guests[0]);
-    let shows = |world: &&World| (full_status(&world.state), world.state.aptpl) == found;
+    let (status, aptpl) = seen(&mut guests[0]);
+    // A reservation may keep one of them from it.
+    let page = guests.iter_mut().find_map(control_page).expect("one of them may see the mode parameters");
+    let found = (status, aptpl, page[3] >> 1 & 3);
+    let shows = |world: &&World| (full_status(&world.state), world.state.aptpl, world.qerr) == found;
     let of_state: Vec<&World> = known.worlds.iter().filter(shows).collect();
     if of_state.is_empty() {
         return Err(format!("{found:x?} is none of {:?}", known.worlds));
@@ -443,7 +453,7 @@ fn look(guests: &mut [Guest; 2], known: &Knowledge) -> Result<Knowledge, String>
         return Err(format!("they were told {told:x?}, reported before was {reported:x?}; it could be {of_state:?}"));
     };
     let pending = (0..2).map(|at| (nexus(at), Vec::new())).collect();
-    Ok(Knowledge { worlds: vec![World { state: world.state.clone(), pending }], reported: told })
+    Ok(Knowledge { worlds: vec![World { pending, ..(**world).clone() }], page, reported: told })
 }
 
 fn rounds() -> usize {

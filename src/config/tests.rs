@@ -220,6 +220,16 @@ fn a_nexus_loss_timeout_has_an_end() {
     assert!(with("0").is_ok());
 }
 
+#[test]
+fn state_is_kept_where_it_is_said_or_in_the_runtime_directory() {
+    let with = |more: &[&str]| config(&[&["--socket-path", "a", "--blk-file", "f"], more].concat());
+    assert_eq!(with(&[]).unwrap().state_dir, Place::Runtime);
+    assert_eq!(with(&["--state-dir", "none"]).unwrap().state_dir, Place::Nowhere);
+    assert_eq!(with(&["--state-dir", "./none"]).unwrap().state_dir, Place::At("./none".into()));
+    assert_eq!(with(&["--state-dir", "/var/lib/vstgt"]).unwrap().state_dir, Place::At("/var/lib/vstgt".into()));
+    assert_eq!(with(&["--state-dir="]).unwrap_err(), "--state-dir : must name a directory, or be none");
+}
+
 fn ports(more: &[&str]) -> Result<Vec<(String, u16, u16, AccessState)>, String> {
     let c = config(&[&["--socket-path", "s", "--blk-file", "d"], more].concat())?;
     Ok(c.target_ports.into_iter().map(|p| (p.name, p.relative, p.group, p.state)).collect())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::change::{Change, Fence, Losers};
 use super::outcome::sense;
 use super::transfer::{parameter_data, parameter_list};
-use super::{Answer, Job, Plan, Planned, Task, log as errors};
+use super::{Answer, Job, Plan, Planned, Task, log};
 use crate::lu::{GateBits, Itl, Lu};
 use crate::scsi::spc::{self as data, ModeSelectFields, ModeSenseFields, ModeState, ModeUnit};
 use crate::scsi::{AdditionalSense, Sense, SenseKey};
@@ -27,9 +27,6 @@ fn mode_unit(lu: &Lu, current: ModeState) -> ModeUnit {
     }
 }
 
-/// What is answered if new parameters cannot be written down.
-const NOT_KEPT: Sense = Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE);
-
 /// MODE SENSE (SPC-4 6.11, 6.12).
 pub(super) fn mode_sense<'a>(task: Task<'a, '_>, fields: ModeSenseFields, allocation_length: u32) -> Planned<'a> {
     let lu = task.itl.lu();
@@ -41,8 +38,18 @@ pub(super) fn mode_sense<'a>(task: Task<'a, '_>, fields: ModeSenseFields, alloca
 pub(super) fn mode_select<'a>(task: Task<'a, '_>, fields: ModeSelectFields, parameter_list_length: u16) -> Planned<'a> {
     let list = parameter_list(task.buf, parameter_list_length)?;
     let before = task.itl.lu().mode();
-    Ok(Plan::Change(Box::new(ModeSelect { itl: Arc::clone(task.itl), fields, list, before, after: before })))
+    Ok(Plan::Change(Box::new(ModeSelect {
+        itl: Arc::clone(task.itl),
+        fields,
+        list,
+        before,
+        after: before,
+        evaluated: false,
+    })))
 }
+
+/// The unit's state cannot be written down.
+const NOT_KEPT: Sense = Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE);
 
 /// A MODE SELECT on its way.
 struct ModeSelect {
@@ -51,16 +58,17 @@ struct ModeSelect {
     list: Vec<u8>,
     before: ModeState,
     after: ModeState,
-}
-
-/// A change that is not made leaves nothing behind; after one that was there is nothing to abandon.
-impl Drop for ModeSelect {
-    fn drop(&mut self) {
-        self.itl.lu().abandon_mode(&self.itl, self.after);
-    }
+    /// The unit expects it.
+    evaluated: bool,
 }
 
 impl ModeSelect {
+    fn abandon(&mut self) {
+        if std::mem::take(&mut self.evaluated) {
+            self.itl.lu().expect_mode(&self.itl, None);
+        }
+    }
+
     fn turns_on_write_protection(&self) -> bool {
         self.after.swp && !self.before.swp
     }
@@ -82,21 +90,21 @@ impl Change for ModeSelect {
         let losers = if fenced { Losers::Everybody(GateBits::DENY_WRITE) } else { Losers::Nobody };
         let persists = lu.is_kept() && self.after != self.before;
         if persists {
-            lu.expect_mode(&self.itl, self.after);
+            lu.expect_mode(&self.itl, Some(self.after));
+            self.evaluated = true;
         }
-        Ok(Fence { losers, persists, ..Fence::default() })
+        Ok(Fence { persists, losers, ..Fence::default() })
     }
 
     fn persist(&mut self) -> Result<(), Answer> {
-        let lu = self.itl.lu();
-        lu.persist().map_err(|why| {
-            log::error!("mode parameters cannot be kept: {why}");
-            lu.abandon_mode(&self.itl, self.after);
-            Answer::check(NOT_KEPT)
+        self.itl.lu().persist().map_err(|_| {
+            self.abandon();
+            NOT_KEPT.into()
         })
     }
 
     fn apply(&mut self) {
+        self.evaluated = false;
         self.itl.lu().set_mode(&self.itl, self.after);
     }
 
@@ -110,6 +118,12 @@ impl Change for ModeSelect {
             lu.image().flush().map_err(|e| sense(e, 0))?;
             Ok(answer)
         });
-        errors::counted(flush, &self.itl, false)
+        log::counted(flush, &self.itl, false)
+    }
+}
+
+impl Drop for ModeSelect {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }

@@ -8,22 +8,11 @@
 //!   transitioning until `grant`: nobody gains before those who lose have stopped.
 //! * A nexus that comes while a change is evaluated and not applied finds the lesser of both states: the change does not wait for commands
 //!   of a nexus that it did not know.
-//! * States outlive resets and the loss of nexuses. Offline is the configuration's alone, both ways.
+//! * States outlive resets, the loss of nexuses and, where the unit has a [`Keeper`](super::Keeper), the process. Offline is the configuration's alone, both ways.
 
 use super::unit::{Cold, live, tell};
-use super::{AccessState, Attention, GateBits, Itl, Lu, NexusId, TargetPort};
+use super::{AccessState, Attention, GateBits, Itl, KeptAccess, Lu, NexusId, TargetPort};
 use crate::scsi::spc::{AccessStatus, TargetPortGroup};
-
-/// The state of a group, and what it would be had nobody changed it: so it shows whether somebody did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeptAccess {
-    /// TARGET PORT GROUP.
-    pub group: u16,
-    /// The current state.
-    pub current: AccessState,
-    /// The default, as it was configured then.
-    pub default: AccessState,
-}
 
 /// What a change takes away, and from whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +107,8 @@ impl Access {
         Access { groups, by: None }
     }
 
-    /// Goes on with states that were kept: what an initiator chose stays, whatever it left alone follows the configuration.
+    /// Goes on with states that were kept: what an initiator chose stays, whatever it left alone follows the configuration, and a group
+    /// that was, or is, offline by configuration is as the configuration has it.
     pub(super) fn go_on(&mut self, kept: &[KeptAccess]) {
         for KeptAccess { group, current, default } in kept {
             let Some(group) = self.groups.iter_mut().find(|of| of.number == *group) else { continue };
@@ -127,6 +117,12 @@ impl Access {
                 group.status = AccessStatus::Explicit;
             }
         }
+    }
+
+    /// Whether some group is not in the state that was kept.
+    pub(super) fn differs_from(&self, kept: &[KeptAccess]) -> bool {
+        let as_kept = |group: &Group| kept.iter().any(|of| of.group == group.number && of.current == group.state);
+        !kept.is_empty() && !self.groups.iter().all(as_kept)
     }
 
     fn of(&self, nexus: NexusId) -> Option<&Group> {
@@ -187,17 +183,9 @@ impl Lu {
         groups.iter().any(|of| of.number == group && of.configured != AccessState::Offline)
     }
 
-    /// The states as they are, with a change on its way as if it were made: plain data for who keeps it.
+    /// The states as they are to be found again: with a change on its way as if it were made.
     pub fn access_states(&self) -> Vec<KeptAccess> {
         self.cold().access.kept()
-    }
-
-    /// Goes on with states that were kept. Groups that are not there any more are passed over; one that was, or is, offline by
-    /// configuration is as the configuration has it.
-    pub fn set_access_states(&self, kept: &[KeptAccess]) {
-        let mut cold = self.cold();
-        cold.access.go_on(kept);
-        gate(&cold);
     }
 
     /// First step of a change on behalf of a nexus: these groups are to be in these states; of one that is named twice the last counts. Nothing is

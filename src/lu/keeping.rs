@@ -13,6 +13,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::unit::{Cold, live};
 use super::{Attention, GateBits, Itl, KeepError, Keeper, KeptMode, KeptNexus, KeptState, Lu, NexusId};
+use crate::scsi::spc::ModeState;
 
 /// How many nexuses a unit remembers that are not there. More than have ever been configured on one host; the oldest are
 /// forgotten first.
@@ -59,9 +60,6 @@ impl Lu {
             }
         }
         // What comes with a change on its way, as if it were made.
-        for kept in nexuses.iter_mut().filter(|kept| kept.present && cold.mode.concerns(kept.nexus)) {
-            pend(&mut kept.attentions, Attention::ModeParametersChanged);
-        }
         for (nexus, attention) in cold.reservations.coming() {
             if !nexuses.iter().any(|kept| kept.nexus == nexus) {
                 nexuses.push(KeptNexus { nexus, present: false, attentions: Vec::new(), prevent: false });
@@ -70,10 +68,19 @@ impl Lu {
             let of_it = nexuses.iter_mut().filter(|kept| kept.nexus == nexus);
             of_it.for_each(|kept| pend(&mut kept.attentions, attention));
         }
+        let mut current = self.mode();
+        if let Some((by, mode)) = cold.coming_mode {
+            current = mode;
+            let others = nexuses.iter_mut().filter(|kept| kept.present && kept.nexus != by);
+            others.for_each(|kept| pend(&mut kept.attentions, Attention::ModeParametersChanged));
+        }
+        let told = nexuses.iter_mut().filter(|kept| kept.present && cold.access.will_tell(kept.nexus));
+        told.for_each(|kept| pend(&mut kept.attentions, Attention::AccessStateChanged));
         KeptState {
-            mode: KeptMode { current: cold.mode.or(self.mode()), default: self.default_mode },
+            mode: KeptMode { current, default: self.default_mode },
             blocks: self.geometry().blocks,
             reservations: cold.reservations.kept().clone(),
+            access: cold.access.kept(),
             nexuses,
         }
     }
@@ -129,6 +136,16 @@ impl Lu {
         self.keeper.as_ref().is_some_and(|keeper| keeper.survives_power_loss())
     }
 
+    /// Remembers, until [`Lu::set_mode`], which mode parameters a change is about to set on behalf of a nexus; with `None`, that it
+    /// is not made. Nothing is different yet.
+    pub fn expect_mode(&self, by: &Itl, mode: Option<ModeState>) {
+        self.cold().coming_mode = mode.map(|mode| (by.nexus(), mode));
+        if mode.is_none() {
+            // It may have been written meanwhile as if it were made.
+            self.note();
+        }
+    }
+
     /// The nexuses that were to go on from the process before this one and have not come: they are lost. Returns which.
     pub fn lose_awaited(&self) -> Vec<NexusId> {
         let awaited = std::mem::take(&mut self.cold().continuity.awaited);
@@ -158,7 +175,7 @@ impl Lu {
         self.keeper.as_ref()
     }
 
-    /// Goes on with what was kept; the mode parameters and reservations are in place.
+    /// Goes on with what was kept; mode parameters, reservations and access states are in place.
     pub(super) fn go_on(self: &Arc<Self>, kept: KeptState) {
         let mut news = Vec::new();
         if kept.blocks != 0 && kept.blocks != self.geometry().blocks {
@@ -166,6 +183,9 @@ impl Lu {
         }
         if kept.mode.current != self.mode() {
             news.push(Attention::ModeParametersChanged);
+        }
+        if self.cold().access.differs_from(&kept.access) {
+            news.push(Attention::AccessStateChanged);
         }
         for nexus in kept.nexuses {
             if !nexus.present {

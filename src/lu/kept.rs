@@ -1,7 +1,7 @@
 //! What of a unit outlives the process, as plain data, and the seam to who keeps it.
 
 use super::reservation::ReservationState;
-use super::{Attention, NexusId};
+use super::{AccessState, Attention, NexusId};
 use crate::scsi::spc::ModeState;
 
 /// Everything of one unit that the next process goes on with.
@@ -16,6 +16,8 @@ pub struct KeptState {
     pub blocks: u64,
     /// Reservations.
     pub reservations: ReservationState,
+    /// Access states of target port groups; those of groups that are not named are as configured.
+    pub access: Vec<KeptAccess>,
     /// The nexuses that there are, and what waits for those that there are not.
     pub nexuses: Vec<KeptNexus>,
 }
@@ -42,6 +44,17 @@ pub struct KeptNexus {
     pub prevent: bool,
 }
 
+/// The access state of a target port group, and what it would be had nobody changed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptAccess {
+    /// TARGET PORT GROUP.
+    pub group: u16,
+    /// The current state.
+    pub current: AccessState,
+    /// The default, as it was configured then.
+    pub default: AccessState,
+}
+
 impl KeptState {
     /// That of a unit nobody ever used.
     pub fn new(default: ModeState) -> KeptState {
@@ -49,6 +62,7 @@ impl KeptState {
             mode: KeptMode { current: default, default },
             blocks: 0,
             reservations: ReservationState::default(),
+            access: Vec::new(),
             nexuses: Vec::new(),
         }
     }
@@ -141,6 +155,7 @@ mod tests {
                 aptpl,
                 legacy: None,
             },
+            access: vec![KeptAccess { group: 1, current: AccessState::Standby, default: AccessState::ActiveOptimized }],
             nexuses: vec![KeptNexus {
                 nexus,
                 present: true,

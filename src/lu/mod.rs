@@ -25,7 +25,6 @@ mod identity;
 mod itl;
 mod keeping;
 mod kept;
-mod mode;
 mod port;
 mod records;
 pub mod reservation;

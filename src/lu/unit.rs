@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::access::Access;
 use super::holds::Holds;
 use super::keeping::Continuity;
-use super::mode::ComingMode;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
     AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
-    KeptState, Records, TargetPort, Touches,
+    KeptState, NexusId, Records, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
@@ -181,10 +180,10 @@ pub(super) struct Cold {
     nexuses: Vec<Weak<Itl>>,
     /// Nexuses that are not here, or not yet again.
     pub(super) continuity: Continuity,
+    /// Mode parameters that a change on its way will set, and on whose behalf.
+    pub(super) coming_mode: Option<(NexusId, ModeState)>,
     records: Records,
     holds: Holds,
-    /// Mode parameters on their way.
-    pub(super) mode: ComingMode,
     /// What is reserved, and how that is changing.
     pub(super) reservations: Reservations,
     /// Access states, and how they are changing.
@@ -241,7 +240,6 @@ impl Lu {
         if !distinct || ports.first().is_none_or(|first| first.relative == 0) {
             return Err(SetupError::Ports);
         }
-        let access = Access::new(&ports, &setup.access);
         let capabilities = setup.image.capabilities();
         let thin = match setup.provisioning {
             Provisioning::AsImage => capabilities.unmap,
@@ -252,6 +250,8 @@ impl Lu {
         let default_mode =
             ModeState { wce: setup.write_cache, d_sense: setup.descriptor_sense, ..ModeState::default() };
         let kept = setup.kept.unwrap_or_else(|| KeptState::new(default_mode));
+        let mut access = Access::new(&ports, &setup.access);
+        access.go_on(&kept.access);
         let lu = Arc::new(Lu {
             identity,
             block_size: setup.block_size,
@@ -355,7 +355,19 @@ impl Lu {
         !self.read_only && !self.mode().swp
     }
 
-    pub(super) fn store_mode(&self, cold: &Cold, mode: ModeState) {
+    /// Sets the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS CHANGED), if anything
+    /// changed. Whoever makes new parameters out of old ones sees to it that nobody else does at the same time.
+    pub fn set_mode(&self, by: &Itl, mode: ModeState) {
+        let mut cold = self.cold();
+        cold.coming_mode = None;
+        if self.mode() != mode {
+            self.store_mode(&cold, mode);
+            self.note();
+            tell(&cold, Attention::ModeParametersChanged, Some(by));
+        }
+    }
+
+    fn store_mode(&self, cold: &Cold, mode: ModeState) {
         self.mode.store(pack(mode), Ordering::Release);
         live(cold).for_each(|itl| interlock(&itl, mode));
     }

@@ -1,7 +1,7 @@
 //! Where state is kept.
 
 use std::fs::{DirBuilder, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl StateDir {
     }
 
     fn at(path: &Path, asked_for: bool) -> Result<StateDir, StateError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(error(path, "cannot make the directory"))?;
+        make(path, asked_for).map_err(error(path, "cannot make the directory"))?;
         let handle = File::open(path).map_err(error(path, "cannot open"))?;
         let metadata = handle.metadata().map_err(error(path, "cannot look at it"))?;
         if metadata.mode() & 0o022 != 0 {
@@ -118,6 +118,23 @@ impl StateDir {
 
     pub(super) fn bell(&self) -> Arc<Bell> {
         Arc::clone(&self.bell)
+    }
+}
+
+/// Makes a directory that is not there, with those above it if somebody asked for it: a runtime directory that is missing is not ours
+/// to make.
+fn make(path: &Path, with_those_above: bool) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    match DirBuilder::new().recursive(with_those_above).mode(0o700).create(path) {
+        // Another process was faster.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
     }
 }
 

@@ -23,11 +23,12 @@
 //! | `registration NEXUS KEY` * | a registration |
 //! | `reservation TYPE [NEXUS]` | the persistent reservation and its holder; without one with the All Registrants types |
 //! | `reserved NEXUS` | who holds the unit by RESERVE |
+//! | `access GROUP CURRENT DEFAULT` * | the access state of a target port group, and what it is unless somebody changes it |
 //! | `nexus NEXUS [CODE]...` * | a nexus that is there, and its pending unit attentions |
 //! | `absent NEXUS [CODE]...` * | one that is not there, and what waits for it |
 //! | `prevent NEXUS` * | a nexus that is there and prevents medium removal |
 //!
-//! NEXUS is the initiator port identifier, a colon, and the relative target port identifier in decimal. NAA, KEY, TYPE, identifiers and
+//! NEXUS is the initiator port identifier, a colon, and the relative target port identifier in decimal. NAA, KEY, TYPE, access states, identifiers and
 //! CODE (ADDITIONAL SENSE CODE and qualifier) are hexadecimal; other numbers are decimal. Codes are those of the standards, so that nothing
 //! here depends on how the program numbers its own things. A kind of line, or a mode parameter, may be added within a version if a program
 //! that does not know it may pass it over, and one that misses it may take its default; for anything else the version goes up.
@@ -37,7 +38,7 @@ use std::str::FromStr;
 
 use super::boot::BootId;
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
-use crate::lu::{Attention, KeptNexus, KeptState, NexusId};
+use crate::lu::{AccessState, Attention, KeptAccess, KeptNexus, KeptState, NexusId};
 use crate::scsi::spc::ModeState;
 
 const MAGIC: &[u8; 8] = b"vstgtLU\n";
@@ -118,7 +119,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     let Content { naa, boot, state } = content;
-    let KeptState { mode, blocks, reservations, nexuses } = state;
+    let KeptState { mode, blocks, reservations, access, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
@@ -143,6 +144,9 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     }
     if let Some(legacy) = legacy {
         writeln!(text, "reserved {}", Name(*legacy))?;
+    }
+    for KeptAccess { group, current, default } in access {
+        writeln!(text, "access {group} {:x} {:x}", *current as u8, *default as u8)?;
     }
     for KeptNexus { nexus, present, attentions, prevent } in nexuses {
         let nexus = Name(*nexus);
@@ -198,6 +202,10 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
                 Some(PersistentReservation { kind: kind.ok_or("there is no such type of reservation")?, holder });
         }
         "reserved" => reservations.legacy = Some(nexus(word()?)?),
+        "access" => {
+            let (group, current, default) = (number(word()?)?, access_state(word()?)?, access_state(word()?)?);
+            state.access.push(KeptAccess { group, current, default });
+        }
         "nexus" | "absent" => {
             let (nexus, present) = (nexus(word()?)?, about == "nexus");
             let attentions = words.map(attention).collect::<Result<Vec<_>, _>>()?;
@@ -287,6 +295,14 @@ fn attention(word: &str) -> Result<Attention, String> {
     code.and_then(known).ok_or_else(|| format!("there is no unit attention {word}"))
 }
 
+/// Transitioning is no state to go on with.
+fn access_state(word: &str) -> Result<AccessState, String> {
+    let code = hex(word)?;
+    let state = u8::try_from(code).ok().and_then(AccessState::from_code);
+    let settled = state.filter(|state| *state != AccessState::Transitioning);
+    settled.ok_or_else(|| format!("there is no access state {code:x}"))
+}
+
 fn hex(word: &str) -> Result<u64, String> {
     u64::from_str_radix(word, 16).map_err(|_| format!("{word} is no number of 64 bits"))
 }
@@ -325,8 +341,18 @@ mod tests {
                     aptpl: true,
                     legacy: None,
                 },
+                access: vec![KeptAccess {
+                    group: 65535,
+                    current: AccessState::Offline,
+                    default: AccessState::ActiveNonOptimized,
+                }],
                 nexuses: vec![
-                    KeptNexus { nexus: nexus(1), present: true, attentions: Attention::ALL[..17].into(), prevent: true },
+                    KeptNexus {
+                        nexus: nexus(1),
+                        present: true,
+                        attentions: Attention::ALL[..17].into(),
+                        prevent: true,
+                    },
                     KeptNexus {
                         nexus: nexus(3),
                         present: false,
@@ -346,6 +372,8 @@ mod tests {
     fn what_is_written_is_read() {
         let content = content();
         assert_eq!(decode(&encode(&content).unwrap()), Ok(content.clone()));
+        let groups = "access 65535 e 1\n";
+        assert!(String::from_utf8_lossy(&encode(&content).unwrap()).contains(groups));
         let empty = Content { naa: 0, boot: None, state: KeptState::new(ModeState::default()) };
         assert_eq!(decode(&encode(&empty).unwrap()), Ok(empty));
         let all = Some(PersistentReservation { kind: ReservationType::ExclusiveAccessAllRegistrants, holder: None });
@@ -421,7 +449,9 @@ mod tests {
         }
         bytes.extend((!sum).to_le_bytes());
         bytes.extend(payload.as_bytes());
-        assert_eq!(decode(&bytes), Ok(content()));
+        let mut before_groups = content();
+        before_groups.state.access.clear();
+        assert_eq!(decode(&bytes), Ok(before_groups));
     }
 
     #[test]

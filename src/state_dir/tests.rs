@@ -254,6 +254,8 @@ fn a_runtime_directory_may_be_missing_and_one_that_was_asked_for_may_not() {
     let file = scratch.0.path().join("file");
     fs::write(&file, b"").unwrap();
     assert!(directory::in_runtime(&file).is_none());
+    let missing = scratch.0.path().join("missing");
+    assert!(directory::in_runtime(&missing).is_none() && !missing.exists(), "it is not ours to make");
     assert!(matches!(StateDir::open(&Place::At(file)), Err(StateError::Io { .. })));
     assert!(StateDir::open(&Place::Nowhere).unwrap().is_none());
 

@@ -206,7 +206,8 @@ pub fn state_dir(dir: &Path) -> PathBuf {
     dir.join("state")
 }
 
-fn command_keeping(dir: &Path, state_dir: &Path) -> Command {
+/// The same with a state directory that others may have, or `none`.
+pub fn command_keeping(dir: &Path, state_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vstgt"));
     command.arg("-v").arg("--blk-file").arg(dir.join("disk.img"));
     command.arg("--state-dir").arg(state_dir);

@@ -11,6 +11,8 @@ use vstgt::lu::{Attention, NexusId};
 pub enum Command {
     TestUnitReady,
     Reserve(Action),
+    /// MODE SELECT of the control mode page: QERR.
+    SetQerr(u8),
 }
 
 /// How a command ended.
@@ -29,10 +31,11 @@ pub enum Ended {
 /// COMMANDS CLEARED BY ANOTHER INITIATOR: told if PREEMPT AND ABORT found a command under way, which nobody can foresee.
 pub const CLEARED: u16 = 0x2f00;
 
-/// One way things may be: what is reserved, and what is pending for each guest, most urgent first.
+/// One way things may be: what is reserved, QERR, and what is pending for each guest, most urgent first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
     pub state: ReservationState,
+    pub qerr: u8,
     pub pending: Vec<(NexusId, Vec<Attention>)>,
 }
 
@@ -44,11 +47,26 @@ impl World {
     /// What becomes of a command, and the world after it. `unseen`: its gate was passed before what is pending was established.
     fn step(&self, by: NexusId, command: &Command, unseen: bool) -> (Ended, World) {
         let mut after = self.clone();
+        // Ahead of unit attentions that are no resets; and of those there are none but at the beginning.
+        if matches!(command, Command::SetQerr(_)) && self.state.denial(by).write {
+            return (Ended::Conflict, after);
+        }
         let pending = after.pending_of(by);
         if !pending.is_empty() && !unseen {
             return (Ended::Attention(pending.remove(0).code().0), after);
         }
-        let Command::Reserve(action) = command else { return (Ended::Good, after) };
+        let action = match command {
+            Command::TestUnitReady => return (Ended::Good, after),
+            Command::SetQerr(qerr) => {
+                if after.qerr != *qerr {
+                    after.qerr = *qerr;
+                    let others: Vec<_> = after.pending.iter().map(|(id, _)| *id).filter(|id| *id != by).collect();
+                    others.into_iter().for_each(|other| after.tell(other, Attention::ModeParametersChanged));
+                }
+                return (Ended::Good, after);
+            }
+            Command::Reserve(action) => action,
+        };
         match perform(&self.state, by, action, &Context { target_ports: &[1], max_registrations: 1024 }) {
             Err(refusal) => match refusal.sense() {
                 None => (Ended::Conflict, after),
@@ -56,16 +74,25 @@ impl World {
             },
             Ok(change) => {
                 after.state = change.state;
-                for (nexus, attention) in change.attentions {
-                    let pending = after.pending_of(nexus);
-                    if !pending.contains(&attention) {
-                        pending.push(attention);
-                        pending.sort_by_key(|attention| attention.bit());
-                    }
-                }
+                change.attentions.into_iter().for_each(|(nexus, attention)| after.tell(nexus, attention));
                 (Ended::Good, after)
             }
         }
+    }
+
+    fn tell(&mut self, nexus: NexusId, attention: Attention) {
+        let pending = self.pending_of(nexus);
+        if !pending.contains(&attention) {
+            pending.push(attention);
+            pending.sort_by_key(|attention| attention.bit());
+        }
+    }
+
+    /// What a loss of power leaves.
+    pub fn power_loss(&mut self) {
+        self.state = std::mem::take(&mut self.state).after_power_loss();
+        self.qerr = 0;
+        self.pending.iter_mut().for_each(|(_, pending)| *pending = vec![Attention::PowerOn]);
     }
 }
 
@@ -155,7 +182,7 @@ pub fn command(random: &mut impl FnMut(u64) -> u64, aptpl: bool) -> Command {
         aptpl: aptpl && random(2) == 0,
         targets: Registrants::THIS_NEXUS,
     };
-    Command::Reserve(match random(12) {
+    Command::Reserve(match random(14) {
         0..=3 => register(true, random),
         4 => register(false, random),
         5 | 6 => Action::Reserve { key, kind },
@@ -163,13 +190,24 @@ pub fn command(random: &mut impl FnMut(u64) -> u64, aptpl: bool) -> Command {
         8 => Action::Clear { key },
         9 => Action::Preempt { key, victim: other, kind, abort: false },
         10 => Action::Preempt { key, victim: other, kind, abort: true },
+        11 | 12 => return Command::SetQerr([0, 1, 3][random(3) as usize]),
         _ => return Command::TestUnitReady,
     })
 }
 
-/// A command's CDB and parameter list.
-pub fn wire(command: &Command) -> (Vec<u8>, Vec<u8>) {
-    let Command::Reserve(action) = command else { return (vec![0; 6], Vec::new()) };
+/// A command's CDB and parameter list; `page` is the control mode page as it is.
+pub fn wire(command: &Command, page: [u8; 12]) -> (Vec<u8>, Vec<u8>) {
+    let action = match command {
+        Command::TestUnitReady => return (vec![0; 6], Vec::new()),
+        Command::SetQerr(qerr) => {
+            let mut list = [&[0; 4], &page[..]].concat();
+            list[4] &= 0x3f;
+            list[7] = list[7] & !6 | qerr << 1;
+            // PF, no SP.
+            return (vec![0x15, 0x10, 0, 0, 16, 0], list);
+        }
+        Command::Reserve(action) => action,
+    };
     let (service, kind, key, service_key, aptpl) = match *action {
         Action::Register { ignore_existing, key, new_key, aptpl, .. } => {
             (if ignore_existing { 6 } else { 0 }, 0, key, new_key, aptpl)

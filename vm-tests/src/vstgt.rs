@@ -62,13 +62,17 @@ impl Config {
         self
     }
 
-    /// The command, not yet started.
+    /// The command, not yet started. Unless a state directory is given, nothing is kept: tests are not to meet in the one that vstgt
+    /// would take by itself.
     ///
     /// # Errors
     /// When the binary does not exist.
     pub fn command(&self) -> Result<Command> {
         let mut command = Command::new(paths::vstgt_binary()?);
         command.args(&self.arguments);
+        if !self.arguments.iter().any(|word| word == "--state-dir") {
+            command.args(["--state-dir", "none"]);
+        }
         Ok(command)
     }
 

@@ -172,6 +172,12 @@ fn port_identifier(name: &str) -> u128 {
     })
 }
 
+/// The TransportID of a node's initiator port (SPC-4 7.6.4.6), byte by byte: what sg_persist 1.46 reads behind `srp,` it refuses.
+fn transport_id(node: &Node) -> String {
+    let bytes = [&[4, 0, 0, 0, 0, 0, 0, 0], port_identifier(&node.name).to_be_bytes().as_slice()].concat();
+    bytes.iter().map(|byte| format!("{byte:x}")).collect::<Vec<_>>().join(",")
+}
+
 /// What a node may do, as (reading, writing), with a reservation of this type.
 fn allowed(kind: Kind, holder: bool, registered: bool) -> (Exit, Exit) {
     let may = |it: bool| if it { Good } else { Conflict };
@@ -211,8 +217,8 @@ fn reserving(nodes: &mut Nodes, kind: Kind) -> Result<()> {
     told(nodes, [&[], &[], &[]])?;
 
     out(nodes[0], &format!("--release --param-rk=a1 --prout-type={code}"), Good)?;
-    all_see(nodes, generation, keys, None)?;
     told(nodes, [&[], if kind.registrants { &[RELEASED] } else { &[] }, &[]])?;
+    all_see(nodes, generation, keys, None)?;
     for node in nodes {
         assert_eq!(node.access()?, (Good, Good), "{}", node.name);
     }
@@ -225,11 +231,11 @@ fn holder_unregisters(nodes: &mut Nodes, kind: Kind) -> Result<()> {
     let code = kind.code;
     out(nodes[0], &format!("--reserve --param-rk=a1 --prout-type={code}"), Good)?;
     out(nodes[0], "--register --param-rk=a1 --param-sark=0", Good)?;
+    let released = kind.registrants && !kind.all_hold;
+    told(nodes, [&[], if released { &[RELEASED] } else { &[] }, &[]])?;
     // One that all registrants hold ends with the last of them.
     let left = kind.all_hold.then_some((0, kind));
     all_see(nodes, generation + 1, &[0xb2], left)?;
-    let released = kind.registrants && !kind.all_hold;
-    told(nodes, [&[], if released { &[RELEASED] } else { &[] }, &[]])?;
     assert_eq!(nodes[0].access()?, if kind.all_hold { allowed(kind, false, false) } else { (Good, Good) });
     assert_eq!(nodes[1].access()?, (Good, Good));
     out(nodes[1], "--register --param-rk=b2 --param-sark=0", Good)?;
@@ -301,21 +307,21 @@ fn preempting(nodes: &mut Nodes, preempt: &str) -> Result<()> {
     all_see(nodes, generation, &KEYS, Some((0xa1, registrants_only)))?;
 
     out(nodes[1], &format!("{preempt} --param-rk=b2 --param-sark=a1 --prout-type=5"), Good)?;
-    all_see(nodes, generation + 1, &KEYS[1..], Some((0xb2, registrants_only)))?;
     told(nodes, [&[UNREGISTERED], &[], &[]])?;
+    all_see(nodes, generation + 1, &KEYS[1..], Some((0xb2, registrants_only)))?;
     assert_eq!(nodes[0].access()?, (Good, Conflict));
 
     // Alpha comes back; then gamma preempts with another type, which alpha, still registered, is told of.
     out(nodes[0], "--register --param-sark=a1", Good)?;
     out(nodes[2], &format!("{preempt} --param-rk=c3 --param-sark=b2 --prout-type=6"), Good)?;
-    all_see(nodes, generation + 3, &[KEYS[2], KEYS[0]], Some((0xc3, exclusive)))?;
     told(nodes, [&[RELEASED], &[UNREGISTERED], &[]])?;
+    all_see(nodes, generation + 3, &[KEYS[2], KEYS[0]], Some((0xc3, exclusive)))?;
     assert_eq!(nodes[1].access()?, (Conflict, Conflict));
 
     // Who does not hold it loses the registration only, and whoever preempts itself only changes the type.
     out(nodes[2], &format!("{preempt} --param-rk=c3 --param-sark=a1 --prout-type=6"), Good)?;
-    all_see(nodes, generation + 4, &[KEYS[2]], Some((0xc3, exclusive)))?;
     told(nodes, [&[UNREGISTERED], &[], &[]])?;
+    all_see(nodes, generation + 4, &[KEYS[2]], Some((0xc3, exclusive)))?;
     out(nodes[2], &format!("{preempt} --param-rk=c3 --param-sark=c3 --prout-type=5"), Good)?;
     all_see(nodes, generation + 5, &[KEYS[2]], Some((0xc3, registrants_only)))?;
     told(nodes, [&[], &[], &[]])
@@ -328,8 +334,8 @@ fn preempting_all(nodes: &mut Nodes) -> Result<()> {
     out(nodes[0], "--reserve --param-rk=a1 --prout-type=7", Good)?;
     full_status(nodes, generation, Some((0, all)))?;
     out(nodes[1], "--preempt --param-rk=b2 --param-sark=0 --prout-type=7", Good)?;
-    all_see(nodes, generation + 1, &[KEYS[1]], Some((0xb2, all)))?;
-    told(nodes, [&[UNREGISTERED], &[], &[UNREGISTERED]])
+    told(nodes, [&[UNREGISTERED], &[], &[UNREGISTERED]])?;
+    all_see(nodes, generation + 1, &[KEYS[1]], Some((0xb2, all)))
 }
 
 fn clearing(nodes: &mut Nodes) -> Result<()> {
@@ -338,16 +344,16 @@ fn clearing(nodes: &mut Nodes) -> Result<()> {
     out(nodes[2], "--clear --param-rk=c3", Conflict)?;
     out(nodes[1], "--clear --param-rk=a1", Conflict)?;
     out(nodes[1], "--clear --param-rk=b2", Good)?;
-    all_see(nodes, generation + 1, &[], None)?;
-    told(nodes, [&[PREEMPTED], &[], &[]])
+    told(nodes, [&[PREEMPTED], &[], &[]])?;
+    all_see(nodes, generation + 1, &[], None)
 }
 
 fn moving(nodes: &mut Nodes) -> Result<()> {
     let generation = fresh(nodes, 1)?;
     let [write_exclusive, ..] = KINDS;
-    let ports = nodes.each_ref().map(|node| format!("{:032x}", port_identifier(&node.name)));
+    let ports = nodes.each_ref().map(|node| transport_id(node));
     let to = |node: usize, words: &str| {
-        format!("--register-move {words} --relative-target-port=1 --transport-id=srp,{}", ports[node])
+        format!("--register-move {words} --relative-target-port=1 --transport-id={}", ports[node])
     };
     out(nodes[0], "--reserve --param-rk=a1 --prout-type=1", Good)?;
     // Not by others, not with the wrong key, not to oneself, not to nothing.
@@ -370,7 +376,7 @@ fn moving(nodes: &mut Nodes) -> Result<()> {
 /// SPEC_I_PT: alpha registers others along with itself, under its own key; with one of them registered already, nobody.
 fn registering_others(nodes: &mut Nodes) -> Result<()> {
     let generation = fresh(nodes, 0)?;
-    let beta = format!("srp,{:032x}", port_identifier(&nodes[1].name));
+    let beta = transport_id(nodes[1]);
     out(nodes[0], &format!("--register --param-sark=a1 --transport-id={beta}"), Good)?;
     all_see(nodes, generation + 1, &[0xa1, 0xa1], None)?;
     out(nodes[1], "--reserve --param-rk=a1 --prout-type=5", Good)?;

@@ -6,7 +6,7 @@ use super::*;
 use crate::device_server::testkit::{check, execute, good, nexus_of, out_buf};
 use crate::device_server::{AbortFlag, Change, Fence, Losers, Plan, still_admitted};
 use crate::lu::{
-    AccessState, Attention, GateBits, Itl, KeepError, Keeper, KeptAccess, KeptState, Lu, NexusId, TargetPort,
+    AccessState, Attention, GateBits, Itl, KeepError, Keeper, KeptAccess, KeptNexus, KeptState, Lu, NexusId, TargetPort,
 };
 use crate::scsi::opcode::{self, Access};
 use crate::scsi::{Status, TaskAttribute};
@@ -326,6 +326,11 @@ fn states_are_written_down_before_they_change() {
     let mut change = planned(&b, &[(10, 0x3)]);
     assert!(change.evaluate().unwrap().persists);
     assert_eq!(b.itl.lu().access_states(), now(Unavailable), "what is on its way counts as made");
+    let second = by(&b, 2);
+    let told = |kept: &KeptNexus| kept.attentions == [Attention::AccessStateChanged];
+    let snapshot = b.itl.lu().snapshot();
+    let of = |nexus| snapshot.nexuses.iter().find(|kept| kept.nexus == nexus).unwrap();
+    assert!(told(of(second.itl.nexus())) && !told(of(b.itl.nexus())), "with what others are told");
     drop(change);
     assert_eq!(b.itl.lu().access_states(), now(ActiveOptimized));
 
@@ -347,19 +352,39 @@ fn states_are_written_down_before_they_change() {
 #[test]
 fn states_that_were_kept() {
     let kept = |group, current, default| KeptAccess { group, current, default };
-    let go_on = |configured: &[(u16, AccessState)], was: &[KeptAccess]| {
-        let b = bench_with(configured);
-        b.itl.lu().set_access_states(was);
-        (states(&b), b)
+    let goes_on = |configured: &[(u16, AccessState)], access: &[KeptAccess]| {
+        let nexus = NexusId { initiator: [9; 16], port: 1 };
+        let b = Bench::with(MemImage::new(512), |s| {
+            s.ports = PORTS.to_vec();
+            s.access = configured.to_vec();
+            let there = KeptNexus { nexus, present: true, attentions: Vec::new(), prevent: false };
+            let new = KeptState::new(crate::scsi::spc::ModeState::default());
+            s.kept = Some(KeptState { access: access.to_vec(), nexuses: vec![there], ..new });
+        });
+        let itl = Itl::new(b.itl.lu().clone(), nexus, Some(Attention::PowerOn));
+        let told = itl.gate().pending();
+        (states(&b), told, Bench { itl, ..b })
     };
-    let (found, b) = go_on(&[], &[kept(10, Standby, ActiveOptimized), kept(77, Unavailable, Standby)]);
-    assert_eq!(found, [0x2, 0x0, 0x0]);
+    let all = |first, second| {
+        let others = ActiveOptimized;
+        vec![first, second, kept(30, others, others)]
+    };
+    let active = |group| kept(group, ActiveOptimized, ActiveOptimized);
+    let (found, told, b) = goes_on(&[], &all(kept(10, Standby, ActiveOptimized), active(20)));
+    assert_eq!((found, told), ([0x2, 0x0, 0x0], vec![]), "as it was");
     assert_eq!(b.none(&TEST_UNIT_READY), check(STANDBY), "the gate, too");
     assert_eq!(groups(&b)[9], 0x01, "STATUS CODE: explicit");
-    assert_eq!(b.itl.lu().access_states()[0], kept(10, Standby, ActiveOptimized));
-    assert_eq!(go_on(&[(10, Unavailable)], &[kept(10, Standby, Standby)]).0, [0x3, 0x0, 0x0]);
-    assert_eq!(go_on(&[(10, Offline)], &[kept(10, Standby, ActiveOptimized)]).0, [0xe, 0x0, 0x0]);
-    assert_eq!(go_on(&[], &[kept(10, Offline, Offline)]).0, [0x0, 0x0, 0x0]);
+    assert_eq!(b.itl.lu().access_states(), all(kept(10, Standby, ActiveOptimized), active(20)));
+    let (found, told, _) = goes_on(&[(10, Unavailable)], &all(kept(10, Standby, Standby), active(20)));
+    assert_eq!((found, told), ([0x3, 0x0, 0x0], vec![Attention::AccessStateChanged]), "configured otherwise");
+    let (found, told, _) = goes_on(&[(10, Offline)], &all(kept(10, Standby, ActiveOptimized), active(20)));
+    assert_eq!((found, told), ([0xe, 0x0, 0x0], vec![Attention::AccessStateChanged]));
+    let (found, told, _) = goes_on(&[], &all(kept(10, Offline, Offline), active(20)));
+    assert_eq!((found, told), ([0x0, 0x0, 0x0], vec![Attention::AccessStateChanged]));
+    // A group that is new, and one that is gone; and a file that does not know of groups.
+    let (found, told, _) = goes_on(&[], &[active(10), active(20), kept(77, Unavailable, Standby)]);
+    assert_eq!((found, told), ([0x0; 3], vec![Attention::AccessStateChanged]));
+    assert_eq!(goes_on(&[(20, Standby)], &[]).1, []);
 }
 
 /// Random changes and arrivals against what a list of states says.

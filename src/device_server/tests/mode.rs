@@ -4,10 +4,8 @@ use super::*;
 use crate::backing::BackingError;
 use crate::device_server::testkit::{Call, check, good, nexus_of, out_buf};
 use crate::device_server::{Change, Losers, Plan, ended_with};
-use crate::lu::{Attention, GateBits, Itl, KeepError, Keeper, KeptState};
+use crate::lu::{Attention, GateBits};
 use crate::scsi::{SenseFormat, Status};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 /// MODE SENSE(6) 1Ah: byte 1 DBD, byte 2 page control and page, byte 3 subpage, byte 4 allocation length.
 fn mode_sense6(page: u8, length: u8) -> [u8; 6] {
@@ -241,69 +239,4 @@ fn interlocked_unit_attentions() {
     assert_eq!(select6(&b, &control), good(16));
     conflict();
     assert_eq!(tur(), good(0));
-}
-
-/// Keeps the last state, unless it is told to fail.
-#[derive(Debug, Default)]
-struct Notebook {
-    kept: Mutex<Option<KeptState>>,
-    full: AtomicBool,
-}
-
-impl Keeper for Notebook {
-    fn keep(&self, state: &KeptState) -> Result<(), KeepError> {
-        if self.full.load(Ordering::Relaxed) {
-            return Err(KeepError::Write("no space".into()));
-        }
-        *self.kept.lock().unwrap() = Some(state.clone());
-        Ok(())
-    }
-
-    fn note(&self) {}
-
-    fn survives_power_loss(&self) -> bool {
-        true
-    }
-}
-
-/// New parameters, and the unit attentions that come with them, are written down before they are in force; if they cannot be, nothing
-/// changes.
-#[test]
-fn a_change_is_written_down_first() {
-    let notebook = Arc::new(Notebook::default());
-    let b = Bench::with(MemImage::new(512), |setup| setup.keeper = Some(notebook.clone()));
-    let other = nexus_of(b.itl.lu().clone(), None);
-    let lu = b.itl.lu().clone();
-    let before = lu.mode();
-    let mut control = page(&b, 0x0a);
-    assert_eq!(select6(&b, &control), good(16));
-    assert_eq!(*notebook.kept.lock().unwrap(), None, "nothing changed");
-    control[5] |= 0x40;
-    let mut cdb = [0; 6];
-    let mut change = change(&b, &mut cdb, &control);
-    assert!(change.evaluate().unwrap().persists);
-    change.persist().unwrap();
-    let kept = notebook.kept.lock().unwrap().clone().unwrap();
-    assert!(kept.mode.current.tas && !lu.mode().tas);
-    let attentions = |of: &Arc<Itl>| {
-        let kept = kept.nexuses.iter().find(|kept| kept.nexus == of.nexus()).unwrap();
-        kept.attentions.clone()
-    };
-    assert_eq!((attentions(&b.itl), attentions(&other)), (vec![], vec![Attention::ModeParametersChanged]));
-    assert_eq!(lu.snapshot(), kept, "whatever else is written meanwhile says so as well");
-    change.apply();
-    assert!(lu.mode().tas);
-    drop(change);
-    assert_eq!(lu.snapshot(), kept);
-
-    notebook.full.store(true, Ordering::Relaxed);
-    control[5] &= !0x40;
-    assert_eq!(select6(&b, &control), check(plain(SenseKey::HardwareError, 0x4400)));
-    assert!(lu.mode().tas && lu.snapshot().mode.current.tas);
-    // What is dropped on its way is forgotten.
-    let mut dropped = super::mode::change(&b, &mut cdb, &control);
-    dropped.evaluate().unwrap();
-    assert_eq!(lu.snapshot().mode.current, before);
-    drop(dropped);
-    assert!(lu.snapshot().mode.current.tas);
 }
