@@ -14,7 +14,8 @@
 //! # Where is what
 //!
 //! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying`, `buffer`, `diagnostic` and `log` hold those that
-//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages; `absent` answers for units that are not there, `well_known` for
+//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages, `reservations` what is
+//! reserved; `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `ports` names target ports, `access` has their access states, `transfer` checks data buffers.
 
 mod absent;

@@ -9,6 +9,8 @@
 //! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
 //!   processes that serve one image agree.
 //! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
+//! * What is reserved changes in steps, so that nobody gains before those who lose have stopped: [`Lu::evaluate_reservation`] and
+//!   what follows it. Each nexus's gate says what it is denied at every step.
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
 //!   ([`Lu::persist`]) before a change is answered, soon after everything else.
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.

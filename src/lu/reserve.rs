@@ -132,8 +132,8 @@ impl Lu {
         Ok(taken)
     }
 
-    /// Third step, when [`Lu::persist`] is done: what was evaluated is. Gates close, unit attentions are established, and whoever PREEMPT AND ABORT preempts
-    /// no longer prevents removal (SPC-4 5.13.11.2.6).
+    /// Third step, when [`Lu::persist`] is done: what was evaluated is. Gates close, unit attentions are established, and whoever
+    /// PREEMPT AND ABORT preempts no longer prevents removal (SPC-4 5.13.11.2.6).
     pub fn apply_reservation(&self) {
         let mut cold = self.cold();
         let Some(Change { state, attentions, aborts }) = cold.reservations.pending.take() else { return };

@@ -25,7 +25,7 @@ VSTGT_WRITE_DOCS=1 cargo test --lib conformance_table
   *settled*, unavailable and offline, too; *always*, even between two states.
 * **RESERVE**, **Persistent**: what it is to a reservation of another nexus, at its strictest: it conflicts with RESERVE(6); as
   one that reads it conflicts with the Exclusive Access types of persistent reservations, as one that writes with Write
-  Exclusive, too.
+  Exclusive, too. (PERSISTENT RESERVE OUT, RESERVE and RELEASE are judged by keys and registrations when they are performed.)
 
 | code | command | standard | CDB usage | data | unit attention | stopped | access | RESERVE | persistent |
 |---|---|---|---|---|---|---|---|---|---|

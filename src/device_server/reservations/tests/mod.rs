@@ -134,10 +134,16 @@ impl Cluster {
 
     /// A change, planned and no more.
     fn change(&self, node: usize, cdb: &[u8], list: &[u8]) -> Box<dyn Change> {
+        self.unless_stopped(node, cdb, list).unwrap()
+    }
+
+    /// The same, if RESERVE of another node does not stop it.
+    fn unless_stopped(&self, node: usize, cdb: &[u8], list: &[u8]) -> Option<Box<dyn Change>> {
         let mut buf = IoBuf::owned(list.len(), Direction::Out);
         buf.write_at(0, list);
         match self.nodes[node].plan(cdb, &mut buf) {
-            Plan::Change(change) => change,
+            Plan::Change(change) => Some(change),
+            Plan::Done(answer) if answer == CONFLICT => None,
             other => panic!("{other:?}"),
         }
     }

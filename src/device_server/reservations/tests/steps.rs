@@ -1,5 +1,7 @@
 //! A change step by step, and what can come between.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::device_server::testkit::execute;
 use crate::device_server::{AbortFlag, Fence, Losers};
@@ -239,4 +241,76 @@ fn an_absent_nexus_is_told_when_it_comes() {
     let told: Vec<_> = std::iter::from_fn(|| again.gate().take_attention()).collect();
     assert_eq!(told, [Attention::NexusLoss, Attention::RegistrationsPreempted]);
     assert_eq!(again.gate().bits(), GateBits::DENY_WRITE);
+}
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// A node sends a PERSISTENT RESERVE OUT with the key it has, naming somebody's.
+    Out { node: usize, action: u8, kind: usize, victim: usize },
+    /// RESERVE or RELEASE.
+    Legacy { node: usize, opcode: u8 },
+}
+
+/// What happens in the middle of it, at one of its steps: nothing, the loss of a node, a reset, somebody new.
+type Between = (usize, usize);
+
+fn event() -> impl Strategy<Value = (Event, Between)> {
+    let out = (0..3_usize, 0..7_u8, 0..6_usize, 0..3_usize).prop_map(|(node, action, kind, victim)| Event::Out {
+        node,
+        action,
+        kind,
+        victim,
+    });
+    let legacy = (0..3_usize, 0x16..=0x17_u8).prop_map(|(node, opcode)| Event::Legacy { node, opcode });
+    (prop_oneof![5 => out, 1 => legacy], (0..4_usize, 0..10_usize))
+}
+
+proptest! {
+    /// Whatever happens in whatever order: between changes each gate says what the state says, and nobody gains in the middle
+    /// of one.
+    #[test]
+    fn gates_say_what_the_state_says(events in proptest::collection::vec(event(), 1..30)) {
+        let c = Cluster::new();
+        let lu = c.itl(0).lu();
+        let mut late: Vec<Arc<Itl>> = Vec::new();
+        for (event, (at, what)) in events {
+            let before = lu.reservations(Clone::clone);
+            let change = match event {
+                Event::Out { node, action, kind, victim } => {
+                    // REGISTER comes from nodes that are registered as well as from those that are not.
+                    let key = lu.reservations(|state| state.key_of(c.itl(node).nexus())).unwrap_or(0);
+                    let service_key = if action == REGISTER && victim == 0 { 0 } else { KEYS[victim] };
+                    c.unless_stopped(node, &out_cdb(action, ALL_TYPES[kind], 24), &list(key, service_key, 0))
+                }
+                Event::Legacy { node, opcode } => c.unless_stopped(node, &[opcode, 0, 0, 0, 0, 0], &[]),
+            };
+            let Some(mut change) = change else { continue };
+            let mut between = |step: usize| match what {
+                _ if step != at => {}
+                0..3 => c.itl(what).lose_nexus(),
+                3 => lu.reset(),
+                4 => late.push(nexus_of(lu.clone(), None)),
+                _ => {}
+            };
+            between(0);
+            if change.evaluate().is_ok() {
+                between(1);
+                change.apply();
+                between(2);
+                // Only the end of RESERVE gives anything before the change is granted.
+                for itl in &c.nodes.each_ref().map(|node| node.itl.clone()) {
+                    let persistent = before.denial(itl.nexus()).bits().without(GateBits::DENY_SPC2);
+                    prop_assert_eq!(itl.gate().bits().common(persistent), persistent);
+                }
+                grant(change);
+            }
+            between(3);
+            for itl in c.nodes.iter().map(|node| &node.itl).chain(&late) {
+                let expected = lu.reservations(|state| state.denial(itl.nexus()).bits());
+                prop_assert_eq!(itl.gate().bits().common(GateBits::DENY), expected);
+            }
+            c.attentions();
+        }
+    }
 }
