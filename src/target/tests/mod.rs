@@ -3,6 +3,7 @@
 mod commands;
 mod events;
 mod interleavings;
+mod mode;
 mod nexuses;
 mod setup;
 mod task_management;
