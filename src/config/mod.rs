@@ -236,9 +236,6 @@ impl TryFrom<Cli> for Config {
             state_dir: match cli.state_dir.clone() {
                 None => Place::Runtime,
                 Some(path) if path.as_os_str() == "none" => Place::Nowhere,
-                Some(path) if path.as_os_str().is_empty() => {
-                    return Err(value("--state-dir", "", "must name a directory, or be none"));
-                }
                 Some(path) => Place::At(path),
             },
             engine: match cli.engine.as_str() {

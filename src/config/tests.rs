@@ -227,7 +227,6 @@ fn state_is_kept_where_it_is_said_or_in_the_runtime_directory() {
     assert_eq!(with(&["--state-dir", "none"]).unwrap().state_dir, Place::Nowhere);
     assert_eq!(with(&["--state-dir", "./none"]).unwrap().state_dir, Place::At("./none".into()));
     assert_eq!(with(&["--state-dir", "/var/lib/vstgt"]).unwrap().state_dir, Place::At("/var/lib/vstgt".into()));
-    assert_eq!(with(&["--state-dir="]).unwrap_err(), "--state-dir : must name a directory, or be none");
 }
 
 fn ports(more: &[&str]) -> Result<Vec<(String, u16, u16, AccessState)>, String> {

@@ -237,5 +237,7 @@ impl Lu {
         cold.access.by = None;
         cold.access.groups.iter_mut().for_each(|group| group.next = None);
         gate(&cold);
+        // It may have been written meanwhile as if it were made.
+        self.note();
     }
 }
