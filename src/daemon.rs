@@ -238,10 +238,10 @@ fn units(
             setup.revision.clone_from(revision);
         }
         let mut file = None;
-        if let Some((keeper, kept)) = state_dir.map(|dir| dir.unit(naa)).transpose()?.flatten() {
-            file = Some(Arc::clone(&keeper));
-            setup.keeper = Some(keeper);
-            setup.kept = kept;
+        if let Some(found) = state_dir.map(|dir| dir.unit(naa)).transpose()?.flatten() {
+            file = Some(Arc::clone(&found.file));
+            setup.keeper = Some(found.file);
+            setup.kept = found.kept;
         }
         let lu = Lu::new(setup).map_err(|e| unit(e.to_string()))?;
         kept_units.extend(file.map(|file| KeptUnit { lu: Arc::clone(&lu), file }));

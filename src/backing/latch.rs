@@ -20,9 +20,24 @@ pub(super) struct Latch {
 }
 
 /// A range held shared.
-pub(super) type Shared<'a> = [Option<RwLockReadGuard<'a, ()>>; STRIPES];
+pub(super) type Shared<'a> = Held<RwLockReadGuard<'a, ()>>;
 /// A range held exclusively.
-pub(super) type Exclusive<'a> = [Option<RwLockWriteGuard<'a, ()>>; STRIPES];
+pub(super) type Exclusive<'a> = Held<RwLockWriteGuard<'a, ()>>;
+
+/// The guards of a range.
+#[derive(Debug)]
+pub(super) enum Held<G> {
+    /// Of one stripe, which is what most operations touch: the other kind would cost them more than the lock does.
+    One {
+        /// Nobody looks at it.
+        _guard: G,
+    },
+    /// Of many.
+    Many {
+        /// By stripe.
+        _guards: [Option<G>; STRIPES],
+    },
+}
 
 impl Latch {
     pub(super) fn new() -> Latch {
@@ -31,27 +46,27 @@ impl Latch {
 
     /// Waits until nobody changes the range; until dropped, nobody does.
     pub(super) fn shared(&self, offset: u64, len: u64) -> Shared<'_> {
-        let touched = Touched::new(offset, len);
-        let mut held = [const { None }; STRIPES];
-        for (index, (stripe, slot)) in self.stripes.iter().zip(&mut held).enumerate() {
-            if touched.contains(index) {
-                // The lock protects no data, so there is none that a panic could have left half changed.
-                *slot = Some(stripe.read().unwrap_or_else(PoisonError::into_inner));
-            }
-        }
-        held
+        // The lock protects no data, so there is none that a panic could have left half changed.
+        self.hold(offset, len, |stripe| stripe.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits until nobody uses the range; until dropped, nobody else does.
     pub(super) fn exclusive(&self, offset: u64, len: u64) -> Exclusive<'_> {
+        self.hold(offset, len, |stripe| stripe.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn hold<'a, G>(&'a self, offset: u64, len: u64, lock: impl Fn(&'a RwLock<()>) -> G) -> Held<G> {
         let touched = Touched::new(offset, len);
-        let mut held = [const { None }; STRIPES];
-        for (index, (stripe, slot)) in self.stripes.iter().zip(&mut held).enumerate() {
+        if let (1, Some(stripe)) = (touched.count, self.stripes.get(touched.first)) {
+            return Held::One { _guard: lock(stripe) };
+        }
+        let mut guards = [const { None }; STRIPES];
+        for (index, (stripe, slot)) in self.stripes.iter().zip(&mut guards).enumerate() {
             if touched.contains(index) {
-                *slot = Some(stripe.write().unwrap_or_else(PoisonError::into_inner));
+                *slot = Some(lock(stripe));
             }
         }
-        held
+        Held::Many { _guards: guards }
     }
 }
 

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use super::StateError;
 use super::boot::BootId;
-use super::file::{UnitFile, error};
+use super::file::{FoundUnit, UnitFile, error};
 use super::writer::Bell;
-use crate::lu::KeptState;
 use crate::sys::file::file_system;
 
 /// What `--state-dir` says.
@@ -82,13 +81,13 @@ impl StateDir {
         })
     }
 
-    /// Takes charge of a unit's state: who keeps it from now on, and what was kept until now. `None` if another process has the unit's
+    /// Takes charge of a unit's state. `None` if another process has the unit's
     /// state, and nobody asked for a state directory.
     ///
     /// # Errors
     ///
     /// The state cannot be read, or must not be: [`StateError`] says what to do.
-    pub fn unit(&self, naa: u64) -> Result<Option<(Arc<UnitFile>, Option<KeptState>)>, StateError> {
+    pub fn unit(&self, naa: u64) -> Result<Option<FoundUnit>, StateError> {
         match UnitFile::open(self, naa) {
             Err(e @ StateError::Locked(_)) if !self.asked_for => {
                 log::warn!("nothing is kept of unit {naa:016x}: {e}");

@@ -44,9 +44,18 @@ pub struct UnitFile {
     _lock: File,
 }
 
+/// A unit's state as it was found.
+#[derive(Debug)]
+pub struct FoundUnit {
+    /// Keeps it from now on.
+    pub file: Arc<UnitFile>,
+    /// What was kept until now; `None`: nothing.
+    pub kept: Option<KeptState>,
+}
+
 impl UnitFile {
     /// Locks a unit's files and reads what was kept.
-    pub(super) fn open(dir: &StateDir, naa: u64) -> Result<(Arc<UnitFile>, Option<KeptState>), StateError> {
+    pub(super) fn open(dir: &StateDir, naa: u64) -> Result<FoundUnit, StateError> {
         let file = |suffix: &str| dir.path().join(format!("lu-{naa:016x}.{suffix}"));
         let lock = lock(&file("lock"))?;
         let unit = UnitFile {
@@ -69,7 +78,7 @@ impl UnitFile {
             Err(source) => return Err(error(&unit.beside, "cannot remove")(source)),
         }
         let kept = unit.read()?;
-        Ok((Arc::new(unit), kept))
+        Ok(FoundUnit { file: Arc::new(unit), kept })
     }
 
     fn read(&self) -> Result<Option<KeptState>, StateError> {

@@ -30,7 +30,7 @@ mod tests;
 mod writer;
 
 pub use directory::{Place, StateDir};
-pub use file::UnitFile;
+pub use file::{FoundUnit, UnitFile};
 pub use writer::{KeptUnit, Writer};
 
 use std::io;

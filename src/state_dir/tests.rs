@@ -38,7 +38,7 @@ impl Scratch {
     }
 
     fn unit(&self) -> Result<(Arc<UnitFile>, Option<KeptState>), StateError> {
-        self.open().unit(NAA).map(Option::unwrap)
+        self.open().unit(NAA).map(|found| found.map(|found| (found.file, found.kept)).unwrap())
     }
 
     fn names(&self) -> Vec<String> {

@@ -108,7 +108,9 @@ fn functions_that_find_nothing_say_so() {
             (ABORT_TASK_SET, nowhere, 0, INCORRECT_LUN),
             (LOGICAL_UNIT_RESET, nowhere, 0, INCORRECT_LUN),
             (LOGICAL_UNIT_RESET, lun(9, 0), 0, INCORRECT_LUN),
-            (2, LUN0, 0, FUNCTION_REJECTED),
+            // CLEAR ACA, where there is no such condition.
+            (2, LUN0, 0, OK),
+            (2, nowhere, 0, INCORRECT_LUN),
             (8, LUN0, 0, FUNCTION_REJECTED),
             (u32::MAX, LUN0, 0, FUNCTION_REJECTED),
         ] {

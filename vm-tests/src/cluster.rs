@@ -82,6 +82,7 @@ pub struct Cluster {
     pub image: PathBuf,
     /// Where everything lies.
     pub dir: WorkDir,
+    config: Config,
 }
 
 impl Cluster {
@@ -108,7 +109,7 @@ impl Cluster {
     /// As [`start`](Cluster::start).
     pub fn of(config: Config, machines: Vec<(String, Machine)>, image: PathBuf, dir: WorkDir) -> Result<Cluster> {
         let root = packageroot::get(&Cache::open()?)?;
-        let vstgt = config.start(&dir.path("vstgt.log"))?;
+        let vstgt = config.clone().start(&dir.path("vstgt.log"))?;
         let boot = |(name, machine)| -> Result<(String, Booting)> {
             Ok((name, Guest::start_boot_from(machine, Line::V6_12, &root, dir.root())?))
         };
@@ -121,7 +122,27 @@ impl Cluster {
             guest.sh("dmesg -n 1")?;
             nodes.push(Node { name, guest, disk });
         }
-        Ok(Cluster { nodes, vstgt, image, dir })
+        Ok(Cluster { nodes, vstgt, image, dir, config })
+    }
+
+    /// Kills vstgt (SIGKILL) under the running guests and starts it again as it was; the guests' QEMU find it by themselves.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn kill_and_restart(&mut self) -> Result<()> {
+        self.vstgt.kill();
+        self.vstgt = self.config.clone().start(&self.dir.path("vstgt.log"))?;
+        Ok(())
+    }
+
+    /// Ends vstgt (SIGTERM) under the running guests and starts it again as it was.
+    ///
+    /// # Errors
+    /// When it does not end as it should, or does not start.
+    pub fn end_and_restart(mut self) -> Result<Cluster> {
+        self.vstgt.terminate()?;
+        self.vstgt = self.config.clone().start(&self.dir.path("vstgt.log"))?;
+        Ok(self)
     }
 
     /// The nodes as an array, to have them all at hand at once.

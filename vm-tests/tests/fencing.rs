@@ -34,8 +34,8 @@ fn area(number: usize) -> u64 {
     (1 + number as u64) * 4 * MIB
 }
 
-/// Writes at depth from both vCPUs to the area that begins at `offset`, every time other bytes, until it is ended. It goes on when
-/// writes end with conflicts (EBADE, 52) or are aborted (EIO, 5).
+/// Writes at depth from both vCPUs to the area that begins at `offset`, every time other bytes, until it is ended. It goes on
+/// when writes end with conflicts (EBADE, 52) or are aborted (EIO, 5).
 fn storm(node: &Node, offset: u64) -> String {
     format!(
         "dmesg --clear; fio --name=storm --filename={} --thread --numjobs=2 --cpus_allowed=0,1 --cpus_allowed_policy=split --ioengine=libaio \
@@ -47,8 +47,8 @@ fn storm(node: &Node, offset: u64) -> String {
     )
 }
 
-/// Ends the storm: how many of its writes failed, by fio's count, and for how many of them the kernel names a reservation conflict (of which
-/// its buffer holds the latest).
+/// Ends the storm: how many of its writes failed, by fio's count, and for how many of them the kernel names a reservation
+/// conflict (of which its buffer holds the latest).
 fn calm(node: &mut Node) -> Result<(u64, u64)> {
     let script = "kill -INT $(cat storm.pid); while kill -0 $(cat storm.pid) 2> /dev/null; do sleep 0.1; done; cat storm.log\n\
                   echo conflicts: $(dmesg | grep -c 'reservation conflict')";
@@ -137,7 +137,7 @@ fn fence_scsi_fences_and_unfences() -> Result<()> {
     assert_eq!(calm(gamma)?, (0, 0), "gamma's writes failed when alpha was fenced");
 
     let (exit, text) = beta.run("fence_scsi --action=off --devices=$D --key=b2")?;
-    assert!(exit != Good && text.contains("cannot fence yourself"), "{exit:?} {text}");
+    assert!(exit != Good && text.contains("You can not fence yourself"), "{exit:?} {text}");
     cluster.finish()
 }
 

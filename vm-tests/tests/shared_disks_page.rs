@@ -1,8 +1,8 @@
 //! `docs/shared-disks.md` is true: its dialogues are run as they stand there, the host's by a vstgt and three QEMU, the nodes' in
 //! their guests, and everything the page shows of an answer must be in the answer.
 //!
-//! In a block marked `console`, a line `<who># <command>` or `host$ <command>` (which a backslash continues) is run; the lines below it are lines of the
-//! answer, in order, perhaps not all of them. A command that fails is wrong unless the page shows what it says.
+//! In a block marked `console`, a line `<who># <command>` or `host$ <command>` (which a backslash continues) is run; the lines
+//! below it are lines of the answer, in order, perhaps not all of them. A command that fails is wrong unless the page shows what it says.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use vm_tests::workdir::WorkDir;
 use vm_tests::{Context, Result, paths, provision};
 
 /// Folders the page names, all of which are the test's own folder.
-const FOLDERS: [&str; 2] = ["/srv/cluster/", "/run/cluster/"];
+const FOLDERS: [&str; 3] = ["/srv/cluster/", "/run/cluster/", "/var/lib/cluster/"];
 
 /// A command of the page.
 #[derive(Debug, PartialEq, Eq)]

@@ -361,7 +361,9 @@ fn changes_are_noted() {
         assert_eq!(keeper.notes() > 0, lu.snapshot() != before, "{what}");
         assert_ne!(lu.snapshot(), before, "{what}");
     };
-    noted("a unit attention reported", &|| drop(run(&a, &[0; 6], &[])));
+    noted("a unit attention reported", &|| {
+        run(&a, &[0; 6], &[]);
+    });
     noted("a unit attention established", &|| lu.establish(Attention::ReportedLunsChanged, None));
     noted("one taken by REPORT LUNS", &|| a.gate().clear_attention(Attention::ReportedLunsChanged));
     noted("one more", &|| a.establish(Attention::CapacityChanged));
