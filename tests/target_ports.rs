@@ -116,7 +116,8 @@ fn one_unit_by_two_ports() {
     assert_eq!(both[16..60], by_p[ports..ports + 44], "each by the name that it gives itself");
     assert_eq!(both[72..], by_q[ports..ports + 44]);
     for driver in [&mut p, &mut q] {
-        assert_eq!(data(driver, &[0x12, 0, 0, 0, 255, 0])[5..7], [0x30, 0x10], "TPGS, MULTIP");
+        let inquiry = data(driver, &[0x12, 0, 0, 0, 255, 0]);
+        assert_eq!((inquiry.len(), &inquiry[5..7]), (254, &[0x30, 0x10][..]), "TPGS, MULTIP");
     }
 
     // What one way writes the other reads.
@@ -170,6 +171,76 @@ fn a_unit_may_be_there_by_one_port_only() {
     };
     assert_eq!(first(&mut p)[0], 0x7f, "nothing here");
     assert_eq!((first(&mut q)[0], first(&mut q)[6]), (0x00, 0x00), "a disk with one port");
+    served.vstgt.stop();
+}
+
+/// REPORT TARGET PORT GROUPS: the states of `p`'s group and `q`'s.
+fn states(driver: &mut Driver) -> [u8; 2] {
+    let groups = data(driver, &[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0]);
+    assert_eq!(groups.len(), 28);
+    assert_eq!((groups[7], groups[15], groups[18..20].to_vec(), groups[27]), (3, 3, vec![1, 2], 2), "groups 3 and 258");
+    [groups[4] & 0x0f, groups[16] & 0x0f]
+}
+
+/// SET TARGET PORT GROUPS of both groups.
+fn set_states(driver: &mut Driver, [p, q]: [u8; 2]) -> Option<(u8, u8, u8)> {
+    let at = driver.guest.ram.alloc(12);
+    driver.guest.ram.write(at, &[0, 0, 0, 0, p, 0, 0, 3, q, 0, 1, 2]);
+    let out = [frontend::Buffer::out(at, 12)];
+    driver.guest.command(&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0], &out, &[]).sense_code()
+}
+
+/// One way is in standby from the start; the guest fails over to it, and back.
+#[test]
+fn a_guest_fails_over() {
+    const STANDBY: Option<(u8, u8, u8)> = Some((2, 0x04, 0x0b));
+    const STATES_CHANGED: Option<(u8, u8, u8)> = Some((6, 0x2a, 0x06));
+    let served = serve("", ",state=standby");
+    let (mut p, mut q, mut other) = (served.attach("p"), served.fresh("q"), served.attach("o"));
+    assert_eq!(status(&mut q), Some(POWER_ON));
+    assert_eq!(status(&mut q), STANDBY);
+    let read = q.read(to(), 0, 512);
+    assert_eq!(q.wait(&read).sense_code(), STANDBY);
+    assert_eq!([states(&mut p), states(&mut q)], [[0x0, 0x2]; 2]);
+
+    let writes: Vec<_> = (0..16).map(|at| p.write(to(), at, &[at as u8 + 1; 512])).collect();
+    assert_eq!(set_states(&mut q, [0x2, 0x0]), None);
+    // What was under way when the states changed has ended, and either way its guest knows how.
+    let written: Vec<_> = writes.iter().map(|sent| p.wait(sent).sense_code()).collect();
+    for (at, sense) in written.iter().enumerate() {
+        assert!([None, STATES_CHANGED, STANDBY].contains(sense), "{sense:?}");
+        let read = q.read(to(), at as u32, 512);
+        let expected = if sense.is_none() { at as u8 + 1 } else { 0 };
+        assert_eq!(q.wait_good(&read), [expected; 512]);
+    }
+    let told = written.contains(&STATES_CHANGED);
+    assert_eq!(status(&mut p), if told { STANDBY } else { STATES_CHANGED });
+    assert_eq!([status(&mut p), status(&mut q)], [STANDBY, None]);
+    assert_eq!([status(&mut other), status(&mut other)], [STATES_CHANGED, STANDBY], "by the same port");
+    assert_eq!([states(&mut p), states(&mut q)], [[0x2, 0x0]; 2]);
+
+    assert_eq!(set_states(&mut p, [0x0, 0x1]), None, "by a port in standby");
+    assert_eq!([status(&mut p), status(&mut q)], [None, STATES_CHANGED]);
+    assert_eq!([status(&mut q), status(&mut other)], [None, STATES_CHANGED]);
+    p.guest.check_io(1);
+    q.guest.check_io(2);
+    // Neither can a guest take ports away from others for good, nor set what is none.
+    for state in [0xe, 0xf, 0x4] {
+        assert_eq!(set_states(&mut p, [0x0, state]), Some((5, 0x26, 0x00)));
+    }
+    assert_eq!(states(&mut p), [0x0, 0x1]);
+    served.vstgt.stop();
+}
+
+#[test]
+fn a_port_that_is_offline_serves_nothing() {
+    const OFFLINE: Option<(u8, u8, u8)> = Some((2, 0x04, 0x12));
+    let served = serve("", ",state=offline");
+    let (mut p, mut q) = (served.attach("p"), served.fresh("q"));
+    assert_eq!([status(&mut q), status(&mut q)], [Some(POWER_ON), OFFLINE]);
+    assert_eq!(states(&mut q), [0x0, 0xe]);
+    assert_eq!(set_states(&mut p, [0x0, 0x0]), Some((5, 0x26, 0x00)), "the configuration's alone");
+    assert_eq!(status(&mut q), OFFLINE);
     served.vstgt.stop();
 }
 

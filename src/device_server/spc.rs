@@ -2,7 +2,7 @@
 
 use super::transfer::{needs, parameter_data};
 use super::{Planned, STOPPED, Task, access, ports};
-use crate::lu::{Attention, GateBits, Itl, Lu};
+use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
 use crate::scsi::sbc::{BlockDeviceCharacteristics, BlockLimits, LogicalBlockProvisioning, ProvisioningType};
@@ -64,6 +64,7 @@ pub(super) fn inquiry<'a>(task: Task<'a, '_>, page: Option<u8>, allocation_lengt
 
 fn standard_inquiry(itl: &Itl) -> ParameterData {
     let identity = itl.lu().identity();
+    let location = if identity.vendor == DEFAULT_VENDOR { ports::location(itl) } else { None };
     StandardInquiry {
         peripheral: Peripheral::DISK,
         removable: false,
@@ -73,7 +74,7 @@ fn standard_inquiry(itl: &Itl) -> ParameterData {
         vendor: &identity.vendor,
         product: &identity.product,
         revision: &identity.revision,
-        vendor_specific: "",
+        vendor_specific: location.as_deref().unwrap_or_default(),
     }
     .data()
 }

@@ -27,6 +27,8 @@ pub struct Itl {
     /// What WRITE BUFFER left to be echoed.
     echo: Mutex<Option<Vec<u8>>>,
     listener: OnceLock<Arc<dyn Listener>>,
+    /// Where the nexus finds the unit: target number and LUN.
+    address: OnceLock<(u8, u16)>,
 }
 
 impl Itl {
@@ -49,8 +51,8 @@ impl Itl {
         let prevent = AtomicBool::new(kept.prevent);
         let aca_task = AtomicBool::new(false);
         let echo = Mutex::default();
-        let listener = OnceLock::new();
-        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, listener });
+        let (listener, address) = (OnceLock::new(), OnceLock::new());
+        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, listener, address });
         itl.lu.attach(&itl);
         itl.lu.note();
         itl
@@ -69,6 +71,17 @@ impl Itl {
     /// The target ports of the unit, and this nexus's.
     pub fn ports(&self) -> Ports<'_> {
         Ports { all: self.lu.ports(), own: self.nexus.port }
+    }
+
+    /// Where the nexus finds the unit: target number and LUN; `None` if nobody said so.
+    pub fn address(&self) -> Option<(u8, u16)> {
+        self.address.get().copied()
+    }
+
+    /// Says where the nexus finds the unit. It does not move: the first address stays.
+    pub fn found_at(&self, target: u8, lun: u16) {
+        let address = self.address.get_or_init(|| (target, lun));
+        debug_assert_eq!(*address, (target, lun), "a second address");
     }
 
     /// What may stop a command of this nexus.

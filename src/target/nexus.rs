@@ -80,12 +80,10 @@ impl Nexus {
                 targets.push(TargetView { target, luns: Vec::new(), units: Vec::new() });
             }
             if let Some(view) = targets.last_mut() {
+                let itl = Itl::new(Arc::clone(lu), id, Some(first));
+                itl.found_at(target, lun);
                 view.luns.push(lun);
-                view.units.push(Unit {
-                    itl: Itl::new(Arc::clone(lu), id, Some(first)),
-                    lu: index,
-                    outlet: OnceLock::new(),
-                });
+                view.units.push(Unit { itl, lu: index, outlet: OnceLock::new() });
             }
         }
         Nexus { itn_id, id, host_no, initiator, names, max_cmds, targets }

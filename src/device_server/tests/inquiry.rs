@@ -38,6 +38,20 @@ fn names_can_be_set() {
     assert_eq!(DEFAULT_VENDOR, "IBM");
 }
 
+/// What follows IBM's name, and no other vendor's.
+#[test]
+fn standard_data_tells_where_the_unit_is() {
+    let b = bench();
+    b.itl.found_at(3, 300);
+    let data = at_all_allocation_lengths(&b, |length| inquiry(0, 0, length));
+    assert_eq!((data.len(), data[4]), (254, 249));
+    assert_eq!(data[96..132], *b"IBM-VSCSI-vstgt-P1-30000001-0-3-300\0");
+    assert_eq!(data[132..], [0; 122]);
+    let b = Bench::with(MemImage::new(512), |s| s.vendor = "ACME".into());
+    b.itl.found_at(3, 300);
+    assert_eq!(at_all_allocation_lengths(&b, |length| inquiry(0, 0, length)).len(), 96);
+}
+
 #[test]
 fn supported_pages_are_all_there() {
     let b = bench();

@@ -1,5 +1,6 @@
 //! The target at the level of events, with everything that could take time held.
 
+mod access;
 mod commands;
 mod events;
 mod interleavings;
