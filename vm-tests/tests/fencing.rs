@@ -144,7 +144,7 @@ fn fence_scsi_fences_and_unfences() -> Result<()> {
 
 /// The survivor reads what the fenced may have written about a millisecond after the answer, and that must be all there ever is. The
 /// image is in memory, where a read does not queue up behind writes that a disk takes in order. What is over within that millisecond
-/// no guest can tell; those races are made on purpose, with an engine that holds I/O, in the target's own tests.
+/// no guest can tell; that takes an engine that holds I/O.
 #[test]
 fn nothing_lands_after_a_preempt() -> Result<()> {
     provision::check()?;
