@@ -92,7 +92,19 @@ impl Cluster {
     /// # Errors
     /// When vstgt or a guest does not start, or a guest does not find the disk.
     pub fn start(names: &[&str], bytes: u64, more: impl FnOnce(Config, &WorkDir) -> Config) -> Result<Cluster> {
-        let dir = WorkDir::new("cluster")?;
+        Cluster::start_in(WorkDir::new("cluster")?, names, bytes, more)
+    }
+
+    /// [`start`](Cluster::start) with everything in a given folder.
+    ///
+    /// # Errors
+    /// As [`start`](Cluster::start).
+    pub fn start_in(
+        dir: WorkDir,
+        names: &[&str],
+        bytes: u64,
+        more: impl FnOnce(Config, &WorkDir) -> Config,
+    ) -> Result<Cluster> {
         let image = dir.sparse("shared.img", bytes)?;
         let config = more(serving(names, &image, &dir), &dir);
         let machine = |name: &&str| -> Result<(String, Machine)> {

@@ -28,8 +28,20 @@ impl WorkDir {
     /// # Errors
     /// When it cannot be made.
     pub fn new(name: &str) -> Result<WorkDir> {
+        WorkDir::below(&env::temp_dir(), name)
+    }
+
+    /// [`new`](WorkDir::new), on a file system in memory.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn in_memory(name: &str) -> Result<WorkDir> {
+        WorkDir::below(Path::new("/dev/shm"), name)
+    }
+
+    fn below(parent: &Path, name: &str) -> Result<WorkDir> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root = env::temp_dir().join(format!("vstgt-{name}-{}-{number}", process::id()));
+        let root = parent.join(format!("vstgt-{name}-{}-{number}", process::id()));
         // A folder of the same name can only be a dead process's that had our id.
         drop(fs::remove_dir_all(&root));
         fs::DirBuilder::new().mode(0o700).create(&root).context(|| format!("make {}", root.display()))?;
