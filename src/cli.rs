@@ -12,16 +12,16 @@ pub const CAPABILITIES: &str = "{\n  \"type\": \"scsi\"\n}";
 #[derive(Parser, Debug, Default)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
-    /// Socket to listen on, one for each guest: PATH[,initiator=NAME][,target-port=NAME]. The initiator port's name is by default
-    /// made from the socket's path; the target port is by default the first. Commas in values are doubled.
+    /// Socket to listen on, one for each guest. Keys: initiator=NAME, the initiator port's name, by default made from the socket's
+    /// path; target-port=NAME, by default the first. Commas in values are doubled.
     #[arg(long = "socket-path", value_name = "PATH[,KEY=VALUE]...")]
     pub socket_path: Vec<String>,
 
-    /// An open socket, listening or connected, in place of --socket-path: N[,initiator=NAME][,target-port=NAME].
+    /// An open socket, listening or connected, in place of --socket-path: a number, and the same keys.
     #[arg(long = "fd", value_name = "N[,KEY=VALUE]...", conflicts_with = "socket_path")]
     pub fd: Vec<String>,
 
-    /// A target port, one way to the disks: name=NAME[,id=N][,group=N][,state=STATE]. STATE is active, active-nonoptimized, standby,
+    /// A target port, one way to the disks. Keys: name=NAME, id=N, group=N, state=active, active-nonoptimized, standby,
     /// unavailable or offline. By default there is one, named vstgt.
     #[arg(long = "target-port", value_name = "name=NAME[,KEY=VALUE]...")]
     pub target_port: Vec<String>,

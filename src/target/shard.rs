@@ -209,6 +209,10 @@ impl Shard {
                     Place::Wrong => return self.answer(tag, INVALID_ATTRIBUTE.into(), data.buf, rings),
                 }
             }
+            // One that comes now does not wait for CLEAR ACA, as those do that waited when the condition came.
+            if attribute == TaskAttribute::Ordered && again.is_none() && unit.itl.has_aca() {
+                return self.answer(tag, Answer::status(Status::AcaActive), data.buf, rings);
+            }
             if attribute == TaskAttribute::Ordered && task.holds.is_empty() {
                 let itl = Arc::clone(&unit.itl);
                 return self.order_task_set(req, data, again.unwrap_or_default(), &itl);

@@ -136,16 +136,23 @@ fn identity(guest: &mut Guest) -> Result<()> {
     assert_says(&row, &["[0:0:0:0] disk IBM VDASD blkdev"]);
 
     let inquiry = guest.sh(&format!("sg_inq {disk}"))?;
-    assert_says(&inquiry, &["PDT=0", "RMB=0", "CmdQue=1", "Resp_data_format=2", "Vendor identification: IBM"]);
+    assert_says(
+        &inquiry,
+        &["PDT=0", "RMB=0", "CmdQue=1", "Resp_data_format=2", "TPGS=3", "MultiP=0", "Vendor identification: IBM"],
+    );
     assert_says(&inquiry, &["Product identification: VDASD blkdev", "Unit serial number: MAIN01"]);
 
     let pages = guest.sh(&format!("sg_vpd -p 0 {disk}"))?;
-    assert_says(&pages, &["[sv]", "[sn]", "[di]", "[bl]", "[bdc]", "[lbpv]"]);
+    assert_says(&pages, &["[sv]", "[sn]", "[di]", "[sp]", "[bl]", "[bdc]", "[lbpv]"]);
     assert_says(&guest.sh(&format!("sg_vpd -p 0x80 {disk}"))?, &["Unit serial number: MAIN01"]);
 
     let designators = guest.sh(&format!("sg_vpd -p 0x83 {disk}"))?;
     assert_says(&designators, &["Addressed logical unit", "designator type: NAA", "designator type: T10 vendor"]);
     assert_says(&designators, &["vendor id: IBM"]);
+    assert_says(&designators, &["Target port:", "SCSI RDMA Protocol (SRP)", "eui.", "Relative target port: 0x1"]);
+    assert_says(&designators, &["Target port group: 0x1"]);
+    let ports = guest.sh(&format!("sg_vpd -p 0x88 {disk}"))?;
+    assert_says(&ports, &["Relative port=1", "Target port descriptor(s):", "SCSI name string: eui."]);
 
     let limits = guest.sh(&format!("sg_vpd -p 0xb0 {disk}"))?;
     assert!(number(&limits, "Maximum unmap LBA count:") != 0, "{limits}");
@@ -184,6 +191,8 @@ fn identity(guest: &mut Guest) -> Result<()> {
 fn commands(opcodes: &str) {
     for name in [
         "Test Unit Ready",
+        "Report target port groups",
+        "Set target port groups",
         "Request Sense",
         "Read(6)",
         "Write(6)",

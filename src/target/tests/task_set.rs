@@ -225,8 +225,8 @@ fn an_aca_condition_stops_the_faulted_nexus_until_it_is_cleared() {
     let running = rig.read(1, a, at(0, 0));
     rig.complete(faulty, Err(BackingError::ReadFailed));
     rig.settle();
-    for shard in [0, 1] {
-        let stopped = send(&mut rig, shard, a, 0x20, TEST_UNIT_READY);
+    for (shard, attribute) in [(0, 0x20), (1, 0x20), (0, ORDERED), (1, HEAD)] {
+        let stopped = send(&mut rig, shard, a, attribute, TEST_UNIT_READY);
         assert_eq!(rig.answer(stopped).result.status, Status::AcaActive);
     }
     let foreign = send(&mut rig, 1, b, 0x20, TEST_UNIT_READY);
