@@ -169,14 +169,18 @@ impl Setup {
             for (label, number) in [("Relative target port: 0x", way), ("Target port group: 0x", way)] {
                 assert!(port.contains(&format!("{label}{number}")), "no {label}{number} in what {disk} says:\n{port}");
             }
-            let priority = self
-                .guest
-                .sh(&format!("multipathd show paths raw format '%d %p' | awk '/^{}/ {{ print $2 }}'", &disk[5..]))?;
-            assert_eq!(priority.trim(), ["50", "10"][way - 1], "{disk}'s priority");
             designators.push(unit);
         }
         assert_eq!(designators[0], designators[1]);
-        Ok(())
+        // The kernel makes the far port active, too, when it is the first to be found.
+        let [near, far] = self.near_and_far()?;
+        self.set_states(&near, "ao,an")?;
+        self.guest
+            .sh(&format!(
+                "for i in $(seq 100); do p=$(multipathd show paths raw format '%d %p' | sort | xargs); \
+                 [ \"$p\" = \"$(printf '{near} 50\\n{far} 10\\n' | sort | xargs)\" ] && exit; sleep 0.2; done; multipath -ll; exit 1"
+            ))
+            .map(drop)
     }
 
     /// Registers a key over both paths and reserves for those who have.
@@ -242,7 +246,9 @@ impl Setup {
 
     /// Sets the access states of the near and the far port's groups, in sg_stpg's letters, through a disk.
     fn set_states(&mut self, disk: &str, states: &str) -> Result<()> {
-        self.guest.sh(&format!("sg_stpg --tp=1,2 --state={states} /dev/{disk}")).map(drop)
+        // Its exit status is 0 even when the target refuses.
+        let told = self.guest.sh(&format!("sg_stpg --tp=1,2 --state={states} /dev/{disk} 2>&1"))?;
+        if told.contains("Illegal") || told.contains("failed") { Err(Error::new(told)) } else { Ok(()) }
     }
 
     /// The disks behind the near and the far port.
