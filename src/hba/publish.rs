@@ -70,14 +70,16 @@ impl Reactor {
         }
     }
 
-    /// Publishes each ring that got used entries.
-    fn publish(&mut self) {
-        for at in 0..self.touched.len() {
-            if let Some(&number) = self.touched.get(at) {
+    /// Publishes each ring that got used entries. That a session is over with its last ring may touch others; they are published, too.
+    pub(super) fn publish(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        while !touched.is_empty() {
+            for number in touched.drain(..) {
                 self.publish_queue(number);
             }
+            std::mem::swap(&mut touched, &mut self.touched);
         }
-        self.touched.clear();
+        self.touched = touched;
     }
 
     /// Shows a guest its used entries, then tells the shard what is over, then interrupts the guest.

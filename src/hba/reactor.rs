@@ -192,6 +192,8 @@ impl Reactor {
             Mail::Logout { host_no, itn_id, reply } => self.logout(host_no, itn_id, reply),
             Mail::ResetNexus { host_no, itn_id, reply } => self.reset_nexus(host_no, itn_id, reply),
             Mail::FindTask { session, id, lun, request } => {
+                // One that was answered in this turn is gone, and "not there" may be said only when the guest can see its answer.
+                self.publish();
                 let tags = self.find_tasks(session, id, lun);
                 self.post.send(request.shard(), Mail::FoundTasks { request, tags });
             }

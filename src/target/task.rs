@@ -135,6 +135,16 @@ impl Task {
         matches!(&self.state, State::Waiting(waiting) if matches!(waiting.until, Until::Quiet))
     }
 
+    /// Whether it is an ORDERED command that waits for its task set.
+    pub(super) fn is_barred(&self) -> bool {
+        matches!(&self.state, State::Waiting(waiting) if self.holds.is_empty() && waiting.is_ordered())
+    }
+
+    /// Whether it waits, with nothing begun, behind an ORDERED command that stands there.
+    pub(super) fn is_behind(&self, ordered: u64) -> bool {
+        self.serial > ordered && self.holds.is_empty() && matches!(self.state, State::Waiting(_))
+    }
+
     /// Whether it may use its blocks now.
     pub(super) fn is_running(&self) -> bool {
         matches!(self.state, State::Io(_) | State::Job(_))

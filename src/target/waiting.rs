@@ -69,7 +69,9 @@ impl Shard {
     /// This shard's part of a hold: which commands here it has to wait for. A hold on a task set does not stop those of them that
     /// wait: what it stopped already starts.
     pub(super) fn quiet(&mut self, scope: &Scope, io: &mut dyn Submit, rings: &mut EventRings) -> Vec<Tag> {
-        let covered: Vec<Tag> = self.tasks.iter_mut().filter(|task| scope.covers(task)).map(|task| task.tag).collect();
+        let barred = self.first_barred(scope);
+        let covered = self.tasks.iter_mut().filter(|task| scope.covers(task) && !task.is_behind(barred));
+        let covered: Vec<Tag> = covered.map(|task| task.tag).collect();
         if let Scope::Before { hold, .. } = scope {
             for &tag in &covered {
                 if let Some(State::Waiting(waiting)) = self.tasks.get(tag).map(|task| &mut task.state) {
@@ -79,6 +81,18 @@ impl Shard {
             self.release_those(|task| covered.contains(&task.tag), io, rings);
         }
         covered
+    }
+
+    /// Where the first ORDERED command of a task set stands that waits here for the hold of one on another shard to end. What is
+    /// behind it waits as it does: it must not pass it (SAM-5 8.6).
+    fn first_barred(&mut self, scope: &Scope) -> u64 {
+        let Scope::Before { itn_id, lu, than, .. } = scope else { return u64::MAX };
+        if than.tag.shard() == self.index {
+            return u64::MAX;
+        }
+        let in_set = |task: &&mut Task| task.lu == *lu && itn_id.is_none_or(|itn_id| itn_id == task.itn_id);
+        let barred = self.tasks.iter_mut().filter(in_set).filter(|task| task.is_barred());
+        barred.map(|task| task.serial).min().unwrap_or(u64::MAX)
     }
 
     /// What a command's hold had to wait for has ended: it starts.

@@ -175,7 +175,8 @@ impl FrontEnd {
         self.left = storm.functions;
         let mut idle = 0;
         loop {
-            assert!(!storm.failed.load(Ordering::Relaxed), "the other front-end failed");
+            let failed = storm.failed.load(Ordering::Relaxed);
+            assert!(!failed, "the other front-end failed; here there is\n{}", self.outstanding());
             let answered = self.poll(storm);
             if self.left > 0 {
                 self.fill(storm);
