@@ -121,9 +121,9 @@ impl Scope {
             Scope::Before { hold, itn_id, lu, than } => {
                 let in_set = task.lu == *lu && itn_id.is_none_or(|itn_id| itn_id == task.itn_id);
                 let younger = match &task.state {
-                    // What has begun to hold is waited for, wherever it stands: or else it would wait for this hold, and
-                    // what is older than both for it.
-                    _ if task.holds.iter().any(|held| held < hold) => false,
+                    // What has begun to hold blocks is waited for, wherever it stands: or else it would wait for this hold,
+                    // and what is older than both for its blocks.
+                    _ if task.has_blocks && task.holds.iter().any(|held| held < hold) => false,
                     _ if task.tag.shard() == than.tag.shard() => task.serial >= than.serial,
                     // Of two that both hold their task set the one that held it first goes first.
                     State::Waiting(waiting) => waiting.seen >= *hold || waiting.is_ordered(),
