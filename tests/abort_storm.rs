@@ -9,6 +9,9 @@ mod frontend;
 mod held;
 mod storm;
 
+#[path = "storm/fence.rs"]
+mod fence;
+
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,5 +50,46 @@ fn every_task_is_answered_once_and_right() {
         server.stop(BOUND).unwrap();
         hba.stop();
         eprintln!("{kind:?}: {:?}", start.elapsed());
+    }
+}
+
+/// Storms over a real image and the real process: it has as many descriptors, threads and as much memory afterwards as before.
+#[test]
+fn nothing_is_left_behind() {
+    let seed = seed();
+    let dir = tempfile::tempdir().unwrap();
+    for image in ["disk.img", "a.img", "b.img"] {
+        File::create(dir.path().join(image)).unwrap().set_len(IMAGE_SIZE).unwrap();
+    }
+    let path = dir.path().to_owned();
+    let mut vstgt = Vstgt::start_in(dir, 0, |command| {
+        command.args(["--reactors", "2"]);
+        for name in ["a", "b"] {
+            command.arg("--socket-path").arg(format!("{}/{name}.sock,initiator={name}", path.display()));
+            command.arg("--lun").arg(format!("file={}/{name}.img,lun=1,initiator={name}", path.display()));
+        }
+    });
+    let round = |seed| {
+        let guests = ["a", "b"].map(|name| negotiated(&path.join(format!("{name}.sock"))));
+        storms(guests, [lun(0, 1), lun(0, 0)], functions() / 2, seed)
+    };
+    round(seed);
+    eventually("guests are gone", || vstgt.guest_mappings() == 0);
+    let (descriptors, threads, resident) = (vstgt.open_descriptors(), vstgt.threads(), vstgt.resident_kib());
+    assert_stormy_enough(&round(seed.wrapping_add(1)));
+    eventually("all is given back", || {
+        vstgt.guest_mappings() == 0 && vstgt.open_descriptors() <= descriptors && vstgt.threads() <= threads
+    });
+    let grown = vstgt.resident_kib().saturating_sub(resident);
+    assert!(grown < 2048, "{grown} KiB more than before");
+    vstgt.assert_alive();
+    assert!(!vstgt.log().contains("ERROR"), "{}", vstgt.log());
+    vstgt.stop();
+}
+
+/// A fast image leaves less under way, but some.
+fn assert_stormy_enough(counts: &storm::Counts) {
+    for wanted in ["GOOD", "ABORTED", "COMPLETE", "ACA ACTIVE", "RESERVATION CONFLICT"] {
+        assert!(counts.iter().any(|((_, kind), _)| *kind == wanted), "no {wanted}");
     }
 }

@@ -83,6 +83,12 @@ impl Holds {
         HoldId(self.last)
     }
 
+    /// The oldest of these that holds a task set and is not over.
+    pub(super) fn oldest(&self, of: &[HoldId]) -> Option<HoldId> {
+        let task_set = |holding: &Holding| matches!(holding, Holding::TaskSet(_));
+        self.held.iter().find(|(id, holding)| task_set(holding) && of.contains(id)).map(|(id, _)| *id)
+    }
+
     /// Ends a hold; `None` if it is over.
     pub(super) fn remove(&mut self, id: HoldId) -> Option<Holding> {
         let at = self.held.iter().position(|(held, _)| *held == id)?;

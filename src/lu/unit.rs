@@ -465,6 +465,11 @@ impl Lu {
         }
     }
 
+    /// The oldest of these holds of task sets that is not over.
+    pub fn oldest_hold(&self, of: &[HoldId]) -> Option<HoldId> {
+        self.cold().holds.oldest(of)
+    }
+
     /// The hold that was made last: a command that comes now is older than those that come later.
     pub fn newest_hold(&self) -> HoldId {
         self.cold().holds.newest()

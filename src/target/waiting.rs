@@ -37,9 +37,10 @@ impl Shard {
         let Some(task) = self.tasks.get(req.tag) else { return };
         task.holds.push(hold);
         let (lu, itn_id, name) = (task.lu, (!shared).then_some(task.itn_id), task.name());
+        let since = itl.lu().oldest_hold(&again.passes).unwrap_or(hold);
         again.passes.push(hold);
         self.put_aside(req, data, again, itl, Until::Quiet);
-        let scope = Scope::Before { hold, itn_id, lu, than: name };
+        let scope = Scope::Before { hold, since, itn_id, lu, than: name };
         self.give_order(Work::Quiet { task: name, scope });
     }
 

@@ -114,6 +114,13 @@ impl Driver {
         sent
     }
 
+    /// A command with data to write.
+    pub fn out(&mut self, to: To, cdb: &[u8], out: &[Buffer]) -> Sent {
+        let sent = self.put(to, cdb, out, &[]);
+        self.guest.queue(to.ring).kick();
+        sent
+    }
+
     /// Puts a command on its ring without a kick.
     pub fn quietly(&mut self, to: To, cdb: &[u8]) -> Sent {
         self.put(to, cdb, &[], &[])

@@ -21,7 +21,7 @@ const DEPTH: usize = 12;
 /// However slow the machine: a command that is so old is not going to be answered.
 const TOO_OLD: Duration = Duration::from_secs(60);
 
-const DATA: u64 = 2 * BLOCKS * BLOCK;
+const DATA: u64 = LBAS * BLOCK;
 
 pub struct Slot {
     ring: u16,

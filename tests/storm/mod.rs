@@ -69,6 +69,16 @@ pub fn storms(guests: [Guest; 2], luns: [[u8; 8]; 2], functions: usize, seed: u6
         FrontEnd::start(guest, who, luns, seed.wrapping_mul(2).wrapping_add(who as u64))
     });
     let ledger = Ledger::default();
+    prepare(&mut sides, DEFAULT);
+    for side in &mut sides {
+        for unit in side.units() {
+            // Another storm may have been there.
+            side.clear_attentions(unit);
+            let cdb = What::Write.cdb(0, LBAS, false);
+            let answer = side.raw(unit, &cdb, SIMPLE, &vec![0; (LBAS * BLOCK) as usize], 0);
+            assert!(answer.good(), "{answer:?}");
+        }
+    }
     for (rules, resets) in PHASES {
         eprintln!("{rules:?}");
         prepare(&mut sides, rules);
