@@ -24,6 +24,9 @@ use crate::tgt::{CmdAnswer, CmdData, CmdReq, CmdRsp, EventRings, ItnId, KEvent, 
 /// SIMPLE in tgt's numbers: what almost every command is.
 const SIMPLE: i32 = 0x20;
 
+/// ORDERED in tgt's numbers.
+const ORDERED: i32 = 0x22;
+
 /// The most sense data that goes to an initiator, in bytes (SPC-4 4.5.1).
 const MAX_SENSE: usize = 252;
 
@@ -62,6 +65,8 @@ pub struct Shard {
     pub(super) changes: Vec<Begun>,
     /// Task management functions of this shard that wait, and until when.
     pub(super) open: Vec<(Instant, Arc<Order>)>,
+    /// Whether an ORDERED command may be waiting here for the hold of another one to end.
+    pub(super) barred: bool,
     /// How many commands were taken.
     pub(super) serial: u64,
 }
@@ -89,6 +94,7 @@ impl Shard {
             pending: Vec::new(),
             changes: Vec::new(),
             open: Vec::new(),
+            barred: false,
             serial: 0,
         }
     }
@@ -195,6 +201,26 @@ impl Shard {
         let Some(task) = self.tasks.get(tag) else { return };
         (task.lu, task.target, task.lun) = (route.lu, route.view.target, route.lun);
         let mut attribute = TaskAttribute::Simple;
+        if let (Some(unit), true, true) = (route.unit, self.barred, again.is_none())
+            && matches!(req.attribute, SIMPLE | ORDERED)
+            && !unit.itl.has_aca()
+        {
+            // The hold that an ORDERED command waits for may be over on all shards before this one hears of it: nothing that comes
+            // now passes it (SAM-5 8.6). What ends the hold asks for all of them again, in their order.
+            let everybody = unit.itl.lu().mode().tst == 0;
+            let (itn_id, lu) = (req.itn_id, route.lu);
+            let (mut any, mut passed) = (false, false);
+            for task in self.tasks.iter_mut().filter(|task| task.is_barred()) {
+                any = true;
+                passed |= task.lu == lu && (everybody || task.itn_id == itn_id);
+            }
+            self.barred = any;
+            if passed {
+                let itl = Arc::clone(&unit.itl);
+                return self.put_aside(req, data, Again::default(), &itl, Until::Released);
+            }
+        }
+        let Some(task) = self.tasks.get(tag) else { return };
         if let Some(unit) = route.unit
             && req.attribute != SIMPLE
         {

@@ -32,6 +32,7 @@ impl Shard {
         let shared = itl.lu().mode().tst == 0;
         let holding = Holding::TaskSet((!shared).then(|| itl.nexus()));
         let Some(hold) = itl.lu().hold(holding, itl, Touches::Nothing, &again.passes) else {
+            self.barred = true;
             return self.put_aside(req, data, again, itl, Until::Released);
         };
         let Some(task) = self.tasks.get(req.tag) else { return };

@@ -96,6 +96,27 @@ fn two_ordered_go_one_after_the_other() {
     assert_eq!(rig.tasks(), 0);
 }
 
+/// The first one's hold is over before the second one's shard has heard of it.
+#[test]
+fn nothing_passes_an_ordered_one_that_waits_for_news() {
+    let (mut rig, a, ..) = rig();
+    let first = send(&mut rig, 0, a, ORDERED, read10(1));
+    let second = send(&mut rig, 1, a, ORDERED, read10(1));
+    rig.settle();
+    rig.complete(first, Ok(()));
+    let late = [0x20, ORDERED].map(|attribute| send(&mut rig, 1, a, attribute, read10(1)));
+    assert!(late.iter().all(|&tag| !at_backing(&mut rig, tag)));
+    rig.settle();
+    assert!(at_backing(&mut rig, second) && late.iter().all(|&tag| !at_backing(&mut rig, tag)));
+    for tag in [second, late[0], late[1]] {
+        rig.complete(tag, Ok(()));
+        rig.settle();
+    }
+    let after = rig.read(1, a, at(0, 0));
+    rig.complete(after, Ok(()));
+    assert_eq!(rig.tasks(), 0);
+}
+
 #[test]
 fn head_of_queue_passes_an_ordered_one() {
     let (mut rig, a, ..) = rig();
