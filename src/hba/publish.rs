@@ -73,9 +73,12 @@ impl Reactor {
     /// Publishes each ring that got used entries. That a session is over with its last ring may touch others; they are published, too.
     pub(super) fn publish(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
-        while !touched.is_empty() {
+        loop {
             for number in touched.drain(..) {
                 self.publish_queue(number);
+            }
+            if self.touched.is_empty() {
+                break;
             }
             std::mem::swap(&mut touched, &mut self.touched);
         }
