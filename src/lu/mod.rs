@@ -17,6 +17,7 @@ mod access;
 mod attention;
 mod errors;
 mod gate;
+mod gate_word;
 mod geometry;
 mod holds;
 mod identity;

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::barrier::Barrier;
 use super::nexus::{LuIndex, Nexus};
-use super::task::{State, Task, TaskName};
+use super::task::{State, Task, TaskName, Until};
 use crate::lu::{Extent, GateBits, HoldId, Itl, Lu, Touches};
 use crate::scsi::{FunctionResponse, HostByte};
 use crate::tgt::{ItNexusReq, ItnId, Tag, TskMgmtReq};
@@ -123,6 +123,8 @@ impl Scope {
                 let younger = match &task.state {
                     _ if task.tag.shard() == than.tag.shard() => task.serial >= than.serial,
                     // Of two that both hold their task set the one that held it first goes first.
+                    // What is in line for a change is stopped by no hold any more, however new.
+                    State::Waiting(waiting) if matches!(waiting.until, Until::Turn(_)) => false,
                     State::Waiting(waiting) => waiting.seen >= *hold || waiting.is_ordered(),
                     _ => false,
                 };

@@ -1,5 +1,7 @@
 //! The target at the level of events, with everything that could take time held.
 
+mod barrier;
+mod barrier_rules;
 mod commands;
 mod events;
 mod interleavings;
