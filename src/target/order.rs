@@ -84,7 +84,8 @@ pub(super) enum Scope {
     Aca { itn_id: ItnId, lu: LuIndex },
     /// Tasks of a task set (a nexus's at a unit, or everybody's) that are older than the hold of a task: on its own shard those that came
     /// before it, on others, between which there is no order, those that came before its hold.
-    Before { hold: HoldId, itn_id: Option<ItnId>, lu: LuIndex, than: TaskName },
+    /// What came after `first` is stopped by a hold that itself waits for that task, if not by its own.
+    Before { hold: HoldId, first: HoldId, itn_id: Option<ItnId>, lu: LuIndex, than: TaskName },
     /// Tasks that use blocks of a unit now.
     Using { extent: Extent, lu: LuIndex, but: Tag },
     /// Tasks at a unit that run, and need one of these bits of their nexus's gate to be open.
@@ -118,14 +119,14 @@ impl Scope {
             Scope::Nexus { itn_id, target } => task.itn_id == *itn_id && target.is_none_or(|t| t == task.target),
             Scope::Nexuses { itns, lu, but } => task.lu == *lu && task.tag != *but && itns.contains(&task.itn_id),
             Scope::Aca { itn_id, lu } => task.itn_id == *itn_id && task.lu == *lu && task.aca,
-            Scope::Before { hold, itn_id, lu, than } => {
+            Scope::Before { first, itn_id, lu, than, .. } => {
                 let in_set = task.lu == *lu && itn_id.is_none_or(|itn_id| itn_id == task.itn_id);
                 let younger = match &task.state {
                     _ if task.tag.shard() == than.tag.shard() => task.serial >= than.serial,
                     // Of two that both hold their task set the one that held it first goes first.
                     // What is in line for a change is stopped by no hold any more, however new.
                     State::Waiting(waiting) if matches!(waiting.until, Until::Turn(_)) => false,
-                    State::Waiting(waiting) => waiting.seen >= *hold || waiting.is_ordered(),
+                    State::Waiting(waiting) => waiting.seen >= *first || waiting.is_ordered(),
                     _ => false,
                 };
                 in_set && !younger

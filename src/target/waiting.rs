@@ -41,8 +41,9 @@ impl Shard {
         again.seen.get_or_insert(hold);
         let (lu, itn_id, name) = (task.lu, (!shared).then_some(task.itn_id), task.name());
         again.passes.push(hold);
+        let first = again.passes.iter().copied().min().unwrap_or(hold);
         self.put_aside(req, data, again, itl, Until::Quiet);
-        let scope = Scope::Before { hold, itn_id, lu, than: name };
+        let scope = Scope::Before { hold, first, itn_id, lu, than: name };
         self.give_order(Work::Quiet { task: name, scope });
     }
 

@@ -282,6 +282,28 @@ fn rule_2_ordered_waits_for_what_is_in_line() {
     finish(rig, a, 1);
 }
 
+/// A younger ORDERED command may hold the task set before an older one does; what came after the younger one's hold is then not
+/// older than the older one's.
+#[test]
+fn rule_2_ordered_ones_that_pass_each_other_do_not_wait_in_a_circle() {
+    let (mut rig, a, _) = rig_of(&unit());
+    let running = rig.read(0, a, at(0, 0));
+    let first = send(&mut rig, 1, a, ORDERED, read_at(0));
+    rig.settle();
+    let older = send(&mut rig, 0, a, ORDERED, read_at(0));
+    hurry(&mut rig, first);
+    // The letter that something was released is on its way.
+    let younger = send(&mut rig, 0, a, ORDERED, read_at(0));
+    let last = send(&mut rig, 1, a, SIMPLE, read_at(0));
+    rig.settle();
+    for tag in [running, older, younger, last] {
+        assert!(at_backing(&mut rig, tag));
+        rig.complete(tag, Ok(()));
+        rig.settle();
+    }
+    finish(rig, a, 1);
+}
+
 /// Remembers the last state that was kept; fails when told to.
 #[derive(Debug, Default)]
 struct Notebook {
