@@ -9,6 +9,7 @@
 //! Each model is small enough to be exhausted in seconds.
 
 #![allow(missing_docs, dead_code, reason = "the files have more than the models need")]
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
