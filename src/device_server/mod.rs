@@ -255,8 +255,8 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         admission = itl.gate().admit(mask.without(GateBits::ACA));
     }
     if admission == Admission::Held {
-        let head_of_queue = matches!(request.attribute, TaskAttribute::HeadOfQueue | TaskAttribute::Aca);
-        if itl.lu().is_held(itl, touches(itl, &command), head_of_queue, request.passes) {
+        let passes = passes_task_sets(request.attribute);
+        if itl.lu().is_held(itl, touches(itl, &command), passes, request.passes) {
             return over(Plan::Held);
         }
         admission = itl.gate().admit(mask.without(GateBits::HELD).without(GateBits::ACA));
@@ -282,6 +282,11 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Plan::Done(_) | Plan::Change(_) | Plan::Held => Touches::Nothing,
     };
     Started { plan, needs: mask.common(NEEDS), touches }
+}
+
+/// Whether a command of this attribute passes what holds its task set (SAM-5 8.6).
+pub fn passes_task_sets(attribute: TaskAttribute) -> bool {
+    matches!(attribute, TaskAttribute::HeadOfQueue | TaskAttribute::Aca)
 }
 
 /// Whether a command that was started, and has waited, may still go on; else its answer. Unit attentions do not matter any more.

@@ -31,8 +31,8 @@
 //! gate was opened.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::gate_word::GateWord;
 use super::{AccessState, Attention, Keeper};
 
 /// A set of gate bits.
@@ -144,7 +144,7 @@ pub enum Admission {
 /// One I_T_L nexus's gate word.
 #[derive(Debug, Default)]
 pub struct Gate {
-    word: AtomicU64,
+    word: GateWord,
     /// Hears of every unit attention that is established or taken.
     keeper: Option<Arc<dyn Keeper>>,
 }
@@ -153,14 +153,14 @@ const RESET_ATTENTIONS: u64 = Attention::PowerOn.bit() | Attention::LogicalUnitR
 
 impl Gate {
     /// An open gate.
-    pub const fn new() -> Gate {
-        Gate { word: AtomicU64::new(0), keeper: None }
+    pub fn new() -> Gate {
+        Gate::default()
     }
 
     /// A gate at which these unit attentions are pending; `keeper` hears of others, and when they are taken.
     pub(super) fn kept(pending: &[Attention], keeper: Option<Arc<dyn Keeper>>) -> Gate {
         let word = pending.iter().fold(0, |word, attention| word | attention.bit());
-        Gate { word: AtomicU64::new(word), keeper }
+        Gate { word: GateWord::new(word), keeper }
     }
 
     /// Asks whether a command may go on for which the bits of `mask` matter.
@@ -170,42 +170,19 @@ impl Gate {
     /// then the rest.
     #[inline]
     pub fn admit(&self, mask: GateBits) -> Admission {
-        let word = self.word.load(Ordering::Acquire);
+        let word = self.word.read();
         if word & mask.0 == 0 { Admission::Pass } else { self.judge(word, mask) }
     }
 
     #[cold]
-    fn judge(&self, mut word: u64, mask: GateBits) -> Admission {
-        loop {
-            let hit = GateBits(word & mask.0);
-            if hit == GateBits::NONE {
-                return Admission::Pass;
+    fn judge(&self, word: u64, mask: GateBits) -> Admission {
+        // If somebody else changes the word meanwhile, perhaps takes this very condition, it is judged again.
+        match self.word.take(word, |word| verdict(word, mask)) {
+            Ok(attention) => {
+                self.note();
+                Admission::Attention(attention)
             }
-            if hit.intersects(GateBits::GONE) {
-                return Admission::Gone;
-            }
-            if hit.intersects(GateBits::ACA) {
-                return Admission::AcaActive;
-            }
-            if hit.intersects(GateBits::HELD) {
-                return Admission::Held;
-            }
-            let attention = Attention::first(hit.0);
-            if hit.intersects(GateBits::DENY) && !attention.is_some_and(Attention::is_reset) {
-                return Admission::Conflict;
-            }
-            let Some(attention) = attention else { return hit.not_ready() };
-            if word & GateBits::INTERLOCK.0 != 0 {
-                return Admission::Attention(attention);
-            }
-            // On failure somebody else changed the word, perhaps took this very condition: judge again.
-            match self.word.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    self.note();
-                    return Admission::Attention(attention);
-                }
-                Err(now) => word = now,
-            }
+            Err(admission) => admission,
         }
     }
 
@@ -214,7 +191,7 @@ impl Gate {
     /// A reset condition voids everything that was pending before it; if a reset condition of higher precedence is pending,
     /// that one stays and says it all (SAM-5 5.14).
     pub fn establish(&self, attention: Attention) {
-        let update = |word: u64| {
+        self.word.update(|word| {
             if !attention.is_reset() {
                 return word | attention.bit();
             }
@@ -222,41 +199,31 @@ impl Gate {
             // Lowest bit: highest precedence of the reset conditions pending and this one.
             let resets = (word & RESET_ATTENTIONS) | attention.bit();
             others | (resets & resets.wrapping_neg())
-        };
-        let mut word = self.word.load(Ordering::Relaxed);
-        while let Err(now) = self.word.compare_exchange_weak(word, update(word), Ordering::AcqRel, Ordering::Relaxed) {
-            word = now;
-        }
+        });
         self.note();
     }
 
     /// Takes the pending unit attention of highest precedence, as REQUEST SENSE does.
     pub fn take_attention(&self) -> Option<Attention> {
-        let mut word = self.word.load(Ordering::Acquire);
-        loop {
-            let attention = Attention::first(word & GateBits::ATTENTION.0)?;
-            match self.word.compare_exchange_weak(word, word & !attention.bit(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    self.note();
-                    return Some(attention);
-                }
-                Err(now) => word = now,
-            }
-        }
+        let first =
+            |word: u64| Attention::first(word & GateBits::ATTENTION.0).map(|first| (first.bit(), first)).ok_or(());
+        let taken = self.word.take(self.word.read(), first).ok()?;
+        self.note();
+        Some(taken)
     }
 
     /// Clears one unit attention condition without reporting it.
     pub fn clear_attention(&self, attention: Attention) {
         // A load first: the usual case is that there is nothing to clear, and then nothing is written.
-        if self.word.load(Ordering::Relaxed) & attention.bit() != 0 {
-            self.word.fetch_and(!attention.bit(), Ordering::AcqRel);
+        if self.word.read() & attention.bit() != 0 {
+            self.word.clear(attention.bit());
             self.note();
         }
     }
 
     /// The unit attentions that are pending, highest precedence first.
     pub fn pending(&self) -> Vec<Attention> {
-        let word = self.word.load(Ordering::Acquire);
+        let word = self.word.read();
         Attention::ALL.into_iter().filter(|attention| word & attention.bit() != 0).collect()
     }
 
@@ -269,18 +236,44 @@ impl Gate {
     /// Sets bits that are no unit attentions.
     pub fn raise(&self, bits: GateBits) {
         debug_assert!(!bits.intersects(GateBits::ATTENTION), "unit attentions are established");
-        self.word.fetch_or(bits.0, Ordering::AcqRel);
+        self.word.set(bits.0);
     }
 
     /// Clears bits that are no unit attentions.
     pub fn lower(&self, bits: GateBits) {
         debug_assert!(!bits.intersects(GateBits::ATTENTION), "unit attentions are taken");
-        self.word.fetch_and(!bits.0, Ordering::AcqRel);
+        self.word.clear(bits.0);
     }
 
     /// The word as it is now.
     pub fn bits(&self) -> GateBits {
-        GateBits(self.word.load(Ordering::Acquire))
+        GateBits(self.word.read())
+    }
+}
+
+/// What a word means for a command: a unit attention that it is to take, or what it is told.
+fn verdict(word: u64, mask: GateBits) -> Result<(u64, Attention), Admission> {
+    let hit = GateBits(word & mask.0);
+    if hit == GateBits::NONE {
+        return Err(Admission::Pass);
+    }
+    if hit.intersects(GateBits::GONE) {
+        return Err(Admission::Gone);
+    }
+    if hit.intersects(GateBits::ACA) {
+        return Err(Admission::AcaActive);
+    }
+    if hit.intersects(GateBits::HELD) {
+        return Err(Admission::Held);
+    }
+    let attention = Attention::first(hit.0);
+    if hit.intersects(GateBits::DENY) && !attention.is_some_and(Attention::is_reset) {
+        return Err(Admission::Conflict);
+    }
+    match attention {
+        None => Err(hit.not_ready()),
+        Some(attention) if word & GateBits::INTERLOCK.0 != 0 => Err(Admission::Attention(attention)),
+        Some(attention) => Ok((attention.bit(), attention)),
     }
 }
 
@@ -288,7 +281,7 @@ impl Gate {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     const ALL: GateBits = GateBits(u64::MAX);
 

@@ -19,6 +19,7 @@ mod access;
 mod attention;
 mod errors;
 mod gate;
+mod gate_word;
 mod geometry;
 mod holds;
 mod identity;

@@ -443,9 +443,16 @@ impl Lu {
 
     /// Holds commands, from here on; `None` if a hold that there is, apart from those in `passes`, stops the command that would hold
     /// them. `touches` is what that command, of nexus `by`, uses.
-    pub fn hold(&self, holding: Holding, by: &Itl, touches: Touches, passes: &[HoldId]) -> Option<HoldId> {
+    pub fn hold(
+        &self,
+        holding: Holding,
+        by: &Itl,
+        touches: Touches,
+        head_of_queue: bool,
+        passes: &[HoldId],
+    ) -> Option<HoldId> {
         let mut cold = self.cold();
-        if cold.holds.stop(by.nexus(), touches, false, passes) {
+        if cold.holds.stop(by.nexus(), touches, head_of_queue, passes) {
             return None;
         }
         let id = cold.holds.add(holding);

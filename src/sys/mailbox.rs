@@ -3,29 +3,28 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::drowse::Drowse;
 
 /// Wakes a sleeping receiver. Cheap when it is awake: one load.
 #[derive(Debug)]
 pub struct Waker {
     event: EventFd,
-    asleep: AtomicBool,
+    drowse: Drowse,
 }
 
 impl Waker {
     /// A waker whose receiver is awake.
     pub fn new() -> io::Result<Waker> {
-        Ok(Waker { event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?, asleep: AtomicBool::new(false) })
+        Ok(Waker { event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?, drowse: Drowse::new() })
     }
 
     /// Called after something was put where the receiver looks: wakes it if it sleeps or is about to.
     pub fn wake(&self) {
-        // SeqCst pairs with `prepare_sleep`: either the receiver's last look sees what was put, or this load sees it asleep.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+        if self.drowse.must_wake() {
             // An eventfd counter that is full (EAGAIN) is readable, which is all we want.
             if let Err(e) = self.event.write(1) {
                 log::trace!("wake-up not written: {e}");
@@ -35,13 +34,12 @@ impl Waker {
 
     /// Called by the receiver before its last look at what it waits for; after that look it may sleep on the fd.
     pub fn prepare_sleep(&self) {
-        self.asleep.store(true, Ordering::SeqCst);
-        std::sync::atomic::fence(Ordering::SeqCst);
+        self.drowse.fall_asleep();
     }
 
     /// Called by the receiver when it is awake again: senders need not write any more.
     pub fn awake(&self) {
-        self.asleep.store(false, Ordering::SeqCst);
+        self.drowse.awake();
     }
 
     /// Empties the eventfd so that it can be waited for again.

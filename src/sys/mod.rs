@@ -5,6 +5,7 @@
 //! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring), [`wait`], [`mod@file`], [`mod@event`] and others (system calls),
 //! each with its argument.
 
+pub mod drowse;
 pub mod event;
 pub mod fair;
 pub mod fd;
@@ -15,6 +16,7 @@ pub mod pool;
 pub mod rate_limit;
 pub mod ring;
 pub mod signals;
+pub mod sync;
 pub mod turns;
 pub mod unix_socket;
 pub mod wait;

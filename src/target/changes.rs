@@ -30,6 +30,8 @@ pub(super) struct Begun {
     /// The command's buffer, until it is answered.
     data: Option<CmdData>,
     fence: Fence,
+    /// Its command is not to wait for others: it is answered as soon as the change is made.
+    abandoned: bool,
 }
 
 /// A change that was written down, or could not be.
@@ -96,7 +98,15 @@ impl Shard {
             }
             Ok(fence) => {
                 let persists = fence.persists;
-                self.changes.push(Begun { task: name, lu, itn_id, change: None, data: Some(data), fence });
+                self.changes.push(Begun {
+                    task: name,
+                    lu,
+                    itn_id,
+                    change: None,
+                    data: Some(data),
+                    fence,
+                    abandoned: false,
+                });
                 if persists {
                     let post = Arc::clone(&self.post);
                     let ticket = Ticket {
@@ -120,6 +130,8 @@ impl Shard {
         match result {
             Ok(()) => self.apply(task, change, io, rings),
             Err(answer) => {
+                // What it may still have to undo is undone before the next one is evaluated.
+                drop(change);
                 let Some(begun) = self.take_begun(task) else { return };
                 self.turn_over(begun.lu, task);
                 if let Some(data) = begun.data {
@@ -133,7 +145,8 @@ impl Shard {
         change.apply();
         let Some(begun) = self.changes.iter_mut().find(|begun| begun.task == task) else { return };
         begun.change = Some(change);
-        let (lu, itn_id, fence) = (begun.lu, begun.itn_id, std::mem::take(&mut begun.fence));
+        let (lu, itn_id, abandoned) = (begun.lu, begun.itn_id, begun.abandoned);
+        let fence = std::mem::take(&mut begun.fence);
         let (losers, everybody) = match fence.losers {
             Losers::Nobody => (Vec::new(), GateBits::NONE),
             Losers::These(losers) => (losers, GateBits::NONE),
@@ -149,6 +162,9 @@ impl Shard {
         let scope = Scope::Needing { losers, everybody, lu, but };
         let aborts = if itns.is_empty() { Scope::Nothing } else { Scope::Nexuses { itns, lu, but } };
         self.give_order(Work::Fence { task, scope, aborts, by: By { itn_id, how: HostByte::Abort } });
+        if abandoned {
+            self.abandon_change(task.tag, rings);
+        }
     }
 
     fn itn_of(&self, id: NexusId) -> Option<ItnId> {
@@ -190,11 +206,16 @@ impl Shard {
         }
     }
 
-    /// Answers a command whose change waits for other commands, without waiting for them. The change is made to its end.
+    /// Answers a command whose change waits for other commands, without waiting for them, now or when it is written down. The change
+    /// is made to its end.
     pub(super) fn abandon_change(&mut self, tag: Tag, rings: &mut EventRings) {
         let Some(name) = self.tasks.get(tag).map(|task| task.name()) else { return };
-        let begun = self.changes.iter_mut().find(|begun| begun.task == name && begun.change.is_some());
-        let Some(data) = begun.and_then(|begun| begun.data.take()) else { return };
+        let Some(begun) = self.changes.iter_mut().find(|begun| begun.task == name) else { return };
+        if begun.change.is_none() {
+            begun.abandoned = true;
+            return;
+        }
+        let Some(data) = begun.data.take() else { return };
         self.reply(tag, Reply::check(ABANDONED), data.buf, rings);
     }
 

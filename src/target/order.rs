@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::barrier::Barrier;
 use super::nexus::{LuIndex, Nexus};
-use super::task::{State, Task, TaskName};
+use super::task::{State, Task, TaskName, Until};
 use crate::lu::{Extent, GateBits, HoldId, Itl, Lu, Touches};
 use crate::scsi::{FunctionResponse, HostByte};
 use crate::tgt::{ItNexusReq, ItnId, Tag, TskMgmtReq};
@@ -128,6 +128,8 @@ impl Scope {
                     _ if task.has_blocks && task.holds.iter().any(|held| held < since) => false,
                     _ if task.tag.shard() == than.tag.shard() => task.serial >= than.serial,
                     // Of two that both hold their task set the one that held it first goes first.
+                    // What is in line for a change is stopped by no hold any more, however new.
+                    State::Waiting(waiting) if matches!(waiting.until, Until::Turn(_)) => false,
                     State::Waiting(waiting) => waiting.seen >= *since || waiting.is_ordered(),
                     _ => false,
                 };

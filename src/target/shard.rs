@@ -240,6 +240,10 @@ impl Shard {
                 return self.answer(tag, Answer::status(Status::AcaActive), data.buf, rings);
             }
             if attribute == TaskAttribute::Ordered && task.holds.is_empty() {
+                // It is not to wait for what ends only when the initiator knows of it (SAM-5 5.9.2).
+                if again.is_none() && unit.itl.has_aca() {
+                    return self.answer(tag, Answer::status(Status::AcaActive), data.buf, rings);
+                }
                 let itl = Arc::clone(&unit.itl);
                 return self.order_task_set(req, data, again.unwrap_or_default(), &itl);
             }
@@ -249,6 +253,7 @@ impl Shard {
             && !task.aca
         {
             let itl = Arc::clone(&unit.itl);
+            self.give_blocks_back(tag, &itl);
             return self.put_aside(req, data, again.unwrap_or_default(), &itl, Until::Released);
         }
         let whole;

@@ -7,7 +7,9 @@ use super::order::{Scope, Work};
 use super::shard::Shard;
 use super::task::{State, Task, TaskName, Until, Waiting};
 use crate::backing::Submit;
+use crate::device_server::passes_task_sets;
 use crate::lu::{Extent, HoldId, Holding, Itl, Touches};
+use crate::scsi::TaskAttribute;
 use crate::tgt::{CmdData, CmdReq, EventRings, Tag};
 
 /// What a command brings with it when it is started again.
@@ -31,12 +33,13 @@ impl Shard {
     pub(super) fn order_task_set(&mut self, req: &CmdReq, data: CmdData, mut again: Again, itl: &Arc<Itl>) {
         let shared = itl.lu().mode().tst == 0;
         let holding = Holding::TaskSet((!shared).then(|| itl.nexus()));
-        let Some(hold) = itl.lu().hold(holding, itl, Touches::Nothing, &again.passes) else {
+        let Some(hold) = itl.lu().hold(holding, itl, Touches::Nothing, false, &again.passes) else {
             self.barred = true;
             return self.put_aside(req, data, again, itl, Until::Released);
         };
         let Some(task) = self.tasks.get(req.tag) else { return };
         task.holds.push(hold);
+        again.seen.get_or_insert(hold);
         let (lu, itn_id, name) = (task.lu, (!shared).then_some(task.itn_id), task.name());
         let since = itl.lu().oldest_hold(&again.passes).unwrap_or(hold);
         again.passes.push(hold);
@@ -55,17 +58,32 @@ impl Shard {
         extent: Extent,
     ) {
         let holding = Holding::Blocks(extent);
-        let Some(hold) = itl.lu().hold(holding, itl, Touches::Blocks(extent), &again.passes) else {
+        let head = passes_task_sets(TaskAttribute::from_tgt_code(req.attribute).unwrap_or_default());
+        let Some(hold) = itl.lu().hold(holding, itl, Touches::Blocks(extent), head, &again.passes) else {
             return self.put_aside(req, data, again, itl, Until::Released);
         };
         let Some(task) = self.tasks.get(req.tag) else { return };
         task.holds.push(hold);
         task.has_blocks = true;
+        // Not the newest hold as it is by now: an ORDERED command that came in between has to wait for this one.
+        again.seen.get_or_insert(hold);
         let (lu, name) = (task.lu, task.name());
         again.passes.push(hold);
         self.put_aside(req, data, again, itl, Until::Quiet);
         let scope = Scope::Using { extent, lu, but: req.tag };
         self.give_order(Work::Quiet { task: name, scope });
+    }
+
+    /// A command that has its blocks cannot start for as long as its nexus likes: it gives them back, and asks for them again.
+    pub(super) fn give_blocks_back(&mut self, tag: Tag, itl: &Itl) {
+        let Some(task) = self.tasks.get(tag) else { return };
+        // The blocks come last: a command that holds its task set did so before.
+        if std::mem::take(&mut task.has_blocks)
+            && let Some(hold) = task.holds.pop()
+        {
+            itl.lu().end_hold(hold);
+            self.tell_release();
+        }
     }
 
     /// This shard's part of a hold: which commands here it has to wait for. A hold on a task set does not stop those of them that

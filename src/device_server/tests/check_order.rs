@@ -53,7 +53,7 @@ fn a_held_command_has_no_effect_yet() {
     let b = bench();
     let lu = b.itl.lu();
     b.itl.gate().establish(Attention::CapacityChanged);
-    let hold = lu.hold(Holding::TaskSet(Some(b.itl.nexus())), &b.itl, Touches::Nothing, &[]).unwrap();
+    let hold = lu.hold(Holding::TaskSet(Some(b.itl.nexus())), &b.itl, Touches::Nothing, false, &[]).unwrap();
     assert!(matches!(b.plan(&TEST_UNIT_READY, &mut IoBuf::empty()), Plan::Held));
     lu.end_hold(hold);
     assert_eq!(b.none(&TEST_UNIT_READY), check(plain(SenseKey::UnitAttention, 0x2a09)), "it was not taken");
@@ -66,8 +66,12 @@ fn a_hold_on_blocks_stops_what_overlaps() {
     let b = bench();
     let lu = b.itl.lu();
     let extent = lu.geometry().extent(4, 2).unwrap();
-    let hold = lu.hold(Holding::Blocks(extent), &b.itl, Touches::Blocks(extent), &[]).unwrap();
-    assert_eq!(lu.hold(Holding::Blocks(extent), &b.itl, Touches::Blocks(extent), &[]), None, "it stops another one");
+    let hold = lu.hold(Holding::Blocks(extent), &b.itl, Touches::Blocks(extent), false, &[]).unwrap();
+    assert_eq!(
+        lu.hold(Holding::Blocks(extent), &b.itl, Touches::Blocks(extent), false, &[]),
+        None,
+        "it stops another one"
+    );
     let read = |lba: u8, blocks: u8| {
         let cdb = [0x28, 0, 0, 0, 0, lba, 0, 0, blocks, 0];
         matches!(b.plan(&cdb, &mut IoBuf::owned(4096, Direction::In)), Plan::Held)

@@ -50,7 +50,7 @@ const FUNCTIONS: [Function; 8] = [
 type Kind = fn(nexus: u8) -> ([u8; 16], Option<Vec<u8>>);
 
 /// PERSISTENT RESERVE OUT with 24 bytes of parameters: this key, that service action key.
-fn reserve_out(action: u8, kind: u8, key: u8, service_key: u8) -> ([u8; 16], Option<Vec<u8>>) {
+pub(super) fn reserve_out(action: u8, kind: u8, key: u8, service_key: u8) -> ([u8; 16], Option<Vec<u8>>) {
     let mut scb = [0; 16];
     (scb[0], scb[1], scb[2], scb[8]) = (0x5f, action, kind, 24);
     let mut list = vec![0; 512];
@@ -58,7 +58,7 @@ fn reserve_out(action: u8, kind: u8, key: u8, service_key: u8) -> ([u8; 16], Opt
     (scb, Some(list))
 }
 
-fn six(opcode: u8) -> [u8; 16] {
+pub(super) fn six(opcode: u8) -> [u8; 16] {
     let mut scb = [0; 16];
     scb[0] = opcode;
     scb

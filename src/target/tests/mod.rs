@@ -1,6 +1,8 @@
 //! The target at the level of events, with everything that could take time held.
 
 mod access;
+mod barrier;
+mod barrier_rules;
 mod commands;
 mod events;
 mod interleavings;
