@@ -61,7 +61,19 @@ pub fn soak() -> Result<()> {
     let stages = Stages::new();
     stages.step("install what guests need", provision::ensure)?;
     stages.run("release build", release())?;
+    stages.run("vstgt's tests, long", long_tests())?;
     stages.run("guest tests, long", guest_tests(&[(VSTGT_SOAK, "1")]))
+}
+
+/// Those of vstgt's own tests that have a long form: blocks that never tear, atomic commands, storms of task management, a process
+/// killed at random moments.
+fn long_tests() -> Command {
+    let mut tests = cargo(&["test", "--release", "-p", "vstgt", "--no-fail-fast", "--lib"]);
+    tests.args(["--test", "one_block", "--test", "abort_storm", "--test", "state_dir"]);
+    tests.args(["--", "conformance::tear", "compare_and_write_is_a_lock", "orwrite_loses_no_bit", "no_block_is_torn"]);
+    tests.args(["every_task_is_answered_once", "nothing_is_left_behind", "kill"]);
+    tests.env(VSTGT_SOAK, "1");
+    tests
 }
 
 /// The bench: in a release build of this program too, since the load it generates must not be the limit.
