@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("srp", &["scsi", "mem"]),
     ("tgt", &["scsi", "mem"]),
     ("backing", &["mem", "sys"]),
-    ("lu", &["scsi", "backing", "mem"]),
+    ("lu", &["scsi", "backing", "mem", "sys"]),
     ("device_server", &["scsi", "lu", "backing", "mem"]),
     ("target", &["scsi", "tgt", "lu", "device_server", "backing", "mem", "sys"]),
     ("virtio_scsi", &["scsi", "srp", "mem"]),
