@@ -205,6 +205,19 @@ impl AbortFlag {
     }
 }
 
+/// The units that a nexus sees, on all targets. Only commands that are about several units ask.
+pub trait Peers: std::fmt::Debug {
+    /// Each once for each place where the nexus finds it.
+    fn units(&self) -> Vec<Arc<Itl>>;
+}
+
+/// The same for who has a list of them.
+impl Peers for Vec<Arc<Itl>> {
+    fn units(&self) -> Vec<Arc<Itl>> {
+        self.clone()
+    }
+}
+
 /// A command as the target hands it over.
 #[derive(Debug)]
 pub struct Request<'a> {
@@ -214,6 +227,8 @@ pub struct Request<'a> {
     pub itl: Option<&'a Arc<Itl>>,
     /// Numbers of the units this nexus sees below the same target, ascending.
     pub luns: &'a [u16],
+    /// All units that this nexus sees, for commands that copy between units.
+    pub peers: &'a dyn Peers,
     /// Addressed to the REPORT LUNS well-known unit, which is reached by these ports.
     pub well_known: Option<Ports<'a>>,
     /// Its task attribute, as far as holds go: ACA and HEAD OF QUEUE pass those of task sets.
@@ -226,6 +241,8 @@ pub struct Request<'a> {
 struct Task<'a, 'b> {
     itl: &'a Arc<Itl>,
     luns: &'a [u16],
+    #[expect(dead_code, reason = "third-party copy commands")]
+    peers: &'a dyn Peers,
     row: &'static Row,
     buf: &'b mut IoBuf,
 }
@@ -269,9 +286,11 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Admission::Attention(attention) => return over(Plan::Done(Answer::check(attention.sense()))),
         Admission::Conflict => return over(Plan::Done(ended(itl, Answer::status(Status::ReservationConflict)))),
         Admission::Inaccessible(state) => return over(Plan::Done(access::refusal(state))),
+        Admission::Occupied => return over(Plan::Done(Answer::check(itl.lu().occupied_sense()))),
+        Admission::NoMedium => return over(Plan::Done(Answer::check(NO_MEDIUM))),
         Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
     }
-    let plan = run(command, Task { itl, luns: request.luns, row, buf });
+    let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, buf });
     let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
     let plan = log::counted(plan, itl, log::verifies(&command));
     let touches = match &plan {
@@ -346,15 +365,21 @@ fn touches(itl: &Itl, command: &Command) -> Touches {
 /// Sense data of a unit that START STOP UNIT stopped.
 const STOPPED: Sense = Sense::not_ready(AdditionalSense::INITIALIZING_COMMAND_REQUIRED);
 
+/// Sense data of a unit whose medium was ejected.
+const NO_MEDIUM: Sense = Sense::not_ready(AdditionalSense::MEDIUM_NOT_PRESENT);
+
 /// The gate bits that stop a command.
 fn mask(row: &Row, command: &Command) -> GateBits {
     let mut mask = GateBits::GONE.and(GateBits::HELD).and(GateBits::ACA);
     if row.attention == opcode::Attention::Reports {
         mask = mask.and(GateBits::ATTENTION);
     }
-    if row.readiness == Readiness::NeedsReady {
-        mask = mask.and(GateBits::NOT_READY);
-    }
+    mask = mask.and(match row.readiness {
+        Readiness::Ready => GateBits::NOT_READY,
+        Readiness::Medium => GateBits::NO_USABLE_MEDIUM,
+        Readiness::Unoccupied => GateBits::OCCUPIED,
+        Readiness::Any => GateBits::NONE,
+    });
     mask = mask.and(match row.access {
         Access::Active => GateBits::ACCESS,
         Access::Standby => GateBits::ACCESS.without(GateBits::STANDBY),

@@ -1,7 +1,7 @@
 //! Primary commands (SPC-4).
 
 use super::transfer::{needs, parameter_data};
-use super::{Planned, STOPPED, Task, access, ports};
+use super::{NO_MEDIUM, Planned, STOPPED, Task, access, ports};
 use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
@@ -35,15 +35,23 @@ pub(super) fn request_sense<'a>(task: Task<'a, '_>, descriptor: bool, allocation
     let attention = if allocation_length == 0 { None } else { gate.take_attention() };
     let sense = match attention {
         Some(attention) => attention.sense(),
-        None => not_ready(gate.bits()).unwrap_or(NO_SENSE),
+        None => not_ready(task.itl.lu(), gate.bits()).unwrap_or(NO_SENSE),
     };
     sense_data(task.buf, sense, descriptor, allocation_length)
 }
 
-/// What keeps a unit with this gate from being ready.
-fn not_ready(gate: GateBits) -> Option<Sense> {
-    let stopped = gate.intersects(GateBits::STOPPED).then_some(STOPPED);
-    gate.access_state().and_then(access::inaccessible).or(stopped)
+/// What keeps a unit from which this gate leads from being ready.
+fn not_ready(lu: &Lu, gate: GateBits) -> Option<Sense> {
+    if let Some(sense) = gate.access_state().and_then(access::inaccessible) {
+        return Some(sense);
+    }
+    if gate.intersects(GateBits::OCCUPIED) {
+        return Some(lu.occupied_sense());
+    }
+    if gate.intersects(GateBits::NO_MEDIUM) {
+        return Some(NO_MEDIUM);
+    }
+    gate.intersects(GateBits::STOPPED).then_some(STOPPED)
 }
 
 /// Ends a command with sense data as its parameter data.

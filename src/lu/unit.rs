@@ -12,8 +12,8 @@ use super::{
     KeptState, NexusId, Records, TargetPort, Touches,
 };
 use crate::backing::Image;
-use crate::scsi::SenseFormat;
 use crate::scsi::spc::{LogErrors, ModeState};
+use crate::scsi::{AdditionalSense, Sense, SenseFormat};
 
 /// Whether a unit's blocks can be deallocated (SBC-3 4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -407,6 +407,11 @@ impl Lu {
             itl.end_aca();
             itl.establish(Attention::LogicalUnitReset);
         }
+    }
+
+    /// Sense data of who asks for the medium while something is done to the whole of it.
+    pub fn occupied_sense(&self) -> Sense {
+        Sense::not_ready(AdditionalSense::NOT_READY_OPERATION_IN_PROGRESS)
     }
 
     /// Establishes a unit attention for every nexus but, perhaps, one.

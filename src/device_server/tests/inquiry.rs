@@ -148,7 +148,7 @@ fn a_unit_with_two_ports() {
         [TargetPort { relative: 7, id: [0x77; 16], group: 3 }, TargetPort { relative: 2, id: [0x22; 16], group: 1 }];
     let first = Bench::with(MemImage::new(512), |s| s.ports = ports.to_vec());
     let nexus = |port| Itl::new(first.itl.lu().clone(), NexusId { initiator: [1; 16], port }, None);
-    let on = |port| Bench { image: first.image.clone(), itl: nexus(port), luns: vec![0] };
+    let on = |port| Bench::of(first.image.clone(), nexus(port));
     let (two, seven) = (on(2), on(7));
     for b in [&two, &seven] {
         assert_eq!(b.data_in(&inquiry(0, 0, 96), 96).data[5..7], [0x30, 0x10], "TPGS 11b, MULTIP");

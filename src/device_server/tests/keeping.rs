@@ -78,7 +78,15 @@ fn pending(itl: &Itl) -> Vec<Attention> {
 fn run(itl: &Arc<Itl>, cdb: &[u8], data: &[u8]) -> crate::device_server::Answer {
     let mut buf = if data.is_empty() { IoBuf::empty() } else { out_buf(data) };
     let attribute = TaskAttribute::Simple;
-    let request = Request { cdb, itl: Some(itl), luns: &[0], well_known: None, attribute, passes: &[] };
+    let request = Request {
+        cdb,
+        itl: Some(itl),
+        luns: &[0],
+        peers: &crate::device_server::testkit::NoPeers,
+        well_known: None,
+        attribute,
+        passes: &[],
+    };
     let plan = start(&request, &mut buf).plan;
     execute(plan, &mut buf, &AbortFlag::default())
 }
@@ -319,7 +327,15 @@ fn a_change_on_its_way_counts_as_made() {
         // PREEMPT of registrations.
         let cdb = [0x5f, 0x04, 0x01, 0, 0, 0, 0, 0, 24, 0];
         let attribute = TaskAttribute::Simple;
-        let request = Request { cdb: &cdb, itl: Some(&a), luns: &[0], well_known: None, attribute, passes: &[] };
+        let request = Request {
+            cdb: &cdb,
+            itl: Some(&a),
+            luns: &[0],
+            peers: &crate::device_server::testkit::NoPeers,
+            well_known: None,
+            attribute,
+            passes: &[],
+        };
         match start(&request, &mut buf).plan {
             Plan::Change(change) => change,
             other => panic!("{other:?}"),

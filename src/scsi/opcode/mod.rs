@@ -77,12 +77,17 @@ pub enum Attention {
     Exempt,
 }
 
-/// Whether a command needs a logical unit that is ready: TEST UNIT READY and what accesses the medium (SBC-3 4.20).
+/// What of a logical unit a command needs to be ready (SBC-3 4.20); it ends with NOT READY otherwise. Each needs what those after it
+/// need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It ends with NOT READY otherwise.
-    NeedsReady,
-    /// It is performed all the same.
+    /// The unit is ready: TEST UNIT READY and what accesses the medium.
+    Ready,
+    /// There is a medium, stopped or not.
+    Medium,
+    /// Nothing is done to the whole medium, as FORMAT UNIT and SANITIZE do.
+    Unoccupied,
+    /// It is performed whatever is or is done to the unit.
     Any,
 }
 

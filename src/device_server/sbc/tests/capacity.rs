@@ -55,7 +55,15 @@ fn sixteen() {
 fn by(itl: &Arc<Itl>, cdb: &[u8], len: usize) -> (crate::device_server::Answer, Vec<u8>) {
     let mut buf = IoBuf::owned(len, Direction::In);
     let attribute = crate::scsi::TaskAttribute::Simple;
-    let request = Request { cdb, itl: Some(itl), luns: &[0], well_known: None, attribute, passes: &[] };
+    let request = Request {
+        cdb,
+        itl: Some(itl),
+        luns: &[0],
+        peers: &crate::device_server::testkit::NoPeers,
+        well_known: None,
+        attribute,
+        passes: &[],
+    };
     let plan = start(&request, &mut buf).plan;
     let answer = execute(plan, &mut buf, &AbortFlag::default());
     let mut data = vec![0; len];
