@@ -1,4 +1,4 @@
-//! Reading and writing the medium in one step.
+//! Reading and writing the medium in one step, and writing it whole or not at all.
 
 use super::super::{Access, Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
 
@@ -32,5 +32,20 @@ pub(super) const ROWS: &[Row] = &[
         access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::orwrite,
+    },
+    Row {
+        opcode: 0x9c,
+        service_action: None,
+        name: "WRITE ATOMIC(16)",
+        clause: "SBC-4 5.48",
+        usage: Usage::new(&[
+            0x9c, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x04,
+        ]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Ready,
+        access: Access::Active,
+        reservation: Reservation::WRITES,
+        decode: decode::write_atomic,
     },
 ];
