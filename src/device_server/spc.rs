@@ -97,11 +97,7 @@ fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
         vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
         vpd_page::SCSI_PORTS => data::scsi_ports(Peripheral::DISK, &ports::scsi_ports(itl.ports())),
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
-        vpd_page::BLOCK_DEVICE_CHARACTERISTICS => {
-            // FUAB 0: SYNCHRONIZE CACHE makes everything durable, which is more than FUAB 1 promises.
-            BlockDeviceCharacteristics { rotation_rate: lu.rotation_rate(), form_factor: 0, fuab: false }
-                .data(Peripheral::DISK)
-        }
+        vpd_page::BLOCK_DEVICE_CHARACTERISTICS => characteristics(lu).data(Peripheral::DISK),
         vpd_page::LOGICAL_BLOCK_PROVISIONING => provisioning(lu).data(Peripheral::DISK),
         _ => return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7))),
     })
@@ -144,6 +140,17 @@ fn block_limits(lu: &Lu) -> BlockLimits {
         unmap_granularity: limits.unmap_granularity,
         unmap_alignment: lu.thin().then_some(0),
         ..BlockLimits::default()
+    }
+}
+
+/// FUAB: what is durable may be in a cache of the host's disk that does not lose it, which SBC-2 would not have allowed. VBULS: what is
+/// unmapped is compared as the zeros that it reads as.
+fn characteristics(lu: &Lu) -> BlockDeviceCharacteristics {
+    BlockDeviceCharacteristics {
+        rotation_rate: lu.rotation_rate(),
+        form_factor: 0,
+        fuab: true,
+        verifies_unmapped: lu.thin(),
     }
 }
 

@@ -24,6 +24,7 @@ fn standard_data() {
     assert_eq!((data[5], data[6]), (0x30, 0x00), "TPGS 11b, one port");
     assert_eq!(data[7] & 0x02, 0x02, "CMDQUE");
     assert_eq!(&data[8..36], b"IBM     VDASD blkdev    0001");
+    assert_eq!(data[58..74], [0x00, 0xa0, 0x04, 0x60, 0x04, 0xc0, 0x09, 0x40, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -115,10 +116,11 @@ fn block_limits_are_those_that_are_enforced() {
 #[test]
 fn characteristics_and_provisioning() {
     let b = bench();
-    assert_eq!(vpd(&b, 0xb1)[..8], [0, 0xb1, 0, 0x3c, 0, 1, 0, 0], "not rotating");
+    assert_eq!(vpd(&b, 0xb1)[..10], [0, 0xb1, 0, 0x3c, 0, 1, 0, 0, 0x03, 0], "not rotating, FUAB, VBULS");
     assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0xe4, 2, 0], "LBPU LBPWS LBPWS10 LBPRZ, thin");
     let b = Bench::with(MemImage::new(512).without_unmap(), |s| s.rotation_rate = 7200);
     assert_eq!(vpd(&b, 0xb1)[4..6], 7200u16.to_be_bytes());
+    assert_eq!(vpd(&b, 0xb1)[8], 0x02, "FUAB, nothing is unmapped");
     assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0, 0, 0]);
     assert_eq!(vpd(&b, 0x87), [0, 0x87, 0, 4, 0x3f, 0xff, 0, 0], "all mode pages are shared");
     assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x07, 0x01, 0]);
