@@ -103,14 +103,15 @@ fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
     })
 }
 
-/// The unit's names: NAA first, then vendor, product and serial number as SPC-4 7.8.6.4 recommends; after them its port's.
+/// The unit's names: NAA first, then EUI-64 and UUID, if it has them, then vendor, product and serial number as SPC-4 7.8.6.4
+/// recommends; after them its port's.
 fn designators(itl: &Itl) -> Vec<Designator> {
     let identity = itl.lu().identity();
     let identifier = format!("{:16}{}", identity.product, identity.serial);
-    let mut designators = vec![
-        Designator::Naa8(identity.naa.to_be_bytes()),
-        Designator::T10VendorId { vendor: identity.vendor.clone(), identifier },
-    ];
+    let mut designators = vec![Designator::Naa8(identity.naa.to_be_bytes())];
+    designators.extend(identity.eui.clone().map(Designator::Eui64));
+    designators.extend(identity.uuid.map(Designator::Uuid));
+    designators.push(Designator::T10VendorId { vendor: identity.vendor.clone(), identifier });
     designators.extend(ports::designators(itl.ports()));
     designators
 }

@@ -80,6 +80,18 @@ fn serial_and_identification() {
     expected.extend(*b"\x43\x98\x00\x28eui.00000000000000000000000000000000\0\0\0\0");
     expected.extend([0x41, 0x94, 0, 4, 0, 0, 0, 1, 0x41, 0x95, 0, 4, 0, 0, 0, 1]);
     assert_eq!(vpd(&b, 0x83), expected);
+    // An EUI-64 and a UUID come after the NAA.
+    let b = Bench::with(MemImage::new(512), |s| {
+        s.eui = Some(vec![0x02, 0x11, 0x22, 0xff, 0xfe, 0x33, 0x44, 0x55]);
+        s.uuid = Some([0xa1; 16]);
+    });
+    let data = vpd(&b, 0x83);
+    assert_eq!(data[..4], [0x00, 0x83, 0x00, 108 + 12 + 22]);
+    assert_eq!(data[4..16], expected[4..16]);
+    assert_eq!(data[16..28], [0x01, 0x02, 0x00, 0x08, 0x02, 0x11, 0x22, 0xff, 0xfe, 0x33, 0x44, 0x55]);
+    assert_eq!(data[28..34], [0x01, 0x0a, 0x00, 0x12, 0x10, 0x00]);
+    assert_eq!(data[34..50], [0xa1; 16]);
+    assert_eq!(data[50..], expected[16..]);
     // The longest serial number still fits its designator.
     let b = Bench::with(MemImage::new(512), |s| s.serial = "x".repeat(crate::lu::MAX_SERIAL));
     let data = b.data_in(&inquiry(1, 0x83, 0xffff), 1000);
