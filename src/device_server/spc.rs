@@ -99,24 +99,21 @@ fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
         vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
         vpd_page::SCSI_PORTS => data::scsi_ports(Peripheral::DISK, &ports::scsi_ports(itl.ports())),
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
-        vpd_page::BLOCK_DEVICE_CHARACTERISTICS => {
-            // FUAB 0: SYNCHRONIZE CACHE makes everything durable, which is more than FUAB 1 promises.
-            BlockDeviceCharacteristics { rotation_rate: lu.rotation_rate(), form_factor: 0, fuab: false }
-                .data(Peripheral::DISK)
-        }
+        vpd_page::BLOCK_DEVICE_CHARACTERISTICS => characteristics(lu).data(Peripheral::DISK),
         vpd_page::LOGICAL_BLOCK_PROVISIONING => provisioning(lu).data(Peripheral::DISK),
         _ => return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7))),
     })
 }
 
-/// The unit's names: NAA first, then vendor, product and serial number as SPC-4 7.8.6.4 recommends; after them its port's.
+/// The unit's names: NAA first, then EUI-64 and UUID, if it has them, then vendor, product and serial number as SPC-4 7.8.6.4
+/// recommends; after them its port's.
 fn designators(itl: &Itl) -> Vec<Designator> {
     let identity = itl.lu().identity();
     let identifier = format!("{:16}{}", identity.product, identity.serial);
-    let mut designators = vec![
-        Designator::Naa8(identity.naa.to_be_bytes()),
-        Designator::T10VendorId { vendor: identity.vendor.clone(), identifier },
-    ];
+    let mut designators = vec![Designator::Naa8(identity.naa.to_be_bytes())];
+    designators.extend(identity.eui.clone().map(Designator::Eui64));
+    designators.extend(identity.uuid.map(Designator::Uuid));
+    designators.push(Designator::T10VendorId { vendor: identity.vendor.clone(), identifier });
     designators.extend(ports::designators(itl.ports()));
     designators
 }
@@ -153,6 +150,17 @@ fn block_limits(lu: &Lu) -> BlockLimits {
             maximum_boundary: atomic.maximum,
         }),
         ..BlockLimits::default()
+    }
+}
+
+/// FUAB: what is durable may be in a cache of the host's disk that does not lose it, which SBC-2 would not have allowed. VBULS: what is
+/// unmapped is compared as the zeros that it reads as.
+fn characteristics(lu: &Lu) -> BlockDeviceCharacteristics {
+    BlockDeviceCharacteristics {
+        rotation_rate: lu.rotation_rate(),
+        form_factor: 0,
+        fuab: true,
+        verifies_unmapped: lu.thin(),
     }
 }
 

@@ -72,15 +72,19 @@ pub struct BlockDeviceCharacteristics {
     pub rotation_rate: u16,
     /// NOMINAL FORM FACTOR; 0 not told.
     pub form_factor: u8,
-    /// FUAB: SYNCHRONIZE CACHE acts on all blocks, FUA on the addressed ones.
+    /// FUAB: SYNCHRONIZE CACHE and FUA do what SBC-3 says, for which non-volatile caches are as good as the medium, and not
+    /// what SBC-2 says.
     pub fuab: bool,
+    /// VBULS: VERIFY and WRITE AND VERIFY compare unmapped blocks (BYTCHK 01b).
+    pub verifies_unmapped: bool,
 }
 
 impl BlockDeviceCharacteristics {
     /// The page.
     pub fn data(&self, peripheral: Peripheral) -> ParameterData {
         vpd(peripheral, vpd_page::BLOCK_DEVICE_CHARACTERISTICS, |data| {
-            data.u16(self.rotation_rate).u8(0).u8(self.form_factor & 0x0f).u8(u8::from(self.fuab) << 1);
+            data.u16(self.rotation_rate).u8(0).u8(self.form_factor & 0x0f);
+            data.u8(u8::from(self.fuab) << 1 | u8::from(self.verifies_unmapped));
             data.zeros(55);
         })
     }
@@ -177,10 +181,13 @@ mod tests {
     /// SBC-3 table 169.
     #[test]
     fn characteristics() {
-        let page = BlockDeviceCharacteristics { rotation_rate: 1, form_factor: 5, fuab: true };
+        let page =
+            BlockDeviceCharacteristics { rotation_rate: 1, form_factor: 5, fuab: true, verifies_unmapped: false };
         let data = page.data(Peripheral::DISK);
         assert_eq!(data.len(), 64);
         assert_eq!(data.bytes()[..9], [0x00, 0xb1, 0x00, 0x3c, 0x00, 0x01, 0x00, 0x05, 0x02]);
+        let page = BlockDeviceCharacteristics { verifies_unmapped: true, ..BlockDeviceCharacteristics::default() };
+        assert_eq!(page.data(Peripheral::DISK).bytes()[4..10], [0, 0, 0, 0, 0x01, 0]);
     }
 
     /// SBC-3 table 178.
