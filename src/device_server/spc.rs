@@ -124,6 +124,7 @@ fn extended_inquiry() -> ExtendedInquiry {
     ExtendedInquiry {
         simple: true,
         ordered: true,
+        grouping: true,
         head_of_queue: true,
         volatile_cache: true,
         ..ExtendedInquiry::default()
