@@ -22,6 +22,8 @@ pub struct UnitConfig {
     pub lun: u16,
     /// Serve it read-only.
     pub read_only: bool,
+    /// RMB: guests can eject and load its medium.
+    pub removable: bool,
     /// Logical block size in bytes: 512 or 4096.
     pub block_size: u32,
     /// Physical block size in bytes: `block_size` times a power of two up to 128.
@@ -156,6 +158,7 @@ fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig
         target: target as u8,
         lun: lun as u16,
         read_only: read_only || all_read_only,
+        removable: o.switch("removable", false)?,
         block_size,
         physical_block_size: o.choice("physical-block-size", block_size, &physical)?,
         rotation_rate: o.parsed("rotation-rate", "0, 1 or 1025 to 65534", rotation_rate)?.unwrap_or(1),
