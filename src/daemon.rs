@@ -219,6 +219,7 @@ fn units(
         let mut setup = LuSetup {
             block_size: u.block_size,
             read_only: u.read_only,
+            removable: u.removable,
             physical_exponent: u.physical_exponent(),
             lowest_aligned: u.lowest_aligned,
             eui: u.eui.clone(),

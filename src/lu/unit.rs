@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::access::Access;
 use super::holds::Holds;
 use super::keeping::Continuity;
+use super::medium::{self, Medium};
 use super::reserve::{Reservations, reset_reserve};
 use super::{
     AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
@@ -54,6 +55,8 @@ pub struct LuSetup {
     pub uuid: Option<[u8; 16]>,
     /// Refuse everything that writes. An image that was opened read-only makes its unit read-only too.
     pub read_only: bool,
+    /// RMB: initiators can eject and load the medium.
+    pub removable: bool,
     /// The default of WCE: written data may be lost in a power failure until it is synchronized.
     pub write_cache: bool,
     /// The default of D_SENSE: sense data in descriptor format.
@@ -89,6 +92,7 @@ impl LuSetup {
             eui: None,
             uuid: None,
             read_only: false,
+            removable: false,
             write_cache: true,
             descriptor_sense: false,
             provisioning: Provisioning::AsImage,
@@ -171,12 +175,13 @@ pub struct Lu {
     lowest_aligned: u16,
     rotation_rate: u16,
     read_only: bool,
+    removable: bool,
     thin: bool,
     unmap_granularity: u32,
     /// Ascending by relative identifier.
     ports: Vec<TargetPort>,
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
-    blocks: AtomicU64,
+    pub(super) blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
     mode: AtomicU16,
     pub(super) default_mode: ModeState,
@@ -195,8 +200,10 @@ pub(super) struct Cold {
     pub(super) continuity: Continuity,
     /// Mode parameters that a change on its way will set, and on whose behalf.
     pub(super) coming_mode: Option<(NexusId, ModeState)>,
-    records: Records,
+    pub(super) records: Records,
     holds: Holds,
+    /// Whether the medium is there, and the power condition.
+    pub(super) medium: Medium,
     /// What is reserved, and how that is changing.
     pub(super) reservations: Reservations,
     /// Access states, and how they are changing.
@@ -276,6 +283,7 @@ impl Lu {
             lowest_aligned: setup.lowest_aligned,
             rotation_rate: setup.rotation_rate,
             read_only: setup.read_only || capabilities.read_only,
+            removable: setup.removable,
             thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             ports,
@@ -285,7 +293,12 @@ impl Lu {
             errors: ErrorCounters::default(),
             keeper: setup.keeper,
             writing: Mutex::default(),
-            cold: Mutex::new(Cold { reservations: kept.reservations.clone().into(), access, ..Cold::default() }),
+            cold: Mutex::new(Cold {
+                reservations: kept.reservations.clone().into(),
+                access,
+                medium: Medium::new(kept.ejected && setup.removable),
+                ..Cold::default()
+            }),
             image: setup.image,
         });
         lu.go_on(kept);
@@ -342,6 +355,11 @@ impl Lu {
         self.read_only
     }
 
+    /// Whether its medium can be ejected and loaded.
+    pub fn removable(&self) -> bool {
+        self.removable
+    }
+
     /// Thin provisioned: its blocks can be deallocated, and then read as zeros.
     pub fn thin(&self) -> bool {
         self.thin
@@ -395,36 +413,15 @@ impl Lu {
         live(cold).for_each(|itl| interlock(&itl, mode));
     }
 
-    /// Stops the unit for START STOP UNIT; true if it did.
-    ///
-    /// A stopped unit is stopped for all nexuses (SBC-3 4.2x), so a guest that powers its disk down as it shuts down would take
-    /// it from every other guest that shares it. Hence it stops only if the nexus that asks is the only one; and it starts
-    /// again with START, when another nexus appears, and with every reset, so that a guest which reboots finds its boot disk.
-    pub fn stop(&self, by: &Itl) -> bool {
-        let mut cold = self.cold();
-        let shared = live(&cold).any(|other| !std::ptr::eq(Arc::as_ptr(&other), by));
-        if !shared {
-            if !by.gate().bits().intersects(GateBits::STOPPED) {
-                cold.records.cycles = cold.records.cycles.saturating_add(1);
-            }
-            by.gate().raise(GateBits::STOPPED);
-        }
-        !shared
-    }
-
-    /// Starts the unit for every nexus.
-    pub fn start(&self) {
-        start(&self.cold());
-    }
-
     /// LOGICAL UNIT RESET, and what a hard reset does to a unit (SAM-5 6.3.3), apart from ending its tasks: mode parameters
-    /// and removal prevention go back to their defaults, RESERVE is over, the unit starts, and every nexus gets a unit attention.
+    /// and removal prevention go back to their defaults, RESERVE is over, the unit starts, and every nexus gets a unit attention. An ejected
+    /// medium stays ejected.
     pub fn reset(&self) {
         let mut cold = self.cold();
         reset_reserve(&mut cold);
         self.store_mode(&cold, self.default_mode);
         self.note();
-        start(&cold);
+        medium::reset(&mut cold);
         for itl in live(&cold) {
             itl.allow_removal();
             itl.end_aca();
@@ -523,7 +520,8 @@ impl Lu {
     /// Takes a nexus in. A new initiator is not to find the unit as another one left it: it starts.
     pub(super) fn attach(&self, itl: &Arc<Itl>) {
         let mut cold = self.cold();
-        start(&cold);
+        medium::start(&cold);
+        cold.medium.attach(itl);
         interlock(itl, self.mode());
         if cold.holds.concern(itl.nexus()) {
             itl.gate().raise(GateBits::HELD);
@@ -542,12 +540,6 @@ impl Lu {
 
 pub(super) fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
     cold.nexuses.iter().filter_map(Weak::upgrade)
-}
-
-fn start(cold: &Cold) {
-    for itl in live(cold) {
-        itl.gate().lower(GateBits::STOPPED);
-    }
 }
 
 /// Puts UA_INTLCK_CTRL into a nexus's gate.

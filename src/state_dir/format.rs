@@ -18,6 +18,7 @@
 //! | `boot ID` | the boot of the host in which this was written |
 //! | `mode NAME CURRENT DEFAULT` * | a mode parameter, and what it is unless somebody changes it |
 //! | `blocks N` | capacity |
+//! | `ejected` | the medium is out |
 //! | `generation N` | PRGENERATION |
 //! | `aptpl` | APTPL is set |
 //! | `registration NEXUS KEY` * | a registration |
@@ -119,7 +120,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     let Content { naa, boot, state } = content;
-    let KeptState { mode, blocks, reservations, access, nexuses } = state;
+    let KeptState { mode, blocks, ejected, reservations, access, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
@@ -129,6 +130,9 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
         writeln!(text, "mode {name} {current} {default}")?;
     }
     writeln!(text, "blocks {blocks}\ngeneration {generation}")?;
+    if *ejected {
+        writeln!(text, "ejected")?;
+    }
     if *aptpl {
         writeln!(text, "aptpl")?;
     }
@@ -189,6 +193,7 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
             set_parameter(&mut state.mode.default, name, number(default)?);
         }
         "blocks" => state.blocks = number(word()?)?,
+        "ejected" => state.ejected = true,
         "generation" => reservations.generation = number(word()?)?,
         "aptpl" => reservations.aptpl = true,
         "registration" => {
@@ -328,6 +333,7 @@ mod tests {
             state: KeptState {
                 mode: KeptMode { current: ModeState { swp: true, qerr: 3, wce: false, ..default }, default },
                 blocks: 131_072,
+                ejected: true,
                 reservations: ReservationState {
                     generation: 0xffff_fffe,
                     registrations: vec![
@@ -449,9 +455,11 @@ mod tests {
         }
         bytes.extend((!sum).to_le_bytes());
         bytes.extend(payload.as_bytes());
-        let mut before_groups = content();
-        before_groups.state.access.clear();
-        assert_eq!(decode(&bytes), Ok(before_groups));
+        let mut as_written = content();
+        // Lines that came later.
+        as_written.state.access.clear();
+        as_written.state.ejected = false;
+        assert_eq!(decode(&bytes), Ok(as_written));
     }
 
     #[test]
