@@ -26,6 +26,7 @@ mod identity;
 mod itl;
 mod keeping;
 mod kept;
+mod mode_word;
 mod port;
 mod records;
 pub mod reservation;
