@@ -5,7 +5,9 @@ use super::{NO_MEDIUM, Planned, STOPPED, Task, access, ports};
 use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
-use crate::scsi::sbc::{BlockDeviceCharacteristics, BlockLimits, LogicalBlockProvisioning, ProvisioningType};
+use crate::scsi::sbc::{
+    AtomicWrites, BlockDeviceCharacteristics, BlockLimits, LogicalBlockProvisioning, ProvisioningType,
+};
 use crate::scsi::spc::{self as data, Designator, ExtendedInquiry, Peripheral, StandardInquiry, vpd_page};
 use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseFormat, SenseKey, TaskManagementFunction};
 
@@ -122,6 +124,7 @@ fn extended_inquiry() -> ExtendedInquiry {
     ExtendedInquiry {
         simple: true,
         ordered: true,
+        grouping: true,
         head_of_queue: true,
         volatile_cache: true,
         ..ExtendedInquiry::default()
@@ -140,6 +143,13 @@ fn block_limits(lu: &Lu) -> BlockLimits {
         maximum_unmap_descriptors: limits.unmap_descriptors,
         unmap_granularity: limits.unmap_granularity,
         unmap_alignment: lu.thin().then_some(0),
+        atomic: lu.atomic_limits().map_or(AtomicWrites::default(), |atomic| AtomicWrites {
+            maximum: atomic.maximum,
+            alignment: atomic.granularity,
+            granularity: atomic.granularity,
+            maximum_with_boundary: atomic.maximum,
+            maximum_boundary: atomic.maximum,
+        }),
         ..BlockLimits::default()
     }
 }
@@ -183,10 +193,20 @@ pub(super) fn report_supported_operation_codes<'a>(
     service_action: u16,
     allocation_length: u32,
 ) -> Planned<'a> {
-    const UNMAP: u8 = 0x42;
-    let supported = |row: &Row| row.opcode != UNMAP || task.itl.lu().thin();
+    let supported = |row: &Row| supported(task.itl.lu(), row);
     let data = data::report_operation_codes(rctd, options, opcode, service_action, supported)?;
     parameter_data(task.buf, data, allocation_length)
+}
+
+/// Whether a unit has a command: some depend on what its image can do.
+pub(super) fn supported(lu: &Lu, row: &Row) -> bool {
+    const UNMAP: u8 = 0x42;
+    const WRITE_ATOMIC: u8 = 0x9c;
+    match row.opcode {
+        UNMAP => lu.thin(),
+        WRITE_ATOMIC => lu.atomic_limits().is_some(),
+        _ => true,
+    }
 }
 
 /// The functions that the target performs.

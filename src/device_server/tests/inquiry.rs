@@ -135,7 +135,7 @@ fn characteristics_and_provisioning() {
     assert_eq!(vpd(&b, 0xb1)[8], 0x02, "FUAB, nothing is unmapped");
     assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0, 0, 0]);
     assert_eq!(vpd(&b, 0x87), [0, 0x87, 0, 4, 0x3f, 0xff, 0, 0], "all mode pages are shared");
-    assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x07, 0x01, 0]);
+    assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x17, 0x01, 0]);
 }
 
 #[test]

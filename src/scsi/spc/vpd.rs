@@ -76,6 +76,8 @@ pub fn scsi_ports(peripheral: Peripheral, ports: &[(u16, Vec<Designator>)]) -> P
 pub struct ExtendedInquiry {
     /// UASK_SUP: unit attentions carry sense-key-specific data.
     pub unit_attention_sense_key_specific: bool,
+    /// GROUP_SUP: commands may have a GROUP NUMBER (SBC-3 4.22).
+    pub grouping: bool,
     /// HEADSUP: HEAD OF QUEUE is supported.
     pub head_of_queue: bool,
     /// ORDSUP: ORDERED is supported.
@@ -99,6 +101,7 @@ impl ExtendedInquiry {
         vpd(peripheral, vpd_page::EXTENDED_INQUIRY_DATA, |data| {
             data.u8(0);
             data.u8(bit(self.unit_attention_sense_key_specific, 5)
+                | bit(self.grouping, 4)
                 | bit(self.head_of_queue, 2)
                 | bit(self.ordered, 1)
                 | bit(self.simple, 0));
@@ -155,6 +158,7 @@ mod tests {
     #[test]
     fn extended_inquiry() {
         let page = ExtendedInquiry {
+            grouping: true,
             head_of_queue: true,
             ordered: true,
             simple: true,
@@ -166,7 +170,7 @@ mod tests {
         };
         let data = page.data(Peripheral::DISK);
         assert_eq!(data.len(), 64);
-        assert_eq!(data.bytes()[..14], [0x00, 0x86, 0x00, 0x3c, 0, 0x07, 0x01, 0x01, 0, 0, 1, 2, 0, 96]);
+        assert_eq!(data.bytes()[..14], [0x00, 0x86, 0x00, 0x3c, 0, 0x17, 0x01, 0x01, 0, 0, 1, 2, 0, 96]);
         assert_eq!(data.bytes()[14..], [0; 50]);
     }
 }
