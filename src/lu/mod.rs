@@ -29,6 +29,7 @@ mod itl;
 mod keeping;
 mod kept;
 mod medium;
+mod mode_word;
 mod port;
 mod records;
 pub mod reservation;

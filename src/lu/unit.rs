@@ -1,16 +1,17 @@
 //! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::access::Access;
 use super::holds::Holds;
 use super::keeping::Continuity;
 use super::medium::{self, Medium};
+use super::mode_word::ModeWord;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
     AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
-    KeptState, NexusId, Records, TargetPort, Touches,
+    KeptState, ModeChange, NexusId, Records, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::spc::{LogErrors, ModeState};
@@ -183,7 +184,7 @@ pub struct Lu {
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
     pub(super) blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
-    mode: AtomicU16,
+    mode: ModeWord,
     pub(super) default_mode: ModeState,
     errors: ErrorCounters,
     pub(super) keeper: Option<Arc<dyn Keeper>>,
@@ -199,7 +200,9 @@ pub(super) struct Cold {
     /// Nexuses that are not here, or not yet again.
     pub(super) continuity: Continuity,
     /// Mode parameters that a change on its way will set, and on whose behalf.
-    pub(super) coming_mode: Option<(NexusId, ModeState)>,
+    pub(super) coming_mode: Option<(NexusId, ModeChange)>,
+    /// What MODE SELECT with SP saved.
+    pub(super) saved_mode: Option<ModeState>,
     pub(super) records: Records,
     holds: Holds,
     /// Whether the medium is there, and the power condition.
@@ -208,29 +211,6 @@ pub(super) struct Cold {
     pub(super) reservations: Reservations,
     /// Access states, and how they are changing.
     pub(super) access: Access,
-}
-
-/// Mode parameters as one number, so that they are read with one load.
-fn pack(mode: ModeState) -> u16 {
-    u16::from(mode.wce)
-        | u16::from(mode.d_sense) << 1
-        | u16::from(mode.swp) << 2
-        | u16::from(mode.tas) << 3
-        | u16::from(mode.qerr & 3) << 4
-        | u16::from(mode.ua_intlck & 3) << 6
-        | u16::from(mode.tst & 7) << 8
-}
-
-fn unpack(bits: u16) -> ModeState {
-    ModeState {
-        wce: bits & 1 != 0,
-        d_sense: bits & 2 != 0,
-        swp: bits & 4 != 0,
-        tas: bits & 8 != 0,
-        qerr: (bits >> 4 & 3) as u8,
-        ua_intlck: (bits >> 6 & 3) as u8,
-        tst: (bits >> 8 & 7) as u8,
-    }
 }
 
 impl Lu {
@@ -288,7 +268,7 @@ impl Lu {
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             ports,
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: AtomicU16::new(pack(kept.mode.under(default_mode))),
+            mode: ModeWord::new(kept.mode.under(default_mode)),
             default_mode,
             errors: ErrorCounters::default(),
             keeper: setup.keeper,
@@ -297,6 +277,7 @@ impl Lu {
                 reservations: kept.reservations.clone().into(),
                 access,
                 medium: Medium::new(kept.ejected && setup.removable),
+                saved_mode: kept.mode.saved_under(default_mode),
                 ..Cold::default()
             }),
             image: setup.image,
@@ -378,12 +359,18 @@ impl Lu {
 
     /// The current mode parameters.
     pub fn mode(&self) -> ModeState {
-        unpack(self.mode.load(Ordering::Acquire))
+        self.mode.load()
     }
 
-    /// The mode parameters a reset goes back to.
+    /// The mode parameters that it has unless somebody changes them.
     pub fn default_mode(&self) -> ModeState {
         self.default_mode
+    }
+
+    /// The mode parameters a reset, or a loss of power, goes back to: those that were saved, else the defaults. `None` if the unit
+    /// saves none, for want of a keeper who could.
+    pub fn saved_mode(&self) -> Option<ModeState> {
+        self.survives_power_loss().then(|| self.cold().saved_mode.unwrap_or(self.default_mode))
     }
 
     /// In which format this unit's sense data goes out (D_SENSE).
@@ -399,8 +386,17 @@ impl Lu {
     /// Sets the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS CHANGED), if anything
     /// changed. Whoever makes new parameters out of old ones sees to it that nobody else does at the same time.
     pub fn set_mode(&self, by: &Itl, mode: ModeState) {
+        self.change_mode(by, ModeChange { mode, save: false });
+    }
+
+    /// The same; they may be the saved ones from now on as well.
+    pub fn change_mode(&self, by: &Itl, ModeChange { mode, save }: ModeChange) {
         let mut cold = self.cold();
         cold.coming_mode = None;
+        if save && cold.saved_mode != Some(mode) {
+            cold.saved_mode = Some(mode);
+            self.note();
+        }
         if self.mode() != mode {
             self.store_mode(&cold, mode);
             self.note();
@@ -409,17 +405,18 @@ impl Lu {
     }
 
     fn store_mode(&self, cold: &Cold, mode: ModeState) {
-        self.mode.store(pack(mode), Ordering::Release);
+        self.mode.store(mode);
         live(cold).for_each(|itl| interlock(&itl, mode));
     }
 
     /// LOGICAL UNIT RESET, and what a hard reset does to a unit (SAM-5 6.3.3), apart from ending its tasks: mode parameters
-    /// and removal prevention go back to their defaults, RESERVE is over, the unit starts, and every nexus gets a unit attention. An ejected
-    /// medium stays ejected.
+    /// go back to those that were saved, removal prevention to its default, RESERVE is over, the unit starts, and every nexus gets a unit
+    /// attention. An ejected medium stays ejected.
     pub fn reset(&self) {
         let mut cold = self.cold();
         reset_reserve(&mut cold);
-        self.store_mode(&cold, self.default_mode);
+        let mode = cold.saved_mode.unwrap_or(self.default_mode);
+        self.store_mode(&cold, mode);
         self.note();
         medium::reset(&mut cold);
         for itl in live(&cold) {

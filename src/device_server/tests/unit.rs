@@ -77,10 +77,7 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn defaults_of_the_mode_pages_can_be_set_up() {
     let lu = Lu::new(LuSetup { write_cache: false, descriptor_sense: true, ..setup(MemImage::new(4096)) }).unwrap();
-    assert_eq!(
-        lu.mode(),
-        ModeState { wce: false, d_sense: true, swp: false, tst: 1, qerr: 0, ua_intlck: 0, tas: false }
-    );
+    assert_eq!(lu.mode(), ModeState { wce: false, d_sense: true, ..ModeState::DEFAULT });
     assert_eq!(lu.mode(), lu.default_mode());
     assert_eq!(lu.sense_format(), SenseFormat::Descriptor);
 }
