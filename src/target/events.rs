@@ -49,13 +49,7 @@ impl std::fmt::Debug for Outlet {
 
 impl Outlet {
     /// For a unit at an address of a nexus whose home is shard `home`.
-    pub(super) fn new(
-        itn_id: ItnId,
-        (target, lun): (u8, u16),
-        lu: &Lu,
-        home: u8,
-        post: Arc<dyn Post>,
-    ) -> Arc<Outlet> {
+    pub(super) fn new(itn_id: ItnId, (target, lun): (u8, u16), lu: &Lu, home: u8, post: Arc<dyn Post>) -> Arc<Outlet> {
         let (subscribed, waiting) = (AtomicU32::new(0), AtomicU64::new(0));
         let of_medium = if lu.removable() { notification::MEDIA_CHANGE } else { 0 };
         let supported = notification::SUPPORTED | of_medium;
