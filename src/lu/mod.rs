@@ -17,6 +17,7 @@
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod access;
+mod atomic;
 mod attention;
 mod errors;
 mod gate;
@@ -28,6 +29,7 @@ mod itl;
 mod keeping;
 mod kept;
 mod medium;
+mod mode_word;
 mod port;
 mod records;
 pub mod reservation;
@@ -36,6 +38,7 @@ mod self_test;
 mod unit;
 
 pub use access::*;
+pub use atomic::AtomicLimits;
 pub use attention::*;
 pub use errors::*;
 pub use gate::*;

@@ -1,16 +1,17 @@
 //! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::access::Access;
 use super::holds::Holds;
 use super::keeping::Continuity;
 use super::medium::{self, Medium};
+use super::mode_word::ModeWord;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
     AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
-    KeptState, NexusId, Records, TargetPort, Touches,
+    KeptState, ModeChange, NexusId, Records, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::spc::{LogErrors, ModeState};
@@ -37,6 +38,8 @@ pub struct LuSetup {
     pub block_size: u32,
     /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT: 0–7.
     pub physical_exponent: u8,
+    /// LOWEST ALIGNED LOGICAL BLOCK ADDRESS: the first block that begins a physical one; less than the blocks of a physical one.
+    pub lowest_aligned: u16,
     /// VENDOR IDENTIFICATION, up to 8 characters.
     pub vendor: String,
     /// PRODUCT IDENTIFICATION, up to 16.
@@ -47,6 +50,10 @@ pub struct LuSetup {
     pub serial: String,
     /// NAA designator.
     pub naa: u64,
+    /// EUI-64 based designator: 8, 12 or 16 bytes.
+    pub eui: Option<Vec<u8>>,
+    /// UUID designator.
+    pub uuid: Option<[u8; 16]>,
     /// Refuse everything that writes. An image that was opened read-only makes its unit read-only too.
     pub read_only: bool,
     /// RMB: initiators can eject and load the medium.
@@ -77,11 +84,14 @@ impl LuSetup {
             image,
             block_size: 512,
             physical_exponent: 0,
+            lowest_aligned: 0,
             vendor: super::DEFAULT_VENDOR.to_owned(),
             product: super::DEFAULT_PRODUCT.to_owned(),
             revision: super::DEFAULT_REVISION.to_owned(),
             serial,
             naa,
+            eui: None,
+            uuid: None,
             read_only: false,
             removable: false,
             write_cache: true,
@@ -116,6 +126,9 @@ pub enum SetupError {
     /// Beyond what physical disks have.
     #[error("physical block exponent {0} is more than 7")]
     PhysicalExponent(u8),
+    /// It lies beyond the first physical block.
+    #[error("lowest aligned LBA {0} is not within the first physical block")]
+    LowestAligned(u16),
     /// Thin provisioning of an image that cannot deallocate.
     #[error("it cannot be thin provisioned: no blocks of it can be deallocated, or it is read-only")]
     NotThin,
@@ -160,6 +173,7 @@ pub struct Lu {
     identity: Identity,
     block_size: u32,
     physical_exponent: u8,
+    lowest_aligned: u16,
     rotation_rate: u16,
     read_only: bool,
     removable: bool,
@@ -170,7 +184,7 @@ pub struct Lu {
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
     pub(super) blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
-    mode: AtomicU16,
+    mode: ModeWord,
     pub(super) default_mode: ModeState,
     errors: ErrorCounters,
     pub(super) keeper: Option<Arc<dyn Keeper>>,
@@ -186,7 +200,9 @@ pub(super) struct Cold {
     /// Nexuses that are not here, or not yet again.
     pub(super) continuity: Continuity,
     /// Mode parameters that a change on its way will set, and on whose behalf.
-    pub(super) coming_mode: Option<(NexusId, ModeState)>,
+    pub(super) coming_mode: Option<(NexusId, ModeChange)>,
+    /// What MODE SELECT with SP saved.
+    pub(super) saved_mode: Option<ModeState>,
     pub(super) records: Records,
     holds: Holds,
     /// Whether the medium is there, and the power condition.
@@ -197,29 +213,6 @@ pub(super) struct Cold {
     pub(super) access: Access,
 }
 
-/// Mode parameters as one number, so that they are read with one load.
-fn pack(mode: ModeState) -> u16 {
-    u16::from(mode.wce)
-        | u16::from(mode.d_sense) << 1
-        | u16::from(mode.swp) << 2
-        | u16::from(mode.tas) << 3
-        | u16::from(mode.qerr & 3) << 4
-        | u16::from(mode.ua_intlck & 3) << 6
-        | u16::from(mode.tst & 7) << 8
-}
-
-fn unpack(bits: u16) -> ModeState {
-    ModeState {
-        wce: bits & 1 != 0,
-        d_sense: bits & 2 != 0,
-        swp: bits & 4 != 0,
-        tas: bits & 8 != 0,
-        qerr: (bits >> 4 & 3) as u8,
-        ua_intlck: (bits >> 6 & 3) as u8,
-        tst: (bits >> 8 & 7) as u8,
-    }
-}
-
 impl Lu {
     /// Makes a unit.
     ///
@@ -227,12 +220,16 @@ impl Lu {
     ///
     /// [`SetupError`] names the first thing that does not fit.
     pub fn new(setup: LuSetup) -> Result<Arc<Lu>, SetupError> {
-        let identity = Identity::new(&setup.vendor, &setup.product, &setup.revision, &setup.serial, setup.naa)?;
+        let identity = Identity::new(&setup.vendor, &setup.product, &setup.revision, &setup.serial, setup.naa)?
+            .with_designators(setup.eui, setup.uuid)?;
         if setup.block_size != 512 && setup.block_size != 4096 {
             return Err(SetupError::BlockSize(setup.block_size));
         }
         if setup.physical_exponent > 7 {
             return Err(SetupError::PhysicalExponent(setup.physical_exponent));
+        }
+        if setup.lowest_aligned >> setup.physical_exponent != 0 {
+            return Err(SetupError::LowestAligned(setup.lowest_aligned));
         }
         let size = setup.image.size();
         if size == 0 {
@@ -263,6 +260,7 @@ impl Lu {
             identity,
             block_size: setup.block_size,
             physical_exponent: setup.physical_exponent,
+            lowest_aligned: setup.lowest_aligned,
             rotation_rate: setup.rotation_rate,
             read_only: setup.read_only || capabilities.read_only,
             removable: setup.removable,
@@ -270,7 +268,7 @@ impl Lu {
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             ports,
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: AtomicU16::new(pack(kept.mode.under(default_mode))),
+            mode: ModeWord::new(kept.mode.under(default_mode)),
             default_mode,
             errors: ErrorCounters::default(),
             keeper: setup.keeper,
@@ -279,6 +277,7 @@ impl Lu {
                 reservations: kept.reservations.clone().into(),
                 access,
                 medium: Medium::new(kept.ejected && setup.removable),
+                saved_mode: kept.mode.saved_under(default_mode),
                 ..Cold::default()
             }),
             image: setup.image,
@@ -322,6 +321,11 @@ impl Lu {
         }
     }
 
+    /// LOWEST ALIGNED LOGICAL BLOCK ADDRESS.
+    pub fn lowest_aligned(&self) -> u16 {
+        self.lowest_aligned
+    }
+
     /// MEDIUM ROTATION RATE.
     pub fn rotation_rate(&self) -> u16 {
         self.rotation_rate
@@ -355,12 +359,18 @@ impl Lu {
 
     /// The current mode parameters.
     pub fn mode(&self) -> ModeState {
-        unpack(self.mode.load(Ordering::Acquire))
+        self.mode.load()
     }
 
-    /// The mode parameters a reset goes back to.
+    /// The mode parameters that it has unless somebody changes them.
     pub fn default_mode(&self) -> ModeState {
         self.default_mode
+    }
+
+    /// The mode parameters a reset, or a loss of power, goes back to: those that were saved, else the defaults. `None` if the unit
+    /// saves none, for want of a keeper who could.
+    pub fn saved_mode(&self) -> Option<ModeState> {
+        self.survives_power_loss().then(|| self.cold().saved_mode.unwrap_or(self.default_mode))
     }
 
     /// In which format this unit's sense data goes out (D_SENSE).
@@ -376,8 +386,17 @@ impl Lu {
     /// Sets the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS CHANGED), if anything
     /// changed. Whoever makes new parameters out of old ones sees to it that nobody else does at the same time.
     pub fn set_mode(&self, by: &Itl, mode: ModeState) {
+        self.change_mode(by, ModeChange { mode, save: false });
+    }
+
+    /// The same; they may be the saved ones from now on as well.
+    pub fn change_mode(&self, by: &Itl, ModeChange { mode, save }: ModeChange) {
         let mut cold = self.cold();
         cold.coming_mode = None;
+        if save && cold.saved_mode != Some(mode) {
+            cold.saved_mode = Some(mode);
+            self.note();
+        }
         if self.mode() != mode {
             self.store_mode(&cold, mode);
             self.note();
@@ -386,17 +405,18 @@ impl Lu {
     }
 
     fn store_mode(&self, cold: &Cold, mode: ModeState) {
-        self.mode.store(pack(mode), Ordering::Release);
+        self.mode.store(mode);
         live(cold).for_each(|itl| interlock(&itl, mode));
     }
 
     /// LOGICAL UNIT RESET, and what a hard reset does to a unit (SAM-5 6.3.3), apart from ending its tasks: mode parameters
-    /// and removal prevention go back to their defaults, RESERVE is over, the unit starts, and every nexus gets a unit attention. An ejected
-    /// medium stays ejected.
+    /// go back to those that were saved, removal prevention to its default, RESERVE is over, the unit starts, and every nexus gets a unit
+    /// attention. An ejected medium stays ejected.
     pub fn reset(&self) {
         let mut cold = self.cold();
         reset_reserve(&mut cold);
-        self.store_mode(&cold, self.default_mode);
+        let mode = cold.saved_mode.unwrap_or(self.default_mode);
+        self.store_mode(&cold, mode);
         self.note();
         medium::reset(&mut cold);
         for itl in live(&cold) {

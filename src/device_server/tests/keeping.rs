@@ -17,6 +17,8 @@ struct Memory {
     kept: Mutex<Option<KeptState>>,
     notes: AtomicUsize,
     full: AtomicBool,
+    /// What it keeps outlives a loss of power.
+    durable: AtomicBool,
 }
 
 impl Keeper for Memory {
@@ -33,7 +35,7 @@ impl Keeper for Memory {
     }
 
     fn survives_power_loss(&self) -> bool {
-        false
+        self.durable.load(Ordering::Relaxed)
     }
 }
 
@@ -306,6 +308,67 @@ fn mode_parameters_are_kept_before_the_answer() {
     let of_b = kept.nexuses.iter().find(|nexus| nexus.nexus == id(2)).unwrap();
     assert_eq!(of_b.attentions, [Attention::ModeParametersChanged], "though it was established after");
     assert_eq!(pending(&b), of_b.attentions);
+}
+
+/// SP in MODE SELECT, PS and PC 11b in MODE SENSE; a reset and a loss of power go back to what was saved.
+#[test]
+fn mode_parameters_are_saved() {
+    let keeper: Arc<Memory> = Arc::default();
+    let lu = unit(&keeper);
+    let a = login(&lu, 1);
+    a.gate().take_attention();
+    let caching = |wce: u8| {
+        let mut list = vec![0; 24];
+        (list[4], list[5], list[6]) = (0x08, 18, wce << 2);
+        list
+    };
+    let select = |sp: u8, list: &[u8]| run(&a, &[0x15, 0x10 | sp, 0, 0, list.len() as u8, 0], list);
+    // MODE SENSE(6) with DBD of the caching page: its first byte (PS) and WCE.
+    let sense = |control: u8| {
+        let mut buf = IoBuf::owned(24, crate::mem::Direction::In);
+        let cdb = [0x1a, 0x08, control << 6 | 0x08, 0, 24, 0];
+        let request = Request {
+            cdb: &cdb,
+            itl: Some(&a),
+            luns: &[0],
+            peers: &crate::device_server::testkit::NoPeers,
+            well_known: None,
+            attribute: TaskAttribute::Simple,
+            passes: &[],
+        };
+        let plan = start(&request, &mut buf).plan;
+        let answer = execute(plan, &mut buf, &AbortFlag::default());
+        let data = crate::device_server::testkit::contents(&buf);
+        answer.sense.map_or(Ok((data[4], data[6] >> 2)), |sense| Err(sense.code.0))
+    };
+    assert_eq!(select(1, &caching(0)).sense.map(|sense| sense.code.0), Some(0x2400), "not on what forgets it");
+    assert_eq!((sense(0b00), sense(0b11)), (Ok((0x08, 1)), Err(0x3900)));
+
+    keeper.durable.store(true, Ordering::Relaxed);
+    assert_eq!((sense(0b00), sense(0b11)), (Ok((0x88, 1)), Ok((0x88, 1))), "nobody saved any yet");
+    assert_eq!(select(1, &caching(0)), good(24));
+    assert_eq!((sense(0b00), sense(0b10), sense(0b11)), (Ok((0x88, 0)), Ok((0x88, 1)), Ok((0x88, 0))));
+    assert_eq!(keeper.state().mode.saved, Some(lu.mode()), "before the answer");
+    assert_eq!(select(0, &caching(1)), good(24));
+    assert_eq!((sense(0b00), sense(0b11)), (Ok((0x88, 1)), Ok((0x88, 0))), "current only");
+    lu.reset();
+    a.gate().take_attention();
+    assert_eq!(sense(0b00), Ok((0x88, 0)), "a reset goes back to what was saved");
+    // An empty list with SP saves what is current.
+    assert_eq!(select(0, &caching(1)), good(24));
+    keeper.full.store(true, Ordering::Relaxed);
+    assert_eq!(run(&a, &[0x15, 0x11, 0, 0, 0, 0], &[]).sense.map(|sense| sense.code.0), Some(0x4400));
+    assert_eq!(sense(0b11), Ok((0x88, 0)), "it could not be saved");
+    assert!(!lu.snapshot().mode.saved.unwrap().wce);
+    keeper.full.store(false, Ordering::Relaxed);
+    assert_eq!(select(0, &caching(0)), good(24));
+
+    let kept = keeper.state().after_power_loss();
+    let after = unit_with(&keeper, |setup| setup.kept = Some(kept));
+    assert!(!after.mode().wce && after.default_mode().wce);
+    assert_eq!(after.saved_mode(), Some(after.mode()));
+    let writes_through = unit_with(&keeper, |setup| setup.write_cache = false);
+    assert!(!writes_through.mode().wce);
 }
 
 /// Between its evaluation and its end a change counts as made; one that is given up counts as never begun.
