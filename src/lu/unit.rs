@@ -312,14 +312,14 @@ impl Lu {
         }
     }
 
-    /// Takes the size that the image has now for the unit's capacity, on behalf of one nexus; every other one is told, if it
+    /// Takes the size that the image has now for the unit's capacity, on behalf of one nexus or of the host; every other one is told, if it
     /// changed (SBC-3 5.15: CAPACITY DATA HAS CHANGED). [`Image::refresh_size`] looks at the size, and may wait; this does not.
-    pub fn update_capacity(&self, by: &Itl) {
+    pub fn update_capacity(&self, by: Option<&Itl>) {
         let cold = self.cold();
         // Under the lock, so that of several who found a new size one tells of it, and the last one found holds.
         let blocks = self.image.size() / u64::from(self.block_size);
         if blocks > 0 && self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
-            tell(&cold, Attention::CapacityChanged, Some(by));
+            tell(&cold, Attention::CapacityChanged, by);
         }
     }
 
