@@ -264,7 +264,8 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
     };
     let (row, command) = match opcode::decode(request.cdb) {
         Ok(decoded) => decoded,
-        Err(sense) => return over(Plan::Done(Answer::check(sense))),
+        // That there is no such command comes before what is wrong with its fields.
+        Err(sense) => return over(Plan::Done(Answer::check(unsupported(itl, request.cdb).unwrap_or(sense)))),
     };
     let mask = mask(row, &command);
     let mut admission = itl.gate().admit(mask);
@@ -301,6 +302,13 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Plan::Done(_) | Plan::Change(_) | Plan::Held => Touches::Nothing,
     };
     Started { plan, needs: mask.common(NEEDS), touches }
+}
+
+/// INVALID COMMAND OPERATION CODE, if the CDB's is one that this unit has not, though others have.
+fn unsupported(itl: &Itl, cdb: &[u8]) -> Option<Sense> {
+    let rows = opcode::rows_of(*cdb.first()?);
+    let none = !rows.is_empty() && !rows.iter().any(|row| spc::supported(itl.lu(), row));
+    none.then(|| Sense::illegal_request(AdditionalSense::INVALID_COMMAND_OPERATION_CODE))
 }
 
 /// Whether a command of this attribute passes what holds its task set (SAM-5 8.6).
@@ -352,9 +360,9 @@ fn touches(itl: &Itl, command: &Command) -> Touches {
         Command::Read(t) | Command::Write(t) | Command::CompareAndWrite(t) | Command::Orwrite(t) => {
             blocks(t.lba, t.blocks)
         }
-        Command::Verify { transfer, .. } | Command::WriteAndVerify { transfer, .. } => {
-            blocks(transfer.lba, transfer.blocks)
-        }
+        Command::Verify { transfer, .. }
+        | Command::WriteAndVerify { transfer, .. }
+        | Command::WriteAtomic { transfer, .. } => blocks(transfer.lba, transfer.blocks),
         Command::WriteSame { transfer, .. } if transfer.blocks != 0 => blocks(transfer.lba, transfer.blocks),
         Command::WriteSame { .. } | Command::Unmap { .. } => Touches::Everything,
         // They use no blocks, or read what is there only to see whether it can be read.
@@ -471,6 +479,7 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::WriteAndVerify { transfer, check } => sbc::write_and_verify(task, transfer, check),
         Command::Verify { transfer, check } => sbc::verify(task, transfer, check),
         Command::CompareAndWrite(transfer) => sbc::compare_and_write(task, transfer),
+        Command::WriteAtomic { transfer, boundary } => sbc::write_atomic(task, transfer, boundary),
         Command::Orwrite(transfer) => sbc::orwrite(task, transfer),
         Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),

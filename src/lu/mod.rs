@@ -16,6 +16,7 @@
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod access;
+mod atomic;
 mod attention;
 mod errors;
 mod gate;
@@ -34,6 +35,7 @@ mod self_test;
 mod unit;
 
 pub use access::*;
+pub use atomic::AtomicLimits;
 pub use attention::*;
 pub use errors::*;
 pub use gate::*;

@@ -36,6 +36,8 @@ pub struct LuSetup {
     pub block_size: u32,
     /// LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT: 0–7.
     pub physical_exponent: u8,
+    /// LOWEST ALIGNED LOGICAL BLOCK ADDRESS: the first block that begins a physical one; less than the blocks of a physical one.
+    pub lowest_aligned: u16,
     /// VENDOR IDENTIFICATION, up to 8 characters.
     pub vendor: String,
     /// PRODUCT IDENTIFICATION, up to 16.
@@ -46,6 +48,10 @@ pub struct LuSetup {
     pub serial: String,
     /// NAA designator.
     pub naa: u64,
+    /// EUI-64 based designator: 8, 12 or 16 bytes.
+    pub eui: Option<Vec<u8>>,
+    /// UUID designator.
+    pub uuid: Option<[u8; 16]>,
     /// Refuse everything that writes. An image that was opened read-only makes its unit read-only too.
     pub read_only: bool,
     /// The default of WCE: written data may be lost in a power failure until it is synchronized.
@@ -74,11 +80,14 @@ impl LuSetup {
             image,
             block_size: 512,
             physical_exponent: 0,
+            lowest_aligned: 0,
             vendor: super::DEFAULT_VENDOR.to_owned(),
             product: super::DEFAULT_PRODUCT.to_owned(),
             revision: super::DEFAULT_REVISION.to_owned(),
             serial,
             naa,
+            eui: None,
+            uuid: None,
             read_only: false,
             write_cache: true,
             descriptor_sense: false,
@@ -112,6 +121,9 @@ pub enum SetupError {
     /// Beyond what physical disks have.
     #[error("physical block exponent {0} is more than 7")]
     PhysicalExponent(u8),
+    /// It lies beyond the first physical block.
+    #[error("lowest aligned LBA {0} is not within the first physical block")]
+    LowestAligned(u16),
     /// Thin provisioning of an image that cannot deallocate.
     #[error("it cannot be thin provisioned: no blocks of it can be deallocated, or it is read-only")]
     NotThin,
@@ -156,6 +168,7 @@ pub struct Lu {
     identity: Identity,
     block_size: u32,
     physical_exponent: u8,
+    lowest_aligned: u16,
     rotation_rate: u16,
     read_only: bool,
     thin: bool,
@@ -220,12 +233,16 @@ impl Lu {
     ///
     /// [`SetupError`] names the first thing that does not fit.
     pub fn new(setup: LuSetup) -> Result<Arc<Lu>, SetupError> {
-        let identity = Identity::new(&setup.vendor, &setup.product, &setup.revision, &setup.serial, setup.naa)?;
+        let identity = Identity::new(&setup.vendor, &setup.product, &setup.revision, &setup.serial, setup.naa)?
+            .with_designators(setup.eui, setup.uuid)?;
         if setup.block_size != 512 && setup.block_size != 4096 {
             return Err(SetupError::BlockSize(setup.block_size));
         }
         if setup.physical_exponent > 7 {
             return Err(SetupError::PhysicalExponent(setup.physical_exponent));
+        }
+        if setup.lowest_aligned >> setup.physical_exponent != 0 {
+            return Err(SetupError::LowestAligned(setup.lowest_aligned));
         }
         let size = setup.image.size();
         if size == 0 {
@@ -256,6 +273,7 @@ impl Lu {
             identity,
             block_size: setup.block_size,
             physical_exponent: setup.physical_exponent,
+            lowest_aligned: setup.lowest_aligned,
             rotation_rate: setup.rotation_rate,
             read_only: setup.read_only || capabilities.read_only,
             thin,
@@ -307,6 +325,11 @@ impl Lu {
         if blocks > 0 && self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
             tell(&cold, Attention::CapacityChanged, Some(by));
         }
+    }
+
+    /// LOWEST ALIGNED LOGICAL BLOCK ADDRESS.
+    pub fn lowest_aligned(&self) -> u16 {
+        self.lowest_aligned
     }
 
     /// MEDIUM ROTATION RATE.

@@ -167,6 +167,8 @@ pub enum Command {
     CompareAndWrite(Transfer),
     /// SBC-3 5.5.
     Orwrite(Transfer),
+    /// SBC-4 5.48. ATOMIC BOUNDARY in blocks, 0: none.
+    WriteAtomic { transfer: Transfer, boundary: u16 },
     /// SBC-3 5.36–5.38.
     Verify { transfer: Transfer, check: ByteCheck },
     /// SBC-3 5.30, 5.31. `blocks` 0 means to the end of the medium.

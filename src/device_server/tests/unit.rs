@@ -64,6 +64,10 @@ fn what_does_not_fit_is_refused() {
     };
     assert_eq!(with(|s| s.block_size = 1024), Some(SetupError::BlockSize(1024)));
     assert_eq!(with(|s| s.physical_exponent = 8), Some(SetupError::PhysicalExponent(8)));
+    let beyond = with(|s| (s.physical_exponent, s.lowest_aligned) = (3, 8));
+    assert_eq!(beyond, Some(SetupError::LowestAligned(8)));
+    let eui = SetupError::Identity(IdentityError::EuiLength(9));
+    assert_eq!(with(|s| s.eui = Some(vec![1; 9])), Some(eui));
     let mut cannot = setup(MemImage::new(512).without_unmap());
     cannot.provisioning = Provisioning::Thin;
     assert_eq!(Lu::new(cannot).err(), Some(SetupError::NotThin));

@@ -147,6 +147,11 @@ pub(super) fn compare_and_write(cdb: Cdb<'_>) -> Decoded {
     Ok(Command::CompareAndWrite(transfer(cdb)))
 }
 
+pub(super) fn write_atomic(cdb: Cdb<'_>) -> Decoded {
+    let blocks = u64::from(cdb.u16(12));
+    Ok(Command::WriteAtomic { transfer: Transfer { blocks, ..transfer(cdb) }, boundary: cdb.u16(10) })
+}
+
 pub(super) fn orwrite(cdb: Cdb<'_>) -> Decoded {
     Ok(Command::Orwrite(transfer(cdb)))
 }

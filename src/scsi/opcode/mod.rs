@@ -4,8 +4,9 @@
 //! reservation class; no field has a default, so a command without, say, a reservation class does not compile.
 //!
 //! Decoding is strict: a bit that is set where the row's usage data has none is refused (INVALID FIELD IN CDB, with a field
-//! pointer to it). That covers reserved and obsolete bits, protection information (nothing here has it), group numbers
-//! (GROUP_SUP is 0) and CONTROL's bits but NACA, which every command may have: [`naca`] says whether one has.
+//! pointer to it). That covers reserved and obsolete bits, protection information (nothing here has it) and CONTROL's bits but
+//! NACA, which every command may have: [`naca`] says whether one has. A GROUP NUMBER is taken wherever SBC-3 has that field
+//! (GROUP_SUP is 1); what a group collects is left to the device server (SBC-3 4.22), and here it is nothing.
 
 #[cfg(test)]
 mod conformance_table;

@@ -9,6 +9,7 @@ mod provisioning;
 mod read_write;
 mod start_stop;
 mod verify;
+mod write_atomic;
 
 use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};
 
