@@ -17,6 +17,7 @@
 
 mod access;
 mod attention;
+mod copies;
 mod errors;
 mod gate;
 mod gate_word;
@@ -35,6 +36,7 @@ mod unit;
 
 pub use access::*;
 pub use attention::*;
+pub use copies::*;
 pub use errors::*;
 pub use gate::*;
 pub use geometry::*;
