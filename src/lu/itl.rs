@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::keeping::Arrival;
-use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId, Ports};
+use super::{Attention, CopyOperations, Gate, GateBits, KeptNexus, Lu, NexusId, Ports};
 
 /// Hears of unit attention conditions as they are established for one I_T_L nexus.
 ///
@@ -26,6 +26,7 @@ pub struct Itl {
     aca_task: AtomicBool,
     /// What WRITE BUFFER left to be echoed.
     echo: Mutex<Option<Vec<u8>>>,
+    copies: CopyOperations,
     listener: OnceLock<Arc<dyn Listener>>,
     /// Where the nexus finds the unit: target number and LUN.
     address: OnceLock<(u8, u16)>,
@@ -50,9 +51,9 @@ impl Itl {
         let gate = Gate::kept(&kept.attentions, lu.keeper().cloned());
         let prevent = AtomicBool::new(kept.prevent);
         let aca_task = AtomicBool::new(false);
-        let echo = Mutex::default();
+        let (echo, copies) = (Mutex::default(), CopyOperations::default());
         let (listener, address) = (OnceLock::new(), OnceLock::new());
-        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, listener, address });
+        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, copies, listener, address });
         itl.lu.attach(&itl);
         itl.lu.note();
         itl
@@ -111,6 +112,7 @@ impl Itl {
         self.allow_removal();
         self.end_aca();
         *self.echo_buffer() = None;
+        self.copies.forget();
         self.lu.lose_reserve(self.nexus);
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
@@ -166,6 +168,11 @@ impl Itl {
     /// Whether this nexus prevents removal.
     pub fn prevents_removal(&self) -> bool {
         self.prevent.load(Ordering::Acquire)
+    }
+
+    /// Its copy operations.
+    pub fn copies(&self) -> &CopyOperations {
+        &self.copies
     }
 
     /// Fills the nexus's echo buffer (SPC-4 6.49).

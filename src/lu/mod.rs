@@ -13,10 +13,12 @@
 //!   what follows it. Each nexus's gate says what it is denied at every step.
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
 //!   ([`Lu::persist`]) before a change is answered, soon after everything else.
+//! * Whoever is about to change blocks says so with [`Lu::will_change`]; a [`Watch`] hears of it. [`Rods`] rely on that: data that tokens represent.
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod access;
 mod attention;
+mod copy_operations;
 mod errors;
 mod gate;
 mod gate_word;
@@ -30,11 +32,14 @@ mod port;
 mod records;
 pub mod reservation;
 mod reserve;
+mod rods;
 mod self_test;
 mod unit;
+mod watch;
 
 pub use access::*;
 pub use attention::*;
+pub use copy_operations::*;
 pub use errors::*;
 pub use gate::*;
 pub use geometry::*;
@@ -46,5 +51,7 @@ pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;
 pub use reserve::*;
+pub use rods::*;
 pub use self_test::*;
 pub use unit::*;
+pub use watch::*;

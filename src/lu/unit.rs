@@ -1,15 +1,16 @@
 //! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::access::Access;
 use super::holds::Holds;
 use super::keeping::Continuity;
 use super::reserve::{Reservations, reset_reserve};
+use super::watch::Watches;
 use super::{
     AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
-    KeptState, NexusId, Records, TargetPort, Touches,
+    KeptState, NexusId, Records, Rods, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::spc::{LogErrors, ModeState};
@@ -64,11 +65,13 @@ pub struct LuSetup {
     pub keeper: Option<Arc<dyn Keeper>>,
     /// What was kept: the unit goes on from there.
     pub kept: Option<KeptState>,
+    /// Where tokens for its data are known; the same for all units of the process.
+    pub rods: Arc<Rods>,
 }
 
 impl LuSetup {
     /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
-    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept.
+    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept, tokens for this unit only.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -88,6 +91,7 @@ impl LuSetup {
             access: Vec::new(),
             keeper: None,
             kept: None,
+            rods: Arc::default(),
         }
     }
 }
@@ -168,6 +172,9 @@ pub struct Lu {
     mode: AtomicU16,
     pub(super) default_mode: ModeState,
     errors: ErrorCounters,
+    rods: Arc<Rods>,
+    /// There may be watches: changes of blocks are looked at. Written under the lock of `cold`.
+    pub(super) watched: AtomicBool,
     pub(super) keeper: Option<Arc<dyn Keeper>>,
     /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
     pub(super) writing: Mutex<bool>,
@@ -184,6 +191,7 @@ pub(super) struct Cold {
     pub(super) coming_mode: Option<(NexusId, ModeState)>,
     records: Records,
     holds: Holds,
+    pub(super) watches: Watches,
     /// What is reserved, and how that is changing.
     pub(super) reservations: Reservations,
     /// Access states, and how they are changing.
@@ -265,6 +273,8 @@ impl Lu {
             mode: AtomicU16::new(pack(kept.mode.under(default_mode))),
             default_mode,
             errors: ErrorCounters::default(),
+            rods: setup.rods,
+            watched: AtomicBool::new(false),
             keeper: setup.keeper,
             writing: Mutex::default(),
             cold: Mutex::new(Cold { reservations: kept.reservations.clone().into(), access, ..Cold::default() }),
@@ -405,6 +415,7 @@ impl Lu {
         for itl in live(&cold) {
             itl.allow_removal();
             itl.end_aca();
+            itl.copies().forget();
             itl.establish(Attention::LogicalUnitReset);
         }
     }
@@ -417,6 +428,11 @@ impl Lu {
     /// Establishes a unit attention for every nexus but, perhaps, one.
     pub fn establish(&self, attention: Attention, except: Option<&Itl>) {
         tell(&self.cold(), attention, except);
+    }
+
+    /// Where tokens are known.
+    pub fn rods(&self) -> &Arc<Rods> {
+        &self.rods
     }
 
     /// The errors of its medium.
