@@ -30,6 +30,7 @@ mod mode;
 mod outcome;
 mod ports;
 mod reservations;
+mod rod_tokens;
 mod sbc;
 mod spc;
 #[cfg(test)]
@@ -474,6 +475,19 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::Orwrite(transfer) => sbc::orwrite(task, transfer),
         Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
+        Command::PopulateToken { list_identifier, parameter_list_length } => {
+            rod_tokens::populate(task, list_identifier, parameter_list_length)
+        }
+        Command::WriteUsingToken { list_identifier, parameter_list_length } => {
+            rod_tokens::write(task, list_identifier, parameter_list_length)
+        }
+        Command::CopyOperationAbort { list_identifier } => rod_tokens::copy_operation_abort(task, list_identifier),
+        Command::ReceiveCopyStatusLid4 { list_identifier, allocation_length } => {
+            rod_tokens::receive_copy_status(task, list_identifier, allocation_length)
+        }
+        Command::ReceiveRodTokenInformation { list_identifier, allocation_length } => {
+            rod_tokens::receive_rod_token_information(task, list_identifier, allocation_length)
+        }
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),
         Command::WriteSame { transfer, unmap, anchor, ndob } => sbc::write_same(task, transfer, unmap, anchor, ndob),
         Command::StartStopUnit { power_condition, no_flush, loej, start, .. } => {

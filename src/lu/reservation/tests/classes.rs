@@ -32,6 +32,8 @@ const EXPECTED: &[(u8, Option<u16>, &str, &str)] = &[
     (0x83, Some(0x00), "EXTENDED COPY(LID1)", "-----"),
     (0x83, Some(0x01), "EXTENDED COPY(LID4)", "-----"),
     (0x83, Some(0x1c), "COPY OPERATION ABORT", "-----"),
+    (0x84, Some(0x05), "RECEIVE COPY STATUS(LID4)", "+++++"),
+    (0x84, Some(0x07), "RECEIVE ROD TOKEN INFORMATION", "+++++"),
     (0xa0, None, "REPORT LUNS", "+++++"),
     (0xa3, Some(0x05), "REPORT IDENTIFYING INFORMATION", "+++++"),
     (0xa3, Some(0x0a), "REPORT TARGET PORT GROUPS", "+++++"),

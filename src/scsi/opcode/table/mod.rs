@@ -10,11 +10,12 @@ mod inquiry;
 mod medium;
 mod reserve;
 mod settings;
+mod token;
 
 use super::Row;
 
 const FAMILIES: &[&[Row]] =
-    &[access::ROWS, atomic::ROWS, diagnostic::ROWS, inquiry::ROWS, medium::ROWS, reserve::ROWS, settings::ROWS];
+    &[access::ROWS, atomic::ROWS, diagnostic::ROWS, inquiry::ROWS, medium::ROWS, reserve::ROWS, settings::ROWS, token::ROWS];
 
 const COUNT: usize = {
     let (mut count, mut family) = (0, 0);
