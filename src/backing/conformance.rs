@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod basics;
+mod copy;
 mod engines;
 mod full;
 mod guest;

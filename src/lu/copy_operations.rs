@@ -170,12 +170,7 @@ mod tests {
         run.progress(5);
         run.progress(6);
         let seen = operations.find(7).unwrap();
-<<<<<<< Updated upstream
         let expected = CopyStatus { service_action: PT, state: CopyState::Foreground, operations: 2, transferred: 11 };
-=======
-        let expected =
-            CopyStatus { service_action: PT, state: CopyState::Foreground, operations: 2, transferred: 11 };
->>>>>>> Stashed changes
         assert_eq!(seen.status(), expected);
         seen.abort();
         assert!(run.is_aborted());

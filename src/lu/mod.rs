@@ -18,6 +18,7 @@
 
 mod access;
 mod attention;
+mod copies;
 mod copy_operations;
 mod errors;
 mod gate;
@@ -39,6 +40,7 @@ mod watch;
 
 pub use access::*;
 pub use attention::*;
+pub use copies::*;
 pub use copy_operations::*;
 pub use errors::*;
 pub use gate::*;

@@ -415,7 +415,7 @@ impl Lu {
         for itl in live(&cold) {
             itl.allow_removal();
             itl.end_aca();
-            itl.copies().forget();
+            itl.copy_operations().forget();
             itl.establish(Attention::LogicalUnitReset);
         }
     }

@@ -49,5 +49,5 @@ pub(in crate::device_server) fn copy_operation_abort<'a>(task: Task<'a, '_>, lis
 const UNKNOWN: Sense = Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7));
 
 fn find(task: &Task<'_, '_>, list_identifier: u32) -> Result<Arc<CopyOperation>, Answer> {
-    task.itl.copies().find(list_identifier).ok_or(UNKNOWN.into())
+    task.itl.copy_operations().find(list_identifier).ok_or(UNKNOWN.into())
 }

@@ -92,6 +92,6 @@ fn token_list(buf: &IoBuf, length: u32) -> Result<Vec<u8>, Answer> {
 
 /// Begins an operation (SPC-4 5.17.4.2).
 fn begin(itl: &Itl, list_identifier: u32, service_action: u8) -> Result<CopyRun, Answer> {
-    let begun = itl.copies().begin(list_identifier, service_action);
+    let begun = itl.copy_operations().begin(list_identifier, service_action);
     begun.map_err(|_| Sense::illegal_request(AdditionalSense::OPERATION_IN_PROGRESS).into())
 }

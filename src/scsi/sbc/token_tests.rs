@@ -47,15 +47,7 @@ fn extent(lba: u64, blocks: u64) -> Extent {
 }
 
 fn at(byte: u16) -> Sense {
-<<<<<<< Updated upstream
     Sense::illegal_request(AdditionalSense(0x2600)).with_field(FieldPointer { in_cdb: false, byte, bit: Some(7) })
-=======
-    Sense::illegal_request(AdditionalSense(0x2600)).with_field(FieldPointer {
-        in_cdb: false,
-        byte,
-        bit: Some(7),
-    })
->>>>>>> Stashed changes
 }
 
 /// SBC-3 tables 72 and 73.
@@ -90,12 +82,8 @@ fn write_one_range() {
 
 #[test]
 fn rod_types() {
-<<<<<<< Updated upstream
     let made =
         |flags, rod_type| populate_token(&populate(flags, 0, rod_type, &[(0, 1)]), &LIMITS).map(|r| r.what.rod_type);
-=======
-    let made = |flags, rod_type| populate_token(&populate(flags, 0, rod_type, &[(0, 1)]), &LIMITS).map(|r| r.what.rod_type);
->>>>>>> Stashed changes
     assert_eq!(made(0, 0x0001_0000), Ok(0x0080_0001), "RTV zero");
     assert_eq!(made(2, 0x0080_0000), Ok(0x0080_0000));
     assert_eq!(made(2, 0x0080_0001), Ok(0x0080_0001));
@@ -200,12 +188,8 @@ fn limits() {
 
 #[test]
 fn no_block_twice() {
-<<<<<<< Updated upstream
     let read =
         |ranges: &[(u64, u32)]| populate_token(&populate(0, 0, 0, ranges), &LIMITS).map(|read| read.what.ranges.len());
-=======
-    let read = |ranges: &[(u64, u32)]| populate_token(&populate(0, 0, 0, ranges), &LIMITS).map(|read| read.what.ranges.len());
->>>>>>> Stashed changes
     assert_eq!(read(&[(10, 5), (15, 5), (5, 5)]), Ok(3));
     assert_eq!(read(&[(10, 5), (14, 1)]), Err(at(32)));
     assert_eq!(read(&[(14, 1), (10, 5)]), Err(at(32)));

@@ -13,6 +13,8 @@ mod report_opcodes;
 mod report_tmf;
 mod rod_token;
 mod target_port_groups;
+mod third_party_copy;
+mod third_party_copy_data;
 mod timestamp;
 mod vpd;
 
@@ -29,5 +31,7 @@ pub use report_opcodes::*;
 pub use report_tmf::*;
 pub use rod_token::*;
 pub use target_port_groups::*;
+pub use third_party_copy::*;
+pub use third_party_copy_data::*;
 pub use timestamp::*;
 pub use vpd::*;

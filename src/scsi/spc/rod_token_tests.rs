@@ -110,14 +110,10 @@ fn features() {
         RodTokenFeatures { lifetime: 1, maximum_inactivity: 2, maximum_bytes: 0x0300, optimal_bytes: 0x0400 };
     features.write(&mut data);
     assert_eq!(data.len(), 96);
-<<<<<<< Updated upstream
     assert_eq!(
         data.bytes()[..28],
         [1, 6, 0, 92, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2]
     );
-=======
-    assert_eq!(data.bytes()[..28], [1, 6, 0, 92, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2]);
->>>>>>> Stashed changes
     assert_eq!(data.bytes()[28..46], [0; 18]);
     assert_eq!(
         data.bytes()[46..72],
