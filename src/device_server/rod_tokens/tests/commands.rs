@@ -169,7 +169,11 @@ fn an_identifier_in_use() {
 #[test]
 fn zeros() {
     let p = Pair::new();
-    assert_eq!(write_with(&p.b, 1, 2, u64::MAX, &zero_token(), &[(10, 3), (50, 50)]), good(568), "no offset, and DEL_TKN");
+    assert_eq!(
+        write_with(&p.b, 1, 2, u64::MAX, &zero_token(), &[(10, 3), (50, 50)]),
+        good(568),
+        "no offset, and DEL_TKN"
+    );
     let bytes = p.b.image.bytes();
     assert_eq!((&bytes[5120..6656], &bytes[25_600..]), (&[0; 1536][..], &[0; 25_600][..]));
     assert!(bytes[..5120].iter().chain(&bytes[6656..25_600]).all(|byte| *byte == 0xff));
