@@ -220,7 +220,11 @@ fn units(
         let mut setup = LuSetup {
             block_size: u.block_size,
             read_only: u.read_only,
+            removable: u.removable,
             physical_exponent: u.physical_exponent(),
+            lowest_aligned: u.lowest_aligned,
+            eui: u.eui.clone(),
+            uuid: u.uuid,
             rotation_rate: u.rotation_rate,
             provisioning: u.provisioning,
             write_cache: u.write_cache,

@@ -7,11 +7,13 @@
 //!   wait for.
 //! * Once blocks of it may have changed a watch is [disturbed](Watch::is_disturbed), for good. Who read blocks and then finds the
 //!   watch undisturbed read them as they were when it began.
+//! * A medium that is ejected may be another one when it comes back: that disturbs all.
 //! * A unit forgets watches that nobody has any more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::unit::Cold;
 use super::{Extent, Lu, Touches};
 
 /// Someone's interest in blocks of a unit.
@@ -58,7 +60,13 @@ impl Lu {
     #[cold]
     fn disturb(&self, touches: Touches) {
         let mut cold = self.cold();
-        cold.watches.0.retain(|watch| {
+        self.disturb_under_lock(&mut cold, touches);
+    }
+
+    /// The same for who has the unit's lock.
+    pub(super) fn disturb_under_lock(&self, cold: &mut Cold, touches: Touches) {
+        let watches = &mut cold.watches.0;
+        watches.retain(|watch| {
             let Some(watch) = watch.upgrade() else { return false };
             let hit = watch.extents.iter().any(|extent| touches.overlaps(Touches::Blocks(*extent)));
             if hit {
@@ -66,7 +74,7 @@ impl Lu {
             }
             !hit
         });
-        if cold.watches.0.is_empty() {
+        if watches.is_empty() {
             self.watched.store(false, Ordering::SeqCst);
         }
     }

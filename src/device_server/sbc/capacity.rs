@@ -43,7 +43,7 @@ fn capacity(lu: &Lu) -> Capacity {
         blocks: geometry.blocks,
         block_length: geometry.block_size,
         physical_exponent: geometry.physical_exponent,
-        lowest_aligned: 0,
+        lowest_aligned: lu.lowest_aligned(),
         lbpme: lu.thin(),
         lbprz: lu.thin(),
     }

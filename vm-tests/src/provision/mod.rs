@@ -57,6 +57,8 @@ const NEEDS: &[(&str, &str)] = &[
     ("mcopy", "mtools"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
+    // A file system whose files can be written atomically, for vstgt's own tests.
+    ("mkfs.xfs", "xfsprogs"),
     ("sfdisk", "fdisk"),
     ("xz", "xz-utils"),
     // Firmware.

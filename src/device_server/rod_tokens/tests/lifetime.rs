@@ -41,6 +41,19 @@ fn overlapping_changes_cancel() {
     }
 }
 
+/// What comes back may be another medium.
+#[test]
+fn an_eject_cancels() {
+    let rods: Arc<Rods> = Arc::default();
+    let with = |removable| {
+        Bench::with(MemImage::patterned(51_200), |setup| (setup.rods, setup.removable) = (rods.clone(), removable))
+    };
+    let (a, b) = (with(true), with(false));
+    let token = token(&a, &[(0, 4)]);
+    a.itl.lu().eject().unwrap();
+    assert_eq!(write(&b, 1, &token, &[(0, 4)]), check(illegal(CANCELLED)));
+}
+
 #[test]
 fn others_do_not() {
     let p = Pair::new();

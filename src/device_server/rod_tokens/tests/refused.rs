@@ -99,7 +99,10 @@ fn what_may_not_be_written() {
 #[test]
 fn usage_bits() {
     for cdb in [out_cdb(0x10, 1, 0), out_cdb(0x11, 1, 0)] {
-        for byte in [2, 3, 4, 5, 14] {
+        let mut grouped = cdb;
+        grouped[14] = 0x1f;
+        assert_eq!(Pair::new().a.none(&grouped), good(0), "GROUP NUMBER");
+        for byte in [2, 3, 4, 5] {
             let mut stray = cdb;
             stray[byte] = 0x01;
             assert_eq!(

@@ -235,7 +235,14 @@ fn write_same_refused_forms() {
         b.data_out(&cdb16(0x93, WRITE_SAME_UNMAP | WRITE_SAME_ANCHOR, 0, 1), &[0; 512]),
         check(invalid_field(1, 4))
     );
-    assert_eq!(b.data_out(&cdb10(0x41, 0, 0, 1), &[0; 511]), good(512));
+    for wrong in [&[0; 511][..], &[0; 513], &[1; 1024], &[0; 4096]] {
+        let refused = check(plain(SenseKey::IllegalRequest, 0x0e03));
+        assert_eq!(b.data_out(&cdb10(0x41, 0, 0, 1), wrong), refused, "{} bytes", wrong.len());
+        assert_eq!(b.data_out(&cdb16(0x93, WRITE_SAME_UNMAP, 0, 1), wrong), refused, "{} bytes", wrong.len());
+        // NDOB has no data, and what is there is not looked at.
+        assert_eq!(b.data_out(&cdb16(0x93, WRITE_SAME_UNMAP | WRITE_SAME_NDOB, 0, 1), wrong), good(0));
+    }
+    assert_eq!(b.image.calls(), [Call::WriteZeroes(0, 512, true); 4]);
     assert_eq!(b.none(&cdb10(0x41, 0, 0, 1)), good(512));
     assert_eq!(b.image.calls(), []);
     let b = Bench::new(MemImage::new(51_200).read_only());
