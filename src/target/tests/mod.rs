@@ -12,3 +12,4 @@ mod nexuses;
 mod setup;
 mod task_management;
 mod task_set;
+mod tokens;
