@@ -18,8 +18,11 @@
 //! | 34 | deny SPC-2: another nexus holds RESERVE(6) |
 //! | 40 | not ready: stopped by START STOP UNIT |
 //! | 41–44 | the access state of its target port's group: standby, unavailable, offline, on its way; none of them: active |
-//! | 45–47 | further not-ready causes |
+//! | 45 | not ready: no medium |
+//! | 46 | not ready: the medium is occupied, by FORMAT UNIT or SANITIZE |
+//! | 47 | a further not-ready cause |
 //! | 48 | held: some hold of the unit may concern this nexus; see [`Holds`](super::Holds) |
+//! | 49 | low power: the unit is idle or in standby; stops nothing, but who uses the medium wakes it |
 //! | 56 | an ACA condition is established for this nexus |
 //! | 57 | interlock: a unit attention stays when it is reported (UA_INTLCK_CTRL 10b and 11b) |
 //! | 63 | gone |
@@ -54,6 +57,10 @@ impl GateBits {
     pub const DENY: GateBits = GateBits(0b111 << 32);
     /// Stopped by START STOP UNIT.
     pub const STOPPED: GateBits = GateBits(1 << 40);
+    /// There is no medium in the unit: it was ejected.
+    pub const NO_MEDIUM: GateBits = GateBits(1 << 45);
+    /// Something is done to the whole medium, or was and failed; the unit says what: FORMAT UNIT, SANITIZE.
+    pub const OCCUPIED: GateBits = GateBits(1 << 46);
     /// The nexus's target port is in standby state for the unit.
     pub const STANDBY: GateBits = GateBits(1 << 41);
     /// It is in unavailable state.
@@ -66,8 +73,12 @@ impl GateBits {
     pub const ACCESS: GateBits = GateBits(0b1111 << 41);
     /// All not-ready causes apart from access states.
     pub const NOT_READY: GateBits = GateBits(0b1110_0001 << 40);
+    /// Of them, those that keep even a unit that need not be started from being used.
+    pub const NO_USABLE_MEDIUM: GateBits = GateBits(0b11 << 45);
     /// A hold may stop commands of this nexus: look at the unit's holds.
     pub const HELD: GateBits = GateBits(1 << 48);
+    /// The unit is idle or in standby: a command that uses the medium makes it active first.
+    pub const LOW_POWER: GateBits = GateBits(1 << 49);
     /// An ACA condition is established for this nexus (SAM-5 5.9).
     pub const ACA: GateBits = GateBits(1 << 56);
     /// Unit attentions that were reported with CHECK CONDITION stay pending; only REQUEST SENSE clears them (SPC-4 7.5.10,
@@ -110,7 +121,12 @@ impl GateBits {
 
     /// What bits mean for a command when all else lets it pass.
     fn not_ready(self) -> Admission {
-        self.access_state().map_or(Admission::Stopped, Admission::Inaccessible)
+        match self.access_state() {
+            Some(state) => Admission::Inaccessible(state),
+            None if self.intersects(GateBits::OCCUPIED) => Admission::Occupied,
+            None if self.intersects(GateBits::NO_MEDIUM) => Admission::NoMedium,
+            None => Admission::Stopped,
+        }
     }
 
     /// True if the sets have a bit in common.
@@ -137,8 +153,14 @@ pub enum Admission {
     Conflict,
     /// End with NOT READY: the access state of the nexus's target port is this one.
     Inaccessible(AccessState),
+    /// End with what the unit says of what is done to its medium.
+    Occupied,
+    /// End with NOT READY: there is no medium.
+    NoMedium,
     /// End with NOT READY: the unit was stopped.
     Stopped,
+    /// Go on; the unit is to become active by it.
+    LowPower,
 }
 
 /// One I_T_L nexus's gate word.
@@ -256,6 +278,9 @@ fn verdict(word: u64, mask: GateBits) -> Result<(u64, Attention), Admission> {
     let hit = GateBits(word & mask.0);
     if hit == GateBits::NONE {
         return Err(Admission::Pass);
+    }
+    if hit == GateBits::LOW_POWER {
+        return Err(Admission::LowPower);
     }
     if hit.intersects(GateBits::GONE) {
         return Err(Admission::Gone);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::events::Outlet;
+use crate::device_server::Peers;
 use crate::lu::{Attention, Itl, Lu, NexusId};
 use crate::tgt::{HostNo, ItNexusReq, ItnId};
 
@@ -141,5 +142,11 @@ impl Nexus {
         for unit in self.targets.iter().flat_map(|view| &view.units) {
             unit.itl.end();
         }
+    }
+}
+
+impl Peers for Nexus {
+    fn units(&self) -> Vec<Arc<Itl>> {
+        self.targets.iter().flat_map(|view| &view.units).map(|unit| Arc::clone(&unit.itl)).collect()
     }
 }

@@ -268,7 +268,7 @@ impl Shard {
         let passes = again.as_ref().map_or(&[][..], |again| &again.passes);
         let ports = Ports { all: self.target.ports(), own: route.port };
         let well_known = (route.lu == WELL_KNOWN).then_some(ports);
-        let request = Request { cdb, itl, luns: &route.view.luns, well_known, attribute, passes };
+        let request = Request { cdb, itl, luns: &route.view.luns, peers: route.nexus, well_known, attribute, passes };
         let started = device_server::start(&request, &mut data.buf);
         (task.needs, task.touches) = (started.needs, started.touches);
         match started.plan {
@@ -400,6 +400,7 @@ impl Shard {
 
 /// Where a command goes.
 struct Route<'a> {
+    nexus: &'a Nexus,
     view: &'a TargetView,
     unit: Option<&'a Unit>,
     lu: u32,
@@ -422,11 +423,11 @@ fn route<'a>(nexuses: &'a [Option<Known>], req: &CmdReq) -> Result<Route<'a>, Ho
         LunAddress::Unit { target, lun } => {
             let view = nexus.target(target).ok_or(HostByte::BadTarget)?;
             let unit = view.unit(lun);
-            Ok(Route { view, unit, lu: unit.map_or(NO_UNIT, |unit| unit.lu), lun, port })
+            Ok(Route { nexus, view, unit, lu: unit.map_or(NO_UNIT, |unit| unit.lu), lun, port })
         }
         LunAddress::ReportLuns => {
             let view = nexus.first_target().ok_or(HostByte::BadTarget)?;
-            Ok(Route { view, unit: None, lu: WELL_KNOWN, lun: 0, port })
+            Ok(Route { nexus, view, unit: None, lu: WELL_KNOWN, lun: 0, port })
         }
         LunAddress::Invalid => Err(HostByte::BadTarget),
     }

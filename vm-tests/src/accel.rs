@@ -23,7 +23,7 @@ const ASK: Duration = Duration::from_secs(60);
 pub enum Accel {
     /// The kernel's.
     Kvm,
-    /// QEMU's translator, a thread per vCPU.
+    /// QEMU's translator, one thread for all vCPUs of a guest.
     Tcg,
 }
 
@@ -59,10 +59,14 @@ impl Accel {
     }
 
     /// The value of QEMU's `-accel`.
+    ///
+    /// With a thread per vCPU the translator sometimes dies of an assertion of its own (`iotlb_to_section`) when one vCPU maps a device while
+    /// another looks one up, as in the boot of an SMP guest (QEMU's issue 1921, seen with 10.0.2). Guests still have several vCPUs and use
+    /// several queues; they take turns on one thread.
     pub fn argument(self) -> &'static str {
         match self {
             Accel::Kvm => "kvm",
-            Accel::Tcg => "tcg,thread=multi",
+            Accel::Tcg => "tcg,thread=single",
         }
     }
 

@@ -15,6 +15,7 @@
 //! * [`cluster`] is several such machines on one disk.
 //! * [`mod@bench`] loads vstgt and its peers without a guest and compares them.
 //! * [`differential`] compares two disks a guest has, command by command.
+//! * [`said`] checks what tools printed.
 //! * [`process`], [`tools`] and [`workdir`] own what a test leaves behind: processes, and files.
 //!
 //! Three promises hold everywhere: every wait is bounded; every process started ends with the value that owns it;
@@ -43,6 +44,7 @@ pub mod provision;
 pub mod qemu;
 pub mod qmp;
 pub mod rootdisk;
+pub mod said;
 pub mod sys;
 pub mod tools;
 pub mod vstgt;

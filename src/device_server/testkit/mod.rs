@@ -8,7 +8,7 @@ pub use mem_image::{Call, MemImage, pattern};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{AbortFlag, Answer, Exclusive, Plan, Request, io_done, start};
+use super::{AbortFlag, Answer, Exclusive, Peers, Plan, Request, io_done, start};
 use crate::backing::{Op, OpKind};
 use crate::lu::{Attention, Itl, Lu, LuSetup, NexusId};
 use crate::mem::{Direction, IoBuf};
@@ -22,6 +22,18 @@ pub struct Bench {
     pub itl: Arc<Itl>,
     /// What REPORT LUNS is to show.
     pub luns: Vec<u16>,
+    /// The units that the nexus sees.
+    pub peers: Vec<Arc<Itl>>,
+}
+
+/// For a nexus that sees no units to copy between.
+#[derive(Debug)]
+pub struct NoPeers;
+
+impl Peers for NoPeers {
+    fn units(&self) -> Vec<Arc<Itl>> {
+        Vec::new()
+    }
 }
 
 /// What became of a command.
@@ -44,8 +56,13 @@ impl Bench {
         let image = Arc::new(image);
         let mut setup = LuSetup::new(image.clone(), 0x3123_4567_89ab_cdef, "SERIAL01".into());
         change(&mut setup);
-        let itl = nexus_of(Lu::new(setup).unwrap(), None);
-        Bench { image, itl, luns: vec![0] }
+        Bench::of(image, nexus_of(Lu::new(setup).unwrap(), None))
+    }
+
+    /// A nexus's unit on an image.
+    pub fn of(image: Arc<MemImage>, itl: Arc<Itl>) -> Bench {
+        let peers = vec![Arc::clone(&itl)];
+        Bench { image, itl, luns: vec![0], peers }
     }
 
     /// Runs a command without data.
@@ -80,7 +97,15 @@ impl Bench {
     /// Plans a command.
     pub fn plan<'a>(&'a self, cdb: &'a [u8], buf: &mut IoBuf) -> Plan<'a> {
         let attribute = TaskAttribute::Simple;
-        let request = Request { cdb, itl: Some(&self.itl), luns: &self.luns, well_known: None, attribute, passes: &[] };
+        let request = Request {
+            cdb,
+            itl: Some(&self.itl),
+            luns: &self.luns,
+            peers: &self.peers,
+            well_known: None,
+            attribute,
+            passes: &[],
+        };
         start(&request, buf).plan
     }
 }

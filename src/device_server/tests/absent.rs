@@ -13,7 +13,15 @@ fn run(cdb: &[u8], len: usize, well_known: bool) -> Ran {
     let mut buf = IoBuf::owned(len, Direction::In);
     let attribute = crate::scsi::TaskAttribute::Simple;
     let well_known = well_known.then_some(Ports { all: &PORTS, own: 2 });
-    let request = Request { cdb, itl: None, luns: &[2, 5], well_known, attribute, passes: &[] };
+    let request = Request {
+        cdb,
+        itl: None,
+        luns: &[2, 5],
+        peers: &crate::device_server::testkit::NoPeers,
+        well_known,
+        attribute,
+        passes: &[],
+    };
     let plan = start(&request, &mut buf).plan;
     let answer = execute(plan, &mut buf, &AbortFlag::default());
     Ran { answer, data: contents(&buf) }

@@ -31,7 +31,7 @@ fn bench_with(access: &[(u16, AccessState)]) -> Bench {
 /// A nexus of the same initiator and unit by another port.
 fn by(b: &Bench, port: u16) -> Bench {
     let itl = Itl::new(b.itl.lu().clone(), NexusId { port, ..b.itl.nexus() }, None);
-    Bench { image: b.image.clone(), itl, luns: vec![0] }
+    Bench::of(b.image.clone(), itl)
 }
 
 /// REPORT TARGET PORT GROUPS: byte 1 PARAMETER DATA FORMAT and service action, bytes 6–9 allocation length.
@@ -122,7 +122,7 @@ fn what_each_state_keeps_out() {
             assert_eq!(row.access, Access::Always, "{}", row.name);
         }
         // Nothing gets at the medium but in the active states; capacity is not the medium.
-        if row.readiness == opcode::Readiness::NeedsReady {
+        if row.readiness == opcode::Readiness::Ready {
             assert_eq!(row.access, Access::Active, "{}", row.name);
         }
     }
@@ -164,7 +164,7 @@ fn a_unit_attention_comes_before_the_state() {
 fn set_target_port_groups() {
     let b = bench_with(&[(20, Standby)]);
     let (second, other) = (by(&b, 2), nexus_of(b.itl.lu().clone(), None));
-    let other = Bench { image: b.image.clone(), itl: other, luns: vec![0] };
+    let other = Bench::of(b.image.clone(), other);
     assert_eq!(second.none(&TEST_UNIT_READY), check(STANDBY));
     // By the port in standby, as multipath does it.
     assert_eq!(set_groups(&second, &[(20, 0x0), (10, 0x2)]), good(12));
@@ -262,6 +262,7 @@ fn what_a_command_needs() {
             cdb,
             itl: Some(&b.itl),
             luns: &[0],
+            peers: &crate::device_server::testkit::NoPeers,
             well_known: None,
             attribute: TaskAttribute::Simple,
             passes: &[],

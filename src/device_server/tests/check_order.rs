@@ -161,7 +161,7 @@ proptest! {
         let attribute = crate::scsi::TaskAttribute::Simple;
         let itl = there.then_some(&b.itl);
         let well_known = well_known.then(|| b.itl.ports());
-        let request = Request { cdb: &cdb, itl, luns: &[0, 1], well_known, attribute, passes: &[] };
+        let request = Request { cdb: &cdb, itl, luns: &[0, 1], peers: &crate::device_server::testkit::NoPeers, well_known, attribute, passes: &[] };
         let answer = execute(start(&request, &mut buf).plan, &mut buf, &AbortFlag::default());
         prop_assert_eq!(answer.status == Status::CheckCondition, answer.sense.is_some());
         let refused = answer.sense.is_some() || answer.transferred > buf.len();

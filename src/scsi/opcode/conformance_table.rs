@@ -20,14 +20,16 @@ VSTGT_WRITE_DOCS=1 cargo test --lib conformance_table
   FIELD IN CDB and a pointer to it. The 04 of every CONTROL byte is NACA.
 * **Data**: which way data goes, if there are any.
 * **Unit attention**: whether a pending one ends the command (*reported*) or the command is performed all the same.
-* **Stopped**: whether it is performed by a unit that START STOP UNIT stopped.
+* **Needs**: what it needs, or else it ends with NOT READY: *a ready unit*, neither stopped nor without a medium; *a medium*, even if the
+  unit is stopped; *an idle medium*, to which neither FORMAT UNIT nor SANITIZE is doing something; *nothing*. Each includes what is
+  named after it.
 * **Access**: in which states of its target port group it is performed: *active* (optimized or not); in *standby*, too; in all that are
   *settled*, unavailable and offline, too; *always*, even between two states.
 * **RESERVE**, **Persistent**: what it is to a reservation of another nexus, at its strictest: it conflicts with RESERVE(6); as
   one that reads it conflicts with the Exclusive Access types of persistent reservations, as one that writes with Write
   Exclusive, too. (PERSISTENT RESERVE OUT, RESERVE and RELEASE are judged by keys and registrations when they are performed.)
 
-| code | command | standard | CDB usage | data | unit attention | stopped | access | RESERVE | persistent |
+| code | command | standard | CDB usage | data | unit attention | needs | access | RESERVE | persistent |
 |---|---|---|---|---|---|---|---|---|---|
 ";
 
@@ -48,9 +50,11 @@ fn document() -> String {
             Attention::Reports => "reported",
             Attention::Exempt => "performed",
         };
-        let stopped = match row.readiness {
-            Readiness::NeedsReady => "NOT READY",
-            Readiness::Any => "performed",
+        let needs = match row.readiness {
+            Readiness::Ready => "a ready unit",
+            Readiness::Medium => "a medium",
+            Readiness::Unoccupied => "an idle medium",
+            Readiness::Any => "nothing",
         };
         let access = match row.access {
             Access::Active => "active",
@@ -68,7 +72,7 @@ fn document() -> String {
             Persistent::Writes => "writes",
         };
         let (name, clause, usage) = (row.name, row.clause, usage.join(" "));
-        let cells = [&code, name, clause, &format!("`{usage}`"), data, attention, stopped, access, reserve, persistent];
+        let cells = [&code, name, clause, &format!("`{usage}`"), data, attention, needs, access, reserve, persistent];
         writeln!(text, "| {} |", cells.join(" | ")).unwrap();
     }
     text
@@ -94,7 +98,7 @@ fn every_command_has_a_clause() {
     let mut seen = std::collections::HashMap::new();
     for row in rows() {
         let (standard, clause) = row.clause.split_once(' ').unwrap();
-        assert!(["SPC-4", "SBC-3", "SPC-2"].contains(&standard), "{}: {}", row.name, row.clause);
+        assert!(["SPC-4", "SBC-3", "SPC-2", "SBC-4"].contains(&standard), "{}: {}", row.name, row.clause);
         assert!(clause.split('.').count() >= 2 && clause.split('.').all(|n| n.parse::<u8>().is_ok()), "{}", row.name);
         // Service actions of one operation code can share a clause.
         let other = seen.insert(row.clause, row.opcode).filter(|opcode| *opcode != row.opcode);

@@ -4,9 +4,10 @@
 //! ```text
 //! differential LIST OURS PEER SEED COUNT [FIRST]
 //! differential LIST --replay REPORT BLOCKS BLOCK
+//! differential --show SEED FIRST COUNT BLOCKS BLOCK
 //! ```
 //!
-//! The second form needs no guest: it looks up the unexplained examples of an earlier report in a changed list.
+//! The other forms need no guest: they look up the unexplained examples of an earlier report in a changed list, and show commands.
 //!
 //! `LIST` is a file of explanations, `OURS` and `PEER` are generic devices. Ends with status 0 whenever it could compare; what it
 //! found is in its report.
@@ -41,6 +42,14 @@ fn compare(words: &[String]) -> Result<String> {
     {
         let medium = Medium { blocks: number(blocks)?, block: number(block)? as u32 };
         return replay(&read(report)?, medium, &Explained::parse(&read(list)?)?);
+    }
+    if let [option, seed, first, count, blocks, block] = words
+        && option == "--show"
+    {
+        let medium = Medium { blocks: number(blocks)?, block: number(block)? as u32 };
+        let (stream, first) = (Stream { seed: number(seed)?, medium }, number(first)?);
+        let lines = (first..first + number(count)?).map(|index| format!("{index}: {}\n", stream.command(index)));
+        return Ok(lines.collect());
     }
     let (list, ours, peer, seed, count, first) = match words {
         [list, ours, peer, seed, count] => (list, ours, peer, seed, count, "0"),

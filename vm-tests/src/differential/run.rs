@@ -100,7 +100,7 @@ impl Run {
         for index in from..from + count {
             let command = self.stream.command(index);
             let step = self.step(index, &command, &pages, &mut stopped, &mut report);
-            step.context(|| format!("seed {} index {index}: {command:?}", self.stream.seed))?;
+            step.context(|| format!("seed {} index {index}: {command}", self.stream.seed))?;
         }
         Ok(report)
     }
@@ -183,12 +183,10 @@ impl Run {
         if *count > EXAMPLES {
             return;
         }
-        let (seed, cdb) = (self.stream.seed, hex(&command.cdb));
+        let seed = self.stream.seed;
         let bytes = if bytes.is_empty() { String::new() } else { format!(" (bytes {})", ranges(bytes)) };
         let both = difference.pointers.map(|both| format!(" (pointers {})", hex(&both.concat()))).unwrap_or_default();
-        let Command { transfer, lba, blocks, .. } = command;
-        let about = format!("{cdb} with {transfer:?}, lba {lba} blocks {blocks}");
-        examples.push_str(&format!("  seed {seed} index {index}:{bytes}{both} {about}\n"));
+        examples.push_str(&format!("  seed {seed} index {index}:{bytes}{both} {command}\n"));
         examples.push_str(&format!("    vstgt: {ours}\n    peer:  {peer}\n"));
     }
 

@@ -84,6 +84,13 @@ pub struct Command {
     pub touched: Vec<(u64, u64)>,
 }
 
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Command { name, cdb, transfer, lba, blocks, .. } = self;
+        write!(f, "{name} {} with {transfer:?}, lba {lba} blocks {blocks}", hex(cdb))
+    }
+}
+
 /// An endless stream of commands.
 #[derive(Debug, Clone, Copy)]
 pub struct Stream {

@@ -54,7 +54,7 @@ fn two_target_ports() {
     });
     let path = NexusId { port: 0x0203, ..c.itl(0).nexus() };
     let itl = Itl::new(c.itl(0).lu().clone(), path, None);
-    let second = Bench { image: c.nodes[0].image.clone(), itl, luns: vec![0] };
+    let second = Bench::of(c.nodes[0].image.clone(), itl);
     let out = |action, kind, list: &[u8]| second.data_out(&out_cdb(action, kind, list.len()), list);
     assert_eq!(c.list(0, REGISTER, 0, &list(0, KEYS[0], 0x04)), GOOD, "ALL_TG_PT");
     assert_eq!(c.keys(), (1, vec![KEYS[0]; 2]));

@@ -52,6 +52,7 @@ const CASES: &[Case] = &[
     (&[0x8a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -512, WRITES),
     (&[0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -1024, WRITES), // COMPARE AND WRITE
     (&[0x8b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -512, WRITES),  // ORWRITE
+    (&[0x9c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], -4096, WRITES), // WRITE ATOMIC
     (&[0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0], -512, WRITES),                    // WRITE AND VERIFY
     (&[0xae, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -512, WRITES),
     (&[0x8e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], -512, WRITES),
@@ -137,11 +138,11 @@ fn what_conflicts_has_no_effect() {
 fn who_comes_later() {
     let c = Cluster::reserved(6);
     let lu = c.itl(0).lu();
-    let late = Bench { image: c.nodes[0].image.clone(), itl: nexus_of(lu.clone(), None), luns: vec![0] };
+    let late = Bench::of(c.nodes[0].image.clone(), nexus_of(lu.clone(), None));
     assert_eq!(status(&late, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], 512), Status::ReservationConflict);
     let id = c.itl(1).nexus();
     c.itl(1).lose_nexus();
-    let again = Bench { image: c.nodes[0].image.clone(), itl: Itl::new(lu.clone(), id, None), luns: vec![0] };
+    let again = Bench::of(c.nodes[0].image.clone(), Itl::new(lu.clone(), id, None));
     while again.itl.gate().take_attention().is_some() {}
     assert_eq!(status(&again, &[0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0], -512), Status::Good);
 }
@@ -156,7 +157,15 @@ fn the_well_known_unit_has_none() {
     for cdb in [[0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0], [0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]] {
         let attribute = TaskAttribute::Simple;
         let well_known = Some(Ports { all: &[TargetPort::SOLE], own: 1 });
-        let request = Request { cdb: &cdb, itl: None, luns: &[0], well_known, attribute, passes: &[] };
+        let request = Request {
+            cdb: &cdb,
+            itl: None,
+            luns: &[0],
+            peers: &crate::device_server::testkit::NoPeers,
+            well_known,
+            attribute,
+            passes: &[],
+        };
         let mut buf = IoBuf::empty();
         let plan = start(&request, &mut buf).plan;
         assert_eq!(execute(plan, &mut buf, &AbortFlag::default()), illegal(0x2000));

@@ -41,7 +41,7 @@ impl Cluster {
 
     fn with(change: impl FnOnce(&mut LuSetup)) -> Cluster {
         let first = Bench::with(MemImage::patterned(51_200), change);
-        let more = || Bench { image: first.image.clone(), itl: nexus_of(first.itl.lu().clone(), None), luns: vec![0] };
+        let more = || Bench::of(first.image.clone(), nexus_of(first.itl.lu().clone(), None));
         let nodes = [more(), more()];
         let [second, third] = nodes;
         Cluster { nodes: [first, second, third] }
@@ -95,7 +95,7 @@ impl Cluster {
     /// The same, asked by somebody else, who goes again: the three keep their unit attentions.
     fn observe(&self, action: u8) -> Vec<u8> {
         let itl = nexus_of(self.itl(0).lu().clone(), None);
-        let observer = Bench { image: self.nodes[0].image.clone(), itl, luns: vec![0] };
+        let observer = Bench::of(self.nodes[0].image.clone(), itl);
         let ran = observer.data_in(&[0x5e, action, 0, 0, 0, 0, 0, 0xff, 0xff, 0], 0xffff);
         assert_eq!(ran.answer.status, Status::Good);
         ran.data[..ran.answer.transferred as usize].to_vec()

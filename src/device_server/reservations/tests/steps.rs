@@ -232,7 +232,7 @@ fn an_absent_nexus_is_told_when_it_comes() {
     let c = Cluster::reserved(5);
     let gone = crate::lu::NexusId { initiator: [0x77; 16], port: 1 };
     let lu = c.itl(0).lu();
-    let was = Bench { image: c.nodes[0].image.clone(), itl: Itl::new(lu.clone(), gone, None), luns: vec![0] };
+    let was = Bench::of(c.nodes[0].image.clone(), Itl::new(lu.clone(), gone, None));
     assert_eq!(was.data_out(&out_cdb(REGISTER, 0, 24), &list(0, 0x77, 0)), GOOD);
     was.itl.end();
     drop(was);

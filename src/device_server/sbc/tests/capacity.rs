@@ -42,6 +42,8 @@ fn sixteen() {
     expected[13] = 3; // physical exponent
     expected[14] = 0xc0; // LBPME, LBPRZ
     assert_eq!(ran.data, expected);
+    let b = Bench::with(MemImage::new(51_200), |s| (s.physical_exponent, s.lowest_aligned) = (3, 7));
+    assert_eq!(b.data_in(&cdb(32), 32).data[12..16], [0, 3, 0xc0, 7], "lowest aligned LBA");
     let b = Bench::new(MemImage::new(51_200).without_unmap());
     assert_eq!(b.data_in(&cdb(32), 32).data[12..16], [0, 0, 0, 0], "fully provisioned");
     for (asked, got) in [(0, 0), (1, 1), (12, 12), (32, 32), (255, 32)] {
@@ -55,7 +57,15 @@ fn sixteen() {
 fn by(itl: &Arc<Itl>, cdb: &[u8], len: usize) -> (crate::device_server::Answer, Vec<u8>) {
     let mut buf = IoBuf::owned(len, Direction::In);
     let attribute = crate::scsi::TaskAttribute::Simple;
-    let request = Request { cdb, itl: Some(itl), luns: &[0], well_known: None, attribute, passes: &[] };
+    let request = Request {
+        cdb,
+        itl: Some(itl),
+        luns: &[0],
+        peers: &crate::device_server::testkit::NoPeers,
+        well_known: None,
+        attribute,
+        passes: &[],
+    };
     let plan = start(&request, &mut buf).plan;
     let answer = execute(plan, &mut buf, &AbortFlag::default());
     let mut data = vec![0; len];

@@ -202,7 +202,15 @@ fn it_holds_its_blocks() {
     let mut buf = out_buf(&[0; 4096]);
     let cdb = caw(0, 10, 4);
     let attribute = TaskAttribute::Simple;
-    let request = Request { cdb: &cdb, itl: Some(&b.itl), luns: &b.luns, well_known: None, attribute, passes: &[] };
+    let request = Request {
+        cdb: &cdb,
+        itl: Some(&b.itl),
+        luns: &b.luns,
+        peers: &b.peers,
+        well_known: None,
+        attribute,
+        passes: &[],
+    };
     let started = start(&request, &mut buf);
     let blocks = Extent { offset: 5120, len: 2048 };
     assert_eq!(started.touches, Touches::Blocks(blocks));
