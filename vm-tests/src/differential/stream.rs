@@ -376,15 +376,13 @@ impl Draw {
 
     /// The blocks a command may change.
     fn touched(&self, cdb: &[u8], transfer: &Transfer) -> Vec<(u64, u64)> {
-        let Transfer::Out(list) = transfer else {
-            return vec![self.inside(lba(self.shape, cdb), blocks(self.shape, cdb))];
-        };
         if self.shape.data != Data::Ranges {
             let count = blocks(self.shape, cdb);
             // WRITE SAME with no number goes to the end.
             let count = if self.shape.data == Data::OneBlock && count == 0 { self.medium.blocks } else { count };
             return vec![self.inside(lba(self.shape, cdb), count)];
         }
+        let Transfer::Out(list) = transfer else { return Vec::new() };
         let ranges = list.get(8..).unwrap_or_default().chunks_exact(16);
         ranges.map(|range| self.inside(get(range, 0, 8), get(range, 8, 4))).collect()
     }
