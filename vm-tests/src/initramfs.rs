@@ -46,6 +46,16 @@ pub fn get(cache: &Cache, line: Line, kernel: &Kernel, more: &[&str]) -> Result<
     Ok(entry.join("initrd"))
 }
 
+/// One of a kernel's modules as busybox loads it, for a guest in which what it depends on is loaded already.
+///
+/// # Errors
+/// When the kernel does not have it, as a module.
+pub fn module(kernel: &Kernel, name: &str) -> Result<Vec<u8>> {
+    let modules = Modules::read(&kernel.modules)?;
+    let (path, _) = modules.loadable.get(name).context(|| format!("the kernel has no module {name}"))?;
+    unpacked(&kernel.modules.join(path))
+}
+
 /// The words of a recipe: separated by white space, `#` starts a remark.
 pub fn words(recipe: &str) -> Vec<&str> {
     recipe.lines().flat_map(|line| line.split('#').next().unwrap_or("").split_whitespace()).collect()

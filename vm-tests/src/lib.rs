@@ -14,6 +14,7 @@
 //! * [`vstgt`] runs the program under test; [`qemu`] a virtual machine, [`guest`] a shell inside it.
 //! * [`cluster`] is several such machines on one disk.
 //! * [`mod@bench`] loads vstgt and its peers without a guest and compares them.
+//! * [`differential`] compares two disks a guest has, command by command.
 //! * [`said`] checks what tools printed.
 //! * [`process`], [`tools`] and [`workdir`] own what a test leaves behind: processes, and files.
 //!
@@ -26,6 +27,7 @@ pub mod cache;
 pub mod cluster;
 mod cpio;
 pub mod demo;
+pub mod differential;
 pub mod error;
 pub mod guest;
 pub mod guestroot;

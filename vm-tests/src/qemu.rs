@@ -155,6 +155,18 @@ impl Machine {
         self.arg("-drive").arg(format!("if=virtio,format=raw,read-only=on,file={path}"))
     }
 
+    /// Attaches a raw image as one more read-only virtio block device, which is found after all others; `serial` (at most 20 bytes) tells it in
+    /// `/sys/block/*/serial`.
+    #[must_use]
+    pub fn last_disk(self, image: &Path, serial: &str) -> Machine {
+        let path = escape(image);
+        // Disks are named in the order of their slots; the chipset's own devices have the one above.
+        self.arg("-blockdev")
+            .arg(format!("driver=raw,node-name={serial},read-only=on,file.driver=file,file.filename={path}"))
+            .arg("-device")
+            .arg(format!("virtio-blk-pci,drive={serial},serial={serial},addr=0x1e"))
+    }
+
     /// Adds one more word to QEMU's command line.
     #[must_use]
     pub fn arg(mut self, word: impl Into<OsString>) -> Machine {
