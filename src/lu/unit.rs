@@ -23,7 +23,8 @@ pub enum Provisioning {
     /// Thin if the image can deallocate, else fully provisioned.
     #[default]
     AsImage,
-    /// Thin provisioned; an image that cannot deallocate is refused.
+    /// Thin provisioned; an image that cannot deallocate is refused, unless it is read-only: then nobody deallocates anything, but what
+    /// is a hole in it is a deallocated block.
     Thin,
     /// Fully provisioned, even if the image can deallocate.
     Full,
@@ -130,7 +131,7 @@ pub enum SetupError {
     #[error("lowest aligned LBA {0} is not within the first physical block")]
     LowestAligned(u16),
     /// Thin provisioning of an image that cannot deallocate.
-    #[error("it cannot be thin provisioned: no blocks of it can be deallocated, or it is read-only")]
+    #[error("it cannot be thin provisioned: no blocks of it can be deallocated")]
     NotThin,
     /// Ports are told apart by their relative identifiers.
     #[error("a unit needs target ports, each with a relative identifier of its own that is not 0")]
@@ -245,9 +246,10 @@ impl Lu {
             return Err(SetupError::Ports);
         }
         let capabilities = setup.image.capabilities();
+        let read_only = setup.read_only || capabilities.read_only;
         let thin = match setup.provisioning {
             Provisioning::AsImage => capabilities.unmap,
-            Provisioning::Thin if capabilities.unmap => true,
+            Provisioning::Thin if capabilities.unmap || read_only => true,
             Provisioning::Thin => return Err(SetupError::NotThin),
             Provisioning::Full => false,
         };
@@ -262,8 +264,8 @@ impl Lu {
             physical_exponent: setup.physical_exponent,
             lowest_aligned: setup.lowest_aligned,
             rotation_rate: setup.rotation_rate,
-            read_only: setup.read_only || capabilities.read_only,
             removable: setup.removable,
+            read_only,
             thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             ports,
@@ -341,7 +343,7 @@ impl Lu {
         self.removable
     }
 
-    /// Thin provisioned: its blocks can be deallocated, and then read as zeros.
+    /// Thin provisioned: its blocks can be deallocated (unless it is read-only), and then read as zeros.
     pub fn thin(&self) -> bool {
         self.thin
     }
