@@ -13,7 +13,8 @@ use crate::tgt::{AerReq, AsyncFunction, AsyncReq, ItnId, KEvent, Tag, notificati
 const EMPTY: Option<(u8, u16)> = Some((2, 0x3a00));
 const MAY_HAVE_CHANGED: Option<(u8, u16)> = Some((6, 0x2800));
 
-fn removable() -> Arc<Lu> {
+/// A unit whose medium can be ejected.
+pub(super) fn removable() -> Arc<Lu> {
     let mut setup = LuSetup::new(Arc::new(MemImage::new(64 * 512)), 0x3000_0000_0000_0002, "S".to_owned());
     setup.removable = true;
     Lu::new(setup).unwrap()
