@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::medium::removable;
 use crate::backing::{BackingError, OpKind};
 use crate::lu::GateBits;
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{CommandResult, HostByte, Lun, LunAddress, Status, TaskManagementFunction as Function};
-use super::medium::removable;
 use crate::target::testkit::*;
 use crate::tgt::{CmdData, CmdReq, ItnId, KEvent, Tag};
 

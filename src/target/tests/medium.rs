@@ -127,7 +127,8 @@ fn eject_and_load_of_two_nexuses() {
     let read = rig.read(1, b, at(0, 0));
     let (eject, load) = (rig.eject(0, a), rig.load(1, b));
     rig.settle();
-    assert!(!rig.is_answered(eject) && !rig.is_answered(load), "the load waits for its turn");
+    assert!(!rig.is_answered(eject) && !rig.is_answered(load));
+    assert_eq!(rig.pool.len(), 0, "the eject waits for the read, and the load for its turn");
     rig.complete(read, Ok(()));
     rig.settle();
     while rig.pool.len() > 0 {
