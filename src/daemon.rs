@@ -182,7 +182,6 @@ fn look_again(file: &Path, lu: &Lu) {
     let file = file.display();
     match lu.look_again() {
         Ok(true) => log::info!("{file}: loaded, {} blocks", lu.geometry().blocks),
-        Ok(false) if lu.is_ejected() => log::warn!("{file}: empty, so it is not loaded"),
         Ok(false) => log::info!("{file}: {} blocks", lu.geometry().blocks),
         Err(e) => log::error!("{file}: its size cannot be looked at: {e}"),
     }

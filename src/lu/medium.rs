@@ -39,11 +39,6 @@ pub enum PowerCondition {
 #[error("medium removal is prevented")]
 pub struct RemovalPrevented;
 
-/// There is nothing to load: the image is empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the image is empty")]
-pub struct NothingToLoad;
-
 /// Which eject it was: they are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejection(u64);
@@ -132,20 +127,12 @@ impl Lu {
 
     /// Remembers, until [`Lu::load`], that the medium is about to be loaded on behalf of a nexus; with `None`, that it is not. Nothing is different
     /// yet.
-    ///
-    /// # Errors
-    ///
-    /// The image has no block. (Its size is the one that [`Image::refresh_size`](crate::backing::Image::refresh_size) found.)
-    pub fn expect_load(&self, by: Option<&Itl>) -> Result<(), NothingToLoad> {
-        if by.is_some() && self.image_blocks() == 0 {
-            return Err(NothingToLoad);
-        }
+    pub fn expect_load(&self, by: Option<&Itl>) {
         self.cold().medium.loading = by.map(Itl::nexus);
         if by.is_none() {
             // It may have been written meanwhile as if it were made.
             self.note();
         }
-        Ok(())
     }
 
     /// Puts the medium back, with the size that the image has now, and starts the unit, on behalf of a nexus, or of the host. Every other nexus is told that
@@ -157,7 +144,7 @@ impl Lu {
         if !cold.medium.ejected {
             return;
         }
-        let blocks = self.image_blocks();
+        let blocks = self.image().size() / u64::from(self.geometry().block_size);
         if blocks > 0 && self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
             tell(&cold, Attention::CapacityChanged, None);
         }
@@ -181,7 +168,7 @@ impl Lu {
     /// The size cannot be looked at: nothing has changed.
     pub fn look_again(&self) -> Result<bool, BackingError> {
         self.image().refresh_size(self.geometry().block_size)?;
-        let loads = self.is_ejected() && self.image_blocks() > 0;
+        let loads = self.is_ejected();
         if loads {
             self.load(None);
         } else {
@@ -232,10 +219,6 @@ impl Lu {
     /// A command uses the medium: the unit is active.
     pub fn wake(&self) {
         set_power(&mut self.cold(), PowerCondition::Active);
-    }
-
-    fn image_blocks(&self) -> u64 {
-        self.image().size() / u64::from(self.geometry().block_size)
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crate::backing::BackingError;
 use crate::device_server::outcome::sense;
-use crate::device_server::{Answer, Change, Fence, Job, Losers, NO_MEDIUM, Plan, log};
+use crate::device_server::{Answer, Change, Fence, Job, Losers, Plan, log};
 use crate::lu::{Ejection, GateBits, Itl};
 use crate::scsi::{AdditionalSense, Sense, SenseKey};
 
@@ -101,7 +101,7 @@ struct Load {
 impl Load {
     fn abandon(&mut self) {
         if std::mem::take(&mut self.expected) {
-            let _never_refused = self.itl.lu().expect_load(None);
+            self.itl.lu().expect_load(None);
         }
     }
 }
@@ -115,7 +115,7 @@ impl Change for Load {
     fn persist(&mut self) -> Result<(), Answer> {
         let lu = self.itl.lu();
         lu.image().refresh_size(lu.geometry().block_size).map_err(|e| sense(e, 0))?;
-        lu.expect_load(Some(&self.itl)).map_err(|_| NO_MEDIUM)?;
+        lu.expect_load(Some(&self.itl));
         self.expected = true;
         lu.persist().map_err(|_| {
             self.abandon();

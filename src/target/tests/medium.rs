@@ -13,7 +13,8 @@ use crate::tgt::{AerReq, AsyncFunction, AsyncReq, ItnId, KEvent, Tag, notificati
 const EMPTY: Option<(u8, u16)> = Some((2, 0x3a00));
 const MAY_HAVE_CHANGED: Option<(u8, u16)> = Some((6, 0x2800));
 
-fn removable() -> Arc<Lu> {
+/// A unit whose medium can be ejected.
+pub(super) fn removable() -> Arc<Lu> {
     let mut setup = LuSetup::new(Arc::new(MemImage::new(64 * 512)), 0x3000_0000_0000_0002, "S".to_owned());
     setup.removable = true;
     Lu::new(setup).unwrap()
@@ -126,7 +127,8 @@ fn eject_and_load_of_two_nexuses() {
     let read = rig.read(1, b, at(0, 0));
     let (eject, load) = (rig.eject(0, a), rig.load(1, b));
     rig.settle();
-    assert!(!rig.is_answered(eject) && !rig.is_answered(load), "the load waits for its turn");
+    assert!(!rig.is_answered(eject) && !rig.is_answered(load));
+    assert_eq!(rig.pool.len(), 0, "the eject waits for the read, and the load for its turn");
     rig.complete(read, Ok(()));
     rig.settle();
     while rig.pool.len() > 0 {
