@@ -4,11 +4,14 @@
 //! state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
 //! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
 
+mod space;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::space::Watch;
 use crate::backing::{self, Image, OpenOptions};
 use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice};
 use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
@@ -84,6 +87,8 @@ pub fn run(config: Config) -> Result<(), Error> {
     let images = images(&config)?;
     let state_dir = StateDir::open(&config.state_dir)?;
     let (units, kept) = units(&config, &images, state_dir.as_ref())?;
+    let watched: Vec<_> =
+        units.iter().zip(&config.units).map(|(unit, u)| (Arc::clone(&unit.lu), u.file.display().to_string())).collect();
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
     let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
     let target = Target::new(setup)?;
@@ -101,7 +106,11 @@ pub fn run(config: Config) -> Result<(), Error> {
     })?;
     let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);
     let writer = state_dir.as_ref().map(start).transpose()?;
+    let watch = Watch::start(watched.into_iter()).map_err(system("cannot start a thread"))?;
     let served = serve(&config, inherited, &hba, &termination);
+    if let Some(watch) = watch {
+        watch.stop();
+    }
     if let Some(writer) = writer {
         writer.stop();
     }
@@ -225,6 +234,7 @@ fn units(
             uuid: u.uuid,
             rotation_rate: u.rotation_rate,
             provisioning: u.provisioning,
+            threshold: u.threshold,
             write_cache: u.write_cache,
             descriptor_sense: u.descriptor_sense,
             ports: reached_by(u, config),

@@ -29,6 +29,15 @@ pub struct Run {
     pub len: u64,
 }
 
+/// What an image takes of the file system that it lies in, and what that has left, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// The image takes so much.
+    pub used: u64,
+    /// So much could still be allocated, for this image and for whatever else lies there.
+    pub available: u64,
+}
+
 /// An open disk image.
 ///
 /// Offsets and lengths are bytes. All methods may block unless [`Capabilities::never_waits`].
@@ -87,6 +96,11 @@ pub trait Image: Send + Sync + std::fmt::Debug {
             true => Ok(Run { mapped: true, len }),
             false => Err(BackingError::OutOfRange),
         }
+    }
+
+    /// The space that the image takes, and what is left of it; `None` if that cannot be told, as of a block device.
+    fn space(&self) -> Option<Space> {
+        None
     }
 
     /// The file to hand to an asynchronous engine, with what the engine must know; `None` if operations must go through

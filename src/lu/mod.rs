@@ -9,6 +9,7 @@
 //! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
 //!   processes that serve one image agree.
 //! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
+//! * What a thin unit's file system has left is watched, and initiators are told before it is nothing: [`Lu::look_at_space`].
 //! * What is reserved changes in steps, so that nobody gains before those who lose have stopped: [`Lu::evaluate_reservation`] and
 //!   what follows it. Each nexus's gate says what it is denied at every step.
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
@@ -33,6 +34,8 @@ mod records;
 pub mod reservation;
 mod reserve;
 mod self_test;
+mod statistics;
+mod thresholds;
 mod unit;
 
 pub use access::*;
@@ -50,4 +53,6 @@ pub use records::*;
 pub use reservation::NexusId;
 pub use reserve::*;
 pub use self_test::*;
+pub use statistics::*;
+pub use thresholds::*;
 pub use unit::*;
