@@ -8,7 +8,7 @@
 //!   compare-and-swap, so each is reported exactly once.
 //! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
 //!   processes that serve one image agree.
-//! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
+//! * [`Records`] are what initiators leave with the unit besides data.
 //! * What a thin unit's file system has left is watched, and initiators are told before it is nothing: [`Lu::look_at_space`].
 //! * What is reserved changes in steps, so that nobody gains before those who lose have stopped: [`Lu::evaluate_reservation`] and
 //!   what follows it. Each nexus's gate says what it is denied at every step.

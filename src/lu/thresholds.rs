@@ -8,7 +8,8 @@
 //!   1 MiB. The exponent is that of the capacity with which the unit was made, and stays.
 //! * There is one threshold, armed as the resource decreases. It is *reached* when less is available than the count less half a set; it is
 //!   armed again when there is more than the count and half a set. Each time that it is reached every nexus is told, once: THIN
-//!   PROVISIONING SOFT THRESHOLD REACHED. Changing it arms it.
+//!   PROVISIONING SOFT THRESHOLD REACHED. Changing it arms it. A nexus that begins while it is reached is told, too, and the
+//!   next process knows who was told.
 //! * [`Lu::look_at_space`] asks the file system and may wait; no command that accesses the medium calls it.
 
 use super::unit::tell;
@@ -94,12 +95,14 @@ impl Lu {
         let reached = u128::from(available) + half < level;
         let crossing = if !(mode.lbpere && mode.threshold.enabled) {
             Crossing::None
-        } else if reached && !cold.threshold_reached {
-            cold.threshold_reached = true;
+        } else if reached && !cold.records.threshold_reached {
+            cold.records.threshold_reached = true;
+            self.note();
             tell(&cold, Attention::ThinProvisioningThreshold, None);
             Crossing::Reached
-        } else if cold.threshold_reached && u128::from(available) > level + half {
-            cold.threshold_reached = false;
+        } else if cold.records.threshold_reached && u128::from(available) > level + half {
+            cold.records.threshold_reached = false;
+            self.note();
             Crossing::Left
         } else {
             Crossing::None

@@ -9,11 +9,12 @@ use super::keeping::Continuity;
 use super::mode_word::ModeWord;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
-    AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
-    KeptState, ModeChange, NexusId, Records, SoftThreshold, Statistics, TargetPort, Touches, thresholds,
+    AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, IdentifyingInformation, Identity,
+    IdentityError, Itl, Keeper, KeptState, ModeChange, NexusId, Records, SoftThreshold, Statistics, TargetPort,
+    Touches, thresholds,
 };
 use crate::backing::Image;
-use crate::scsi::spc::{LogCounters, ModeState, ModeThreshold};
+use crate::scsi::spc::{IdentifyingInformationType, LogCounters, ModeState, ModeThreshold};
 use crate::scsi::{AdditionalSense, Sense, SenseFormat};
 
 /// Whether a unit's blocks can be deallocated (SBC-3 4.7).
@@ -210,9 +211,9 @@ pub(super) struct Cold {
     pub(super) coming_mode: Option<(NexusId, ModeChange)>,
     /// What MODE SELECT with SP saved.
     pub(super) saved_mode: Option<ModeState>,
-    records: Records,
-    /// There was too little space when it was looked at last.
-    pub(super) threshold_reached: bool,
+    pub(super) records: Records,
+    /// Identifying information that a change on its way will set, and on whose behalf.
+    pub(super) coming_identifying: Option<(NexusId, IdentifyingInformation)>,
     holds: Holds,
     /// What is reserved, and how that is changing.
     pub(super) reservations: Reservations,
@@ -275,6 +276,11 @@ impl Lu {
             ..ModeState::default()
         };
         let kept = setup.kept.unwrap_or_else(|| KeptState::new(default_mode));
+        let mode = kept.mode.under(default_mode);
+        let mut records = Records::going_on(kept.records.clone());
+        // Another threshold is one that nobody has heard of.
+        records.threshold_reached &=
+            (mode.lbpere, mode.threshold) == (kept.mode.current.lbpere, kept.mode.current.threshold);
         let mut access = Access::new(&ports, &setup.access);
         access.go_on(&kept.access);
         let lu = Arc::new(Lu {
@@ -289,15 +295,16 @@ impl Lu {
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             ports,
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: ModeWord::new(kept.mode.under(default_mode)),
+            mode: ModeWord::new(mode),
             default_mode,
-            errors: ErrorCounters::default(),
+            errors: ErrorCounters::going_on(kept.records.errors),
             statistics: Statistics::default(),
             keeper: setup.keeper,
             writing: Mutex::default(),
             cold: Mutex::new(Cold {
                 saved_mode: kept.mode.saved_under(default_mode),
                 reservations: kept.reservations.clone().into(),
+                records,
                 access,
                 ..Cold::default()
             }),
@@ -429,7 +436,7 @@ impl Lu {
     fn store_mode(&self, cold: &mut Cold, mode: ModeState) {
         let before = self.mode();
         if (before.lbpere, before.threshold) != (mode.lbpere, mode.threshold) {
-            cold.threshold_reached = false;
+            cold.records.threshold_reached = false;
         }
         self.mode.store(mode);
         live(cold).for_each(|itl| interlock(&itl, mode));
@@ -446,6 +453,7 @@ impl Lu {
         if !shared {
             if !by.gate().bits().intersects(GateBits::STOPPED) {
                 cold.records.cycles = cold.records.cycles.saturating_add(1);
+                self.note();
             }
             by.gate().raise(GateBits::STOPPED);
         }
@@ -488,6 +496,13 @@ impl Lu {
         &self.errors
     }
 
+    /// Counts the error that ended a command, if the medium is to blame; see [`ErrorCounters`].
+    pub fn count_error(&self, sense: &Sense, verifies: bool) {
+        if self.errors.count(sense, verifies) {
+            self.note();
+        }
+    }
+
     /// What its commands did.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
@@ -513,14 +528,30 @@ impl Lu {
             if after.statistics != before.statistics {
                 self.statistics.reset();
             }
+            self.note();
             tell(&cold, Attention::LogParametersChanged, Some(by));
         }
         Ok(())
     }
 
-    /// Looks at the unit's records, or changes them, under its lock.
+    /// Looks at the unit's records, or changes them, under its lock. What is to be kept of a change will be, soon.
     pub fn records<R>(&self, with: impl FnOnce(&mut Records) -> R) -> R {
-        with(&mut self.cold().records)
+        let records = &mut self.cold().records;
+        let before = records.kept();
+        let result = with(records);
+        if records.kept() != before {
+            self.note();
+        }
+        result
+    }
+
+    /// Sets identifying information on behalf of one nexus; every other one is told (SPC-4 6.43: DEVICE IDENTIFIER CHANGED).
+    pub fn set_identifying(&self, by: &Itl, kind: IdentifyingInformationType, information: Vec<u8>) {
+        let mut cold = self.cold();
+        cold.coming_identifying = None;
+        cold.records.identifying.set(kind, information);
+        self.note();
+        tell(&cold, Attention::DeviceIdentifierChanged, Some(by));
     }
 
     /// Holds commands, from here on; `None` if a hold that there is, apart from those in `passes`, stops the command that would hold

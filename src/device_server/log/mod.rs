@@ -46,7 +46,7 @@ fn log_unit(lu: &Lu, resources: Option<LogResources>) -> LogUnit {
     let counters = LogCounters { errors: lu.errors().get(), statistics: lu.statistics().get() };
     lu.records(|records| LogUnit {
         counters,
-        saved: false,
+        saved: lu.survives_power_loss(),
         resources,
         cycles: records.cycles,
         self_tests: records.self_tests.results().map(self_test).collect(),
@@ -101,7 +101,7 @@ fn counted_job(Job { run }: Job, itl: &Arc<Itl>, verifies: bool) -> Job {
     let run = Box::new(move |buf: &mut IoBuf, abort: &AbortFlag| {
         let answer = run(buf, abort);
         if let Some(sense) = &answer.sense {
-            lu.errors().count(sense, verifies);
+            lu.count_error(sense, verifies);
         }
         answer
     });
@@ -127,5 +127,5 @@ pub(super) fn verifies(command: &Command) -> bool {
 
 /// Counts the error that ended a command whose plan was one operation.
 pub fn io_failed(itl: &Itl, sense: &Sense) {
-    itl.lu().errors().count(sense, false);
+    itl.lu().count_error(sense, false);
 }

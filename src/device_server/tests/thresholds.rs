@@ -63,6 +63,27 @@ fn every_nexus_is_told_once() {
     assert_eq!(b.none(&[0; 6]), check(plain(SenseKey::UnitAttention, 0x3807)));
 }
 
+/// A nexus that begins while there is too little space hears of it; a process that goes on does not say it again.
+#[test]
+fn who_comes_later_is_told_and_nobody_twice() {
+    let b = with(MIB, |_| ());
+    assert_eq!(look(&b), Crossing::Reached);
+    b.itl.gate().take_attention();
+    let late = nexus_of(b.itl.lu().clone(), Some(Attention::PowerOn));
+    assert_eq!(late.gate().pending(), [Attention::PowerOn, Attention::ThinProvisioningThreshold]);
+    let kept = b.itl.lu().snapshot();
+    let next = |percent| {
+        with(MIB, |s| {
+            s.kept = Some(kept.clone());
+            s.threshold = SoftThreshold::Percent(percent);
+        })
+    };
+    assert_eq!(look(&next(5)), Crossing::None, "all know");
+    assert_eq!(look(&next(6)), Crossing::Reached, "another one");
+    let rebooted = with(MIB, |s| s.kept = Some(kept.clone().after_power_loss()));
+    assert_eq!(look(&rebooted), Crossing::Reached);
+}
+
 #[test]
 fn pages_tell_of_it() {
     let b = with(50 * MIB, |_| ());
