@@ -5,12 +5,15 @@
 //! state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
 //! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
 
+mod space;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use self::space::Watch;
 use crate::backing::{self, Image, OpenOptions};
 use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice};
 use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
@@ -88,6 +91,8 @@ pub fn run(config: Config) -> Result<(), Error> {
     let (units, kept) = units(&config, &images, state_dir.as_ref())?;
     let of_unit = |(of, unit): (&UnitConfig, &UnitMapping)| (of.file.clone(), Arc::clone(&unit.lu));
     let lus: Arc<[_]> = config.units.iter().zip(&units).map(of_unit).collect();
+    let watched: Vec<_> =
+        units.iter().zip(&config.units).map(|(unit, u)| (Arc::clone(&unit.lu), u.file.display().to_string())).collect();
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
     let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
     let target = Target::new(setup)?;
@@ -105,7 +110,11 @@ pub fn run(config: Config) -> Result<(), Error> {
     })?;
     let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);
     let writer = state_dir.as_ref().map(start).transpose()?;
+    let watch = Watch::start(watched.into_iter()).map_err(system("cannot start a thread"))?;
     let served = serve(&config, inherited, &hba, || wait(&termination, &lus));
+    if let Some(watch) = watch {
+        watch.stop();
+    }
     if let Some(writer) = writer {
         writer.stop();
     }
@@ -259,6 +268,7 @@ fn units(
             uuid: u.uuid,
             rotation_rate: u.rotation_rate,
             provisioning: u.provisioning,
+            threshold: u.threshold,
             write_cache: u.write_cache,
             descriptor_sense: u.descriptor_sense,
             ports: reached_by(u, config),

@@ -29,6 +29,15 @@ pub struct Run {
     pub len: u64,
 }
 
+/// What an image takes of the file system that it lies in, and what that has left, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// The image takes so much.
+    pub used: u64,
+    /// So much could still be allocated, for this image and for whatever else lies there.
+    pub available: u64,
+}
+
 /// An open disk image.
 ///
 /// Offsets and lengths are bytes. All methods may block unless [`Capabilities::never_waits`].
@@ -103,6 +112,11 @@ pub trait Image: Send + Sync + std::fmt::Debug {
     /// The file whose bytes are the image's bytes, for other images to copy from by means of the file system; `None` if there is
     /// none, or if its blocks stay whole only when they are read through the methods above.
     fn copy_source(&self) -> Option<&super::RawFile> {
+        None
+    }
+
+    /// The space that the image takes, and what is left of it; `None` if that cannot be told, as of a block device.
+    fn space(&self) -> Option<Space> {
         None
     }
 

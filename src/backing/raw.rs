@@ -2,11 +2,12 @@
 #![allow(unsafe_code, reason = "addresses of I/O buffers go to the kernel")]
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use super::atomic::AtomicFile;
 use super::latch::Latch;
 use super::transfer::{FromBuf, FromBytes, IntoBuf, IntoBytes, Memory, Zeros, transfer};
-use super::{AtomicUnit, BackingError, Capabilities, Image, Op, OpKind, RawFile, Run, copy};
+use super::{AtomicUnit, BackingError, Capabilities, Image, Op, OpKind, RawFile, Run, Space, copy};
 use crate::mem::IoBuf;
 use crate::sys::file::{self, DirectAlignment};
 
@@ -280,6 +281,14 @@ impl Image for RawImage {
 
     fn copy_source(&self) -> Option<&RawFile> {
         self.latch.is_none().then_some(&self.raw)
+    }
+
+    fn space(&self) -> Option<Space> {
+        let file = self.raw.file();
+        let metadata = file.metadata().ok().filter(|metadata| metadata.file_type().is_file())?;
+        // stat(2) counts in units of 512 bytes, whatever the file system's are.
+        let used = metadata.blocks().saturating_mul(512);
+        Some(Space { used, available: file::file_system_available(file).ok()? })
     }
 
     fn raw(&self) -> Option<&RawFile> {

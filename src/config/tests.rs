@@ -1,5 +1,5 @@
 use super::*;
-use crate::lu::Provisioning;
+use crate::lu::{Provisioning, SoftThreshold};
 
 fn cli(args: &[&str]) -> Cli {
     use clap::Parser;
@@ -42,7 +42,7 @@ fn all_keys_of_a_unit_are_taken() {
         "file=d,lun=16383,target=255,read-only=on,removable=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b,\
          physical-block-size=16384,rotation-rate=7200,provisioning=full,write-cache=off,sense-format=descriptor,\
          naa=0x5000123456789aBc,eui=0x020000fffe0000010203040A,uuid=123e4567-E89B-42d3-a456-426614174000,\
-         lowest-aligned-lba=3,revision=1.2,target-port=vstgt",
+         lowest-aligned-lba=3,threshold=17,revision=1.2,target-port=vstgt",
     ])
     .unwrap();
 
@@ -59,6 +59,7 @@ fn all_keys_of_a_unit_are_taken() {
             lowest_aligned: 3,
             rotation_rate: 7200,
             provisioning: Provisioning::Full,
+            threshold: SoftThreshold::Percent(17),
             write_cache: false,
             descriptor_sense: true,
             serial: Some("S1".into()),
@@ -84,6 +85,7 @@ fn what_is_not_said_of_a_unit_has_a_default() {
         assert_eq!((u.block_size, u.physical_block_size, u.physical_exponent()), (512, 512, 0));
         assert_eq!((u.rotation_rate, u.provisioning), (1, Provisioning::AsImage));
         assert!(u.write_cache && !u.descriptor_sense && !u.read_only && !u.removable);
+        assert_eq!(u.threshold, SoftThreshold::AsImage);
         assert_eq!((&u.serial, u.naa, &u.vendor, &u.product, &u.revision), (&None, None, &None, &None, &None));
         assert_eq!((u.lowest_aligned, &u.eui, u.uuid), (0, &None, None));
     }
@@ -147,6 +149,10 @@ fn reserved_values_are_refused() {
     assert!(with("lowest-aligned-lba=1").unwrap_err().contains("from 0 to 0"));
     assert!(with("lowest-aligned-lba=7,physical-block-size=4096").is_ok());
     assert!(with("lowest-aligned-lba=8,physical-block-size=4096").unwrap_err().contains("from 0 to 7"));
+    assert_eq!(with("threshold=off").unwrap().units[0].threshold, SoftThreshold::Off);
+    for threshold in ["0", "101", "256", "-1", "5%", "on"] {
+        assert!(with(&format!("threshold={threshold}")).unwrap_err().contains("from 1 to 100, or off"), "{threshold}");
+    }
     assert!(with("provisioning=thick").unwrap_err().contains("thin or full"));
     assert!(with("sense-format=both").unwrap_err().contains("fixed or descriptor"));
     assert!(with("write-cache=maybe").unwrap_err().contains("on or off"));

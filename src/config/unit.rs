@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::key_value::{Options, OptionsError};
 use super::{ConfigError, EndpointConfig, TargetPortConfig};
 use crate::cli::Cli;
-use crate::lu::{self, MAX_SERIAL, Provisioning};
+use crate::lu::{self, MAX_SERIAL, Provisioning, SoftThreshold};
 
 /// The largest LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT that disks have.
 const MAX_PHYSICAL_EXPONENT: u32 = 7;
@@ -34,6 +34,8 @@ pub struct UnitConfig {
     pub rotation_rate: u16,
     /// Whether blocks can be deallocated.
     pub provisioning: Provisioning,
+    /// When its initiators hear that space runs low.
+    pub threshold: SoftThreshold,
     /// The default of WCE.
     pub write_cache: bool,
     /// The default of D_SENSE.
@@ -178,6 +180,7 @@ fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig
         lowest_aligned: o.number("lowest-aligned-lba", 0, 0..=physical_block_size / block_size - 1)? as u16,
         rotation_rate: o.parsed("rotation-rate", "0, 1 or 1025 to 65534", rotation_rate)?.unwrap_or(1),
         provisioning: o.parsed("provisioning", "thin or full", provisioning)?.unwrap_or_default(),
+        threshold: o.parsed("threshold", "a percentage from 1 to 100, or off", threshold)?.unwrap_or_default(),
         write_cache: o.switch("write-cache", true)?,
         descriptor_sense: o.parsed("sense-format", "fixed or descriptor", sense_format)?.unwrap_or(false),
         serial: o.text("serial", 1, MAX_SERIAL)?,
@@ -204,6 +207,13 @@ fn provisioning(text: &str) -> Option<Provisioning> {
         "thin" => Some(Provisioning::Thin),
         "full" => Some(Provisioning::Full),
         _ => None,
+    }
+}
+
+fn threshold(text: &str) -> Option<SoftThreshold> {
+    match text {
+        "off" => Some(SoftThreshold::Off),
+        _ => text.parse().ok().filter(|percent| matches!(percent, 1..=100)).map(SoftThreshold::Percent),
     }
 }
 

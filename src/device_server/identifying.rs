@@ -1,10 +1,13 @@
 //! REPORT IDENTIFYING INFORMATION and SET IDENTIFYING INFORMATION.
 
+use std::sync::Arc;
+
+use super::change::{Change, Fence};
 use super::transfer::{parameter_data, parameter_list};
-use super::{Answer, Planned, Task};
-use crate::lu::Attention;
+use super::{Answer, Plan, Planned, Task};
+use crate::lu::Itl;
 use crate::scsi::spc::{self as data, IDENTIFYING_INFORMATION_SUPPORTED, IdentifyingInformationType};
-use crate::scsi::{FieldPointer, Sense};
+use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};
 
 fn known(kind: u8) -> Result<IdentifyingInformationType, Sense> {
     IdentifyingInformationType::from_code(kind).ok_or(Sense::invalid_field_in_cdb(FieldPointer::cdb(10, 7)))
@@ -21,18 +24,68 @@ pub(super) fn report<'a>(task: Task<'a, '_>, kind: u8, allocation_length: u32) -
     parameter_data(task.buf, data, allocation_length)
 }
 
-/// SET IDENTIFYING INFORMATION (SPC-4 6.43). All nexuses but this one are told: DEVICE IDENTIFIER CHANGED. The information
-/// is kept in memory: a process that starts anew has none.
+/// SET IDENTIFYING INFORMATION (SPC-4 6.43). It is durable, if anything of the unit is, before it is answered. All nexuses but this one
+/// are told: DEVICE IDENTIFIER CHANGED.
 pub(super) fn set<'a>(task: Task<'a, '_>, kind: u8, parameter_list_length: u32) -> Planned<'a> {
     let kind = known(kind)?;
     let length = u16::try_from(parameter_list_length).ok().filter(|length| *length <= kind.maximum_length());
     let length = length.ok_or(Sense::invalid_field_in_cdb(FieldPointer::cdb(6, 7)))?;
     let information = parameter_list(task.buf, length)?;
     kind.check(&information)?;
-    let lu = task.itl.lu();
-    lu.records(|records| records.identifying.set(kind, information));
-    lu.establish(Attention::DeviceIdentifierChanged, Some(task.itl));
-    Ok(Answer::good(u64::from(length)).into())
+    Ok(Plan::Change(Box::new(SetIdentifying { itl: Arc::clone(task.itl), kind, information, evaluated: false })))
+}
+
+/// The unit's state cannot be written down.
+const NOT_KEPT: Sense = Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE);
+
+/// A SET IDENTIFYING INFORMATION on its way.
+struct SetIdentifying {
+    itl: Arc<Itl>,
+    kind: IdentifyingInformationType,
+    information: Vec<u8>,
+    /// The unit expects it.
+    evaluated: bool,
+}
+
+impl SetIdentifying {
+    fn abandon(&mut self) {
+        if std::mem::take(&mut self.evaluated) {
+            self.itl.lu().expect_identifying(&self.itl, None);
+        }
+    }
+}
+
+impl Change for SetIdentifying {
+    fn evaluate(&mut self) -> Result<Fence, Answer> {
+        let lu = self.itl.lu();
+        if lu.is_kept() {
+            lu.expect_identifying(&self.itl, Some((self.kind, self.information.clone())));
+            self.evaluated = true;
+        }
+        Ok(Fence { persists: self.evaluated, ..Fence::default() })
+    }
+
+    fn persist(&mut self) -> Result<(), Answer> {
+        self.itl.lu().persist().map_err(|_| {
+            self.abandon();
+            NOT_KEPT.into()
+        })
+    }
+
+    fn apply(&mut self) {
+        self.evaluated = false;
+        self.itl.lu().set_identifying(&self.itl, self.kind, self.information.clone());
+    }
+
+    fn grant(&mut self) -> Plan<'static> {
+        Answer::good(self.information.len() as u64).into()
+    }
+}
+
+impl Drop for SetIdentifying {
+    fn drop(&mut self) {
+        self.abandon();
+    }
 }
 
 #[cfg(test)]

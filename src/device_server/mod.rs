@@ -298,6 +298,9 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Admission::LowPower => itl.lu().wake(),
     }
     let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, buf });
+    if plan.is_ok() {
+        log::tally(itl, &command);
+    }
     let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
     let plan = log::counted(plan, itl, log::verifies(&command));
     if let Plan::Copy(copy) = &plan

@@ -108,7 +108,7 @@ fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
         vpd_page::SUPPORTED_PAGES => data::supported_vpd_pages(Peripheral::DISK, &VPD_PAGES),
         vpd_page::UNIT_SERIAL_NUMBER => data::unit_serial_number(Peripheral::DISK, &lu.identity().serial),
         vpd_page::DEVICE_IDENTIFICATION => data::device_identification(Peripheral::DISK, &designators(itl)),
-        vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry().data(Peripheral::DISK),
+        vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry(lu).data(Peripheral::DISK),
         vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
         vpd_page::SCSI_PORTS => data::scsi_ports(Peripheral::DISK, &ports::scsi_ports(itl.ports())),
         vpd_page::THIRD_PARTY_COPY => third_party_copy::page(lu),
@@ -134,8 +134,10 @@ pub(super) fn designators(itl: &Itl) -> Vec<Designator> {
 
 /// V_SUP does not tell whether WCE is one, but that it may become one. UASK_SUP is zero: the only sense-key specific data of a unit
 /// attention says that some were lost, and none are; each condition has a place of its own.
-fn extended_inquiry() -> ExtendedInquiry {
+fn extended_inquiry(lu: &Lu) -> ExtendedInquiry {
+    let minutes = lu.extended_self_test_seconds().div_ceil(60);
     ExtendedInquiry {
+        extended_self_test_minutes: u16::try_from(minutes).unwrap_or(u16::MAX),
         simple: true,
         ordered: true,
         grouping: true,
@@ -182,6 +184,7 @@ fn characteristics(lu: &Lu) -> BlockDeviceCharacteristics {
 fn provisioning(lu: &Lu) -> LogicalBlockProvisioning {
     let thin = lu.thin();
     LogicalBlockProvisioning {
+        threshold_exponent: lu.threshold_exponent().unwrap_or(0),
         unmap: thin,
         write_same16: thin,
         write_same10: thin,

@@ -12,8 +12,8 @@ pub(super) fn report<'a>(task: Task<'a, '_>, allocation_length: u32) -> Planned<
     parameter_data(task.buf, data::report_timestamp(origin, milliseconds), allocation_length)
 }
 
-/// SET TIMESTAMP (SPC-4 6.46). All nexuses but this one are told: TIMESTAMP CHANGED. The clock is kept in memory: a process
-/// that starts anew has the host's again.
+/// SET TIMESTAMP (SPC-4 6.46). All nexuses but this one are told: TIMESTAMP CHANGED. The clock outlives the
+/// process, if its unit is kept; a host that starts anew has its own again.
 pub(super) fn set<'a>(task: Task<'a, '_>, parameter_list_length: u32) -> Planned<'a> {
     let length = u16::try_from(parameter_list_length).ok().filter(|length| *length <= SET_TIMESTAMP_LENGTH);
     let length = length.ok_or(Sense::invalid_field_in_cdb(FieldPointer::cdb(6, 7)))?;

@@ -16,15 +16,24 @@ pub struct ErrorCounters {
 }
 
 impl ErrorCounters {
-    /// Counts the error that ended a command, if the medium is to blame. `verifies`: what the command read it read to verify it.
-    pub fn count(&self, sense: &Sense, verifies: bool) {
+    /// Goes on from these counts.
+    pub(super) fn going_on(kept: LogErrors) -> ErrorCounters {
+        let counters = ErrorCounters::default();
+        counters.set(LogErrors::default(), kept);
+        counters
+    }
+
+    /// Counts the error that ended a command, if the medium is to blame; whether it is. `verifies`: what the command read it read to verify
+    /// it.
+    pub(super) fn count(&self, sense: &Sense, verifies: bool) -> bool {
         let counter = match (sense.key, sense.code) {
             (SenseKey::MediumError, AdditionalSense::UNRECOVERED_READ_ERROR) if verifies => &self.verify,
             (SenseKey::MediumError, AdditionalSense::UNRECOVERED_READ_ERROR) => &self.read,
             (SenseKey::MediumError, _) => &self.write,
-            _ => return,
+            _ => return false,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        true
     }
 
     /// The counts now.

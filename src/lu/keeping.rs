@@ -12,7 +12,10 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::unit::{Cold, live};
-use super::{Attention, GateBits, Itl, KeepError, Keeper, KeptMode, KeptNexus, KeptState, Lu, ModeChange, NexusId};
+use super::{
+    Attention, GateBits, Itl, KeepError, Keeper, KeptMode, KeptNexus, KeptRecords, KeptState, Lu, ModeChange, NexusId,
+};
+use crate::scsi::spc::IdentifyingInformationType;
 
 /// How many nexuses a unit remembers that are not there. More than have ever been configured on one host; the oldest are
 /// forgotten first.
@@ -74,6 +77,12 @@ impl Lu {
             let others = nexuses.iter_mut().filter(|kept| kept.present && kept.nexus != by);
             others.for_each(|kept| pend(&mut kept.attentions, Attention::ModeParametersChanged));
         }
+        let mut records = KeptRecords { errors: self.errors().get(), ..cold.records.kept() };
+        if let Some((by, identifying)) = &cold.coming_identifying {
+            records.identifying = identifying.clone();
+            let others = nexuses.iter_mut().filter(|kept| kept.present && kept.nexus != *by);
+            others.for_each(|kept| pend(&mut kept.attentions, Attention::DeviceIdentifierChanged));
+        }
         let told = nexuses.iter_mut().filter(|kept| kept.present && cold.access.will_tell(kept.nexus));
         told.for_each(|kept| pend(&mut kept.attentions, Attention::AccessStateChanged));
         let told = nexuses.iter_mut().filter(|kept| kept.present && cold.medium.will_tell(kept.nexus));
@@ -84,6 +93,7 @@ impl Lu {
             ejected: cold.medium.will_be_ejected(),
             reservations: cold.reservations.kept().clone(),
             access: cold.access.kept(),
+            records,
             nexuses,
         }
     }
@@ -149,6 +159,22 @@ impl Lu {
         }
     }
 
+    /// Remembers, until [`Lu::set_identifying`], which identifying information a change is about to set on behalf of a nexus; with `None`, that
+    /// it is not made.
+    pub fn expect_identifying(&self, by: &Itl, change: Option<(IdentifyingInformationType, Vec<u8>)>) {
+        let mut cold = self.cold();
+        let all = cold.records.identifying.clone();
+        let expected = change.is_some();
+        cold.coming_identifying = change.map(|(kind, information)| {
+            let mut all = all;
+            all.set(kind, information);
+            (by.nexus(), all)
+        });
+        if !expected {
+            self.note();
+        }
+    }
+
     /// The nexuses that were to go on from the process before this one and have not come: they are lost. Returns which.
     pub fn lose_awaited(&self) -> Vec<NexusId> {
         let awaited = std::mem::take(&mut self.cold().continuity.awaited);
@@ -207,11 +233,16 @@ impl Lu {
 
     /// A nexus comes.
     pub(super) fn arrive(&self, nexus: NexusId) -> Arrival {
-        let continuity = &mut self.cold().continuity;
+        let mut cold = self.cold();
+        let continuity = &mut cold.continuity;
         if let Some(at) = continuity.awaited.iter().position(|itl| itl.nexus() == nexus) {
             return Arrival::GoesOn(continuity.awaited.remove(at));
         }
-        Arrival::Returns(continuity.leave_for(nexus))
+        let mut waiting = continuity.leave_for(nexus);
+        if cold.records.threshold_reached {
+            pend(&mut waiting, Attention::ThinProvisioningThreshold);
+        }
+        Arrival::Returns(waiting)
     }
 
     /// A nexus is over.

@@ -1,13 +1,12 @@
 //! What of a unit outlives the process, as plain data, and the seam to who keeps it.
 
 use super::reservation::ReservationState;
-use super::{AccessState, Attention, NexusId};
-use crate::scsi::spc::ModeState;
+use super::{AccessState, Attention, IdentifyingInformation, NexusId, SelfTestResult};
+use crate::scsi::spc::{LogErrors, ModeState};
 
 /// Everything of one unit that the next process goes on with.
 ///
-/// What is not in here ends with the process: commands, holds, ACA conditions, and what initiators leave in
-/// [`Records`](super::Records).
+/// What is not in here ends with the process: commands, holds, ACA conditions, statistics, and data buffers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptState {
     /// Mode parameters.
@@ -20,8 +19,38 @@ pub struct KeptState {
     pub reservations: ReservationState,
     /// Access states of target port groups; those of groups that are not named are as configured.
     pub access: Vec<KeptAccess>,
+    /// What initiators left with it.
+    pub records: KeptRecords,
     /// The nexuses that there are, and what waits for those that there are not.
     pub nexuses: Vec<KeptNexus>,
+}
+
+/// What initiators leave with a unit besides data on its medium, and what it counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptRecords {
+    /// What SET IDENTIFYING INFORMATION set.
+    pub identifying: IdentifyingInformation,
+    /// What SET TIMESTAMP set.
+    pub clock: Option<KeptClock>,
+    /// How often it was stopped.
+    pub cycles: u32,
+    /// Error counters.
+    pub errors: LogErrors,
+    /// Results of the last self-tests, newest first.
+    pub self_tests: Vec<SelfTestResult>,
+    /// Hours that it was served for.
+    pub hours: u32,
+    /// Its threshold is reached, and whoever was there was told.
+    pub threshold_reached: bool,
+}
+
+/// A clock that was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptClock {
+    /// To how many milliseconds since 1970.
+    pub milliseconds: u64,
+    /// When: milliseconds since the host was started.
+    pub since_boot: u64,
 }
 
 /// Mode parameters, and what they would be had nobody changed them: so it shows which of them somebody did.
@@ -77,17 +106,19 @@ impl KeptState {
             ejected: false,
             reservations: ReservationState::default(),
             access: Vec::new(),
+            records: KeptRecords::default(),
             nexuses: Vec::new(),
         }
     }
 
-    /// What is left after a loss of power: what APTPL preserves, and mode parameters that were saved. Every nexus is new, and finds those, or
-    /// else the defaults.
+    /// What is left after a loss of power: what APTPL preserves, mode parameters that were saved, and what initiators left, but for the
+    /// clock. Every nexus is new.
     pub fn after_power_loss(self) -> KeptState {
         let KeptMode { default, saved, .. } = self.mode;
         KeptState {
             mode: KeptMode { current: saved.unwrap_or(default), default, saved },
             reservations: self.reservations.after_power_loss(),
+            records: KeptRecords { clock: None, threshold_reached: false, ..self.records },
             ..KeptState::new(default)
         }
     }
@@ -189,6 +220,12 @@ mod tests {
                 aptpl,
                 legacy: None,
             },
+            records: KeptRecords {
+                clock: Some(KeptClock { milliseconds: 1, since_boot: 2 }),
+                cycles: 3,
+                threshold_reached: true,
+                ..KeptRecords::default()
+            },
             access: vec![KeptAccess { group: 1, current: AccessState::Standby, default: AccessState::ActiveOptimized }],
             nexuses: vec![KeptNexus {
                 nexus,
@@ -197,13 +234,15 @@ mod tests {
                 prevent: true,
             }],
         };
-        assert_eq!(state(false).after_power_loss(), KeptState::new(default));
+        let records = KeptRecords { cycles: 3, ..KeptRecords::default() };
+        let new = || KeptState { records: records.clone(), ..KeptState::new(default) };
+        assert_eq!(state(false).after_power_loss(), new());
         let left = state(true).after_power_loss();
         let reservations = ReservationState { generation: 0, ..state(true).reservations };
-        assert_eq!(left, KeptState { reservations, ..KeptState::new(default) });
+        assert_eq!(left, KeptState { reservations, ..new() });
         let saved = ModeState { wce: false, ..default };
         let left = KeptState { mode: KeptMode { saved: Some(saved), ..state(false).mode }, ..state(false) };
         let mode = KeptMode { current: saved, default, saved: Some(saved) };
-        assert_eq!(left.after_power_loss(), KeptState { mode, ..KeptState::new(default) });
+        assert_eq!(left.after_power_loss(), KeptState { mode, ..new() });
     }
 }

@@ -193,6 +193,7 @@ impl Lu {
         if !shared {
             if !by.gate().bits().intersects(GateBits::STOPPED) {
                 cold.records.cycles = cold.records.cycles.saturating_add(1);
+                self.note();
             }
             by.gate().raise(GateBits::STOPPED);
         }

@@ -8,7 +8,8 @@
 //!   compare-and-swap, so each is reported exactly once.
 //! * [`derive()`] makes serial number and NAA designator from an image's canonical path, by rules that never change: two
 //!   processes that serve one image agree.
-//! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
+//! * [`Records`] are what initiators leave with the unit besides data.
+//! * What a thin unit's file system has left is watched, and initiators are told before it is nothing: [`Lu::look_at_space`].
 //! * What is reserved changes in steps, so that nobody gains before those who lose have stopped: [`Lu::evaluate_reservation`] and
 //!   what follows it. Each nexus's gate says what it is denied at every step.
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
@@ -39,6 +40,8 @@ pub mod reservation;
 mod reserve;
 mod rods;
 mod self_test;
+mod statistics;
+mod thresholds;
 mod unit;
 mod watch;
 
@@ -61,5 +64,7 @@ pub use reservation::NexusId;
 pub use reserve::*;
 pub use rods::*;
 pub use self_test::*;
+pub use statistics::*;
+pub use thresholds::*;
 pub use unit::*;
 pub use watch::*;

@@ -1,12 +1,13 @@
 //! What initiators leave with a unit, besides data on its medium.
 //!
-//! All of it is in memory and lasts as long as the process. It is cold: it is reached under the unit's lock, by
+//! All of it but the data buffer is [kept](KeptRecords) with the unit. It is cold: it is reached under the unit's lock, by
 //! [`Lu::records`](super::Lu::records), and by no command that accesses the medium.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::SelfTests;
+use super::{KeptClock, KeptRecords, SelfTests};
 use crate::scsi::spc::{IdentifyingInformationType, TimestampOrigin};
+use crate::sys::clock::since_boot;
 
 /// A unit's records.
 #[derive(Debug, Default)]
@@ -21,6 +22,35 @@ pub struct Records {
     pub cycles: u32,
     /// How the last self-tests ended.
     pub self_tests: SelfTests,
+    /// There was too little space for the unit when it was looked at last.
+    pub(super) threshold_reached: bool,
+}
+
+impl Records {
+    /// Goes on with what was kept.
+    pub(super) fn going_on(kept: KeptRecords) -> Records {
+        Records {
+            clock: Clock { set: kept.clock },
+            identifying: kept.identifying,
+            buffer: DataBuffer::default(),
+            cycles: kept.cycles,
+            self_tests: SelfTests::going_on(kept.self_tests, kept.hours),
+            threshold_reached: kept.threshold_reached,
+        }
+    }
+
+    /// What of them is to be kept; the error counters, which are elsewhere, are zero.
+    pub(super) fn kept(&self) -> KeptRecords {
+        KeptRecords {
+            clock: self.clock.set,
+            identifying: self.identifying.clone(),
+            cycles: self.cycles,
+            self_tests: self.self_tests.results().copied().collect(),
+            hours: self.self_tests.hours(),
+            threshold_reached: self.threshold_reached,
+            ..KeptRecords::default()
+        }
+    }
 }
 
 /// Bytes in the unit's data buffer.
@@ -52,37 +82,39 @@ impl DataBuffer {
 }
 
 /// A device clock: the host's until an initiator sets it, and from then on that initiator's, whatever the host's does. It
-/// outlives resets and the loss of nexuses.
+/// outlives resets, the loss of nexuses and the process, but no loss of power.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
-    /// The milliseconds that it was set to, and when.
-    set: Option<(u64, Instant)>,
+    set: Option<KeptClock>,
 }
 
 impl Clock {
     /// Sets it: milliseconds since 1970.
     pub fn set(&mut self, milliseconds: u64) {
-        self.set = Some((milliseconds, Instant::now()));
+        self.set = Some(KeptClock { milliseconds, since_boot: in_milliseconds(since_boot()) });
     }
 
     /// Milliseconds since 1970, and who says so.
     pub fn now(&self) -> (TimestampOrigin, u64) {
         match self.set {
-            Some((set, at)) => (TimestampOrigin::SetTimestamp, set.wrapping_add(milliseconds(at.elapsed()))),
+            Some(KeptClock { milliseconds, since_boot: then }) => {
+                let since = in_milliseconds(since_boot()).saturating_sub(then);
+                (TimestampOrigin::SetTimestamp, milliseconds.wrapping_add(since))
+            }
             None => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                (TimestampOrigin::OutsideMeans, milliseconds(since))
+                (TimestampOrigin::OutsideMeans, in_milliseconds(since))
             }
         }
     }
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+fn in_milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Identifying information, at first none of either type.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentifyingInformation {
     peripheral: Vec<u8>,
     text: Vec<u8>,

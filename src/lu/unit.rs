@@ -11,11 +11,12 @@ use super::mode_word::ModeWord;
 use super::reserve::{Reservations, reset_reserve};
 use super::watch::Watches;
 use super::{
-    AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
-    KeptState, ModeChange, NexusId, Records, Rods, TargetPort, Touches,
+    AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, IdentifyingInformation, Identity,
+    IdentityError, Itl, Keeper, KeptState, ModeChange, NexusId, Records, Rods, SoftThreshold, Statistics, TargetPort,
+    Touches, thresholds,
 };
 use crate::backing::Image;
-use crate::scsi::spc::{LogErrors, ModeState};
+use crate::scsi::spc::{IdentifyingInformationType, LogCounters, ModeState, ModeThreshold};
 use crate::scsi::{AdditionalSense, Sense, SenseFormat};
 
 /// Whether a unit's blocks can be deallocated (SBC-3 4.7).
@@ -66,6 +67,8 @@ pub struct LuSetup {
     pub descriptor_sense: bool,
     /// Whether blocks can be deallocated.
     pub provisioning: Provisioning,
+    /// When initiators are to hear that space runs low.
+    pub threshold: SoftThreshold,
     /// MEDIUM ROTATION RATE (SBC-3 6.6.2): 0 not reported, 1 non-rotating, else in revolutions a minute.
     pub rotation_rate: u16,
     /// The target ports by which it can be reached, at least one.
@@ -101,6 +104,7 @@ impl LuSetup {
             write_cache: true,
             descriptor_sense: false,
             provisioning: Provisioning::AsImage,
+            threshold: SoftThreshold::AsImage,
             rotation_rate: 1,
             ports: vec![TargetPort::SOLE],
             access: Vec::new(),
@@ -137,6 +141,9 @@ pub enum SetupError {
     /// Thin provisioning of an image that cannot deallocate.
     #[error("it cannot be thin provisioned: no blocks of it can be deallocated")]
     NotThin,
+    /// A threshold for a unit that has none.
+    #[error("it cannot have a threshold: it is not thin provisioned, or its space cannot be told")]
+    NoThreshold,
     /// Ports are told apart by their relative identifiers.
     #[error("a unit needs target ports, each with a relative identifier of its own that is not 0")]
     Ports,
@@ -168,6 +175,9 @@ const MAX_TRANSFER: u32 = 16 << 20;
 /// VMFS has them, are one block, and many targets take no more than that.
 const MAX_COMPARE_AND_WRITE: u32 = 64 << 10;
 
+/// Bytes that a self-test reads in a second, as far as can be said beforehand.
+const SELF_TEST_RATE: u64 = 200_000_000;
+
 /// The most ranges in one UNMAP: bounds the steps of its job.
 const MAX_UNMAP_DESCRIPTORS: u32 = 256;
 
@@ -183,6 +193,8 @@ pub struct Lu {
     read_only: bool,
     removable: bool,
     thin: bool,
+    /// 0: there are no thresholds.
+    pub(super) threshold_exponent: u8,
     unmap_granularity: u32,
     /// Ascending by relative identifier.
     ports: Vec<TargetPort>,
@@ -195,6 +207,7 @@ pub struct Lu {
     rods: Arc<Rods>,
     /// There may be watches: changes of blocks are looked at. Written under the lock of `cold`.
     pub(super) watched: AtomicBool,
+    statistics: Statistics,
     pub(super) keeper: Option<Arc<dyn Keeper>>,
     /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
     pub(super) writing: Mutex<bool>,
@@ -212,6 +225,8 @@ pub(super) struct Cold {
     /// What MODE SELECT with SP saved.
     pub(super) saved_mode: Option<ModeState>,
     pub(super) records: Records,
+    /// Identifying information that a change on its way will set, and on whose behalf.
+    pub(super) coming_identifying: Option<(NexusId, IdentifyingInformation)>,
     holds: Holds,
     pub(super) watches: Watches,
     /// Whether the medium is there, and the power condition.
@@ -261,9 +276,28 @@ impl Lu {
             Provisioning::Thin => return Err(SetupError::NotThin),
             Provisioning::Full => false,
         };
-        let default_mode =
-            ModeState { wce: setup.write_cache, d_sense: setup.descriptor_sense, ..ModeState::default() };
+        let counted = thin && setup.image.space().is_some();
+        if !counted && matches!(setup.threshold, SoftThreshold::Percent(_)) {
+            return Err(SetupError::NoThreshold);
+        }
+        let threshold_exponent = if counted { thresholds::exponent(size, setup.block_size) } else { 0 };
+        let threshold = match counted {
+            true => thresholds::default(setup.threshold, size, threshold_exponent, setup.block_size),
+            false => ModeThreshold::default(),
+        };
+        let default_mode = ModeState {
+            wce: setup.write_cache,
+            d_sense: setup.descriptor_sense,
+            lbpere: threshold.enabled,
+            threshold,
+            ..ModeState::default()
+        };
         let kept = setup.kept.unwrap_or_else(|| KeptState::new(default_mode));
+        let mode = kept.mode.under(default_mode);
+        let mut records = Records::going_on(kept.records.clone());
+        // Another threshold is one that nobody has heard of.
+        records.threshold_reached &=
+            (mode.lbpere, mode.threshold) == (kept.mode.current.lbpere, kept.mode.current.threshold);
         let mut access = Access::new(&ports, &setup.access);
         access.go_on(&kept.access);
         let lu = Arc::new(Lu {
@@ -275,18 +309,21 @@ impl Lu {
             removable: setup.removable,
             read_only,
             thin,
+            threshold_exponent,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             ports,
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: ModeWord::new(kept.mode.under(default_mode)),
+            mode: ModeWord::new(mode),
             default_mode,
-            errors: ErrorCounters::default(),
             rods: setup.rods,
             watched: AtomicBool::new(false),
+            errors: ErrorCounters::going_on(kept.records.errors),
+            statistics: Statistics::default(),
             keeper: setup.keeper,
             writing: Mutex::default(),
             cold: Mutex::new(Cold {
                 reservations: kept.reservations.clone().into(),
+                records,
                 access,
                 medium: Medium::new(kept.ejected && setup.removable),
                 saved_mode: kept.mode.saved_under(default_mode),
@@ -358,6 +395,12 @@ impl Lu {
         self.thin
     }
 
+    /// Seconds that an extended self-test, which reads the whole medium, takes on an ordinary disk.
+    pub fn extended_self_test_seconds(&self) -> u64 {
+        let geometry = self.geometry();
+        geometry.blocks.saturating_mul(u64::from(geometry.block_size)) / SELF_TEST_RATE
+    }
+
     /// What one command may ask for.
     pub fn limits(&self) -> Limits {
         Limits {
@@ -410,13 +453,17 @@ impl Lu {
             self.note();
         }
         if self.mode() != mode {
-            self.store_mode(&cold, mode);
+            self.store_mode(&mut cold, mode);
             self.note();
             tell(&cold, Attention::ModeParametersChanged, Some(by));
         }
     }
 
-    fn store_mode(&self, cold: &Cold, mode: ModeState) {
+    fn store_mode(&self, cold: &mut Cold, mode: ModeState) {
+        let before = self.mode();
+        if (before.lbpere, before.threshold) != (mode.lbpere, mode.threshold) {
+            cold.records.threshold_reached = false;
+        }
         self.mode.store(mode);
         live(cold).for_each(|itl| interlock(&itl, mode));
     }
@@ -428,7 +475,7 @@ impl Lu {
         let mut cold = self.cold();
         reset_reserve(&mut cold);
         let mode = cold.saved_mode.unwrap_or(self.default_mode);
-        self.store_mode(&cold, mode);
+        self.store_mode(&mut cold, mode);
         self.note();
         medium::reset(&mut cold);
         for itl in live(&cold) {
@@ -459,26 +506,62 @@ impl Lu {
         &self.errors
     }
 
-    /// Changes error counters on behalf of one nexus; every other one is told (SPC-4 6.7: LOG PARAMETERS CHANGED), if
+    /// Counts the error that ended a command, if the medium is to blame; see [`ErrorCounters`].
+    pub fn count_error(&self, sense: &Sense, verifies: bool) {
+        if self.errors.count(sense, verifies) {
+            self.note();
+        }
+    }
+
+    /// What its commands did.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Changes counters on behalf of one nexus; every other one is told (SPC-4 6.7: LOG PARAMETERS CHANGED), if
     /// anything changed. `change` gets the counts now and makes new ones.
     ///
     /// # Errors
     ///
     /// What `change` returns; nothing has changed then.
-    pub fn change_errors<E>(&self, by: &Itl, change: impl FnOnce(LogErrors) -> Result<LogErrors, E>) -> Result<(), E> {
+    pub fn change_counters<E>(
+        &self,
+        by: &Itl,
+        change: impl FnOnce(LogCounters) -> Result<LogCounters, E>,
+    ) -> Result<(), E> {
         let cold = self.cold();
-        let before = self.errors.get();
+        let before = LogCounters { errors: self.errors.get(), statistics: self.statistics.get() };
         let after = change(before)?;
         if after != before {
-            self.errors.set(before, after);
+            self.errors.set(before.errors, after.errors);
+            // They can be reset, and nothing else.
+            if after.statistics != before.statistics {
+                self.statistics.reset();
+            }
+            self.note();
             tell(&cold, Attention::LogParametersChanged, Some(by));
         }
         Ok(())
     }
 
-    /// Looks at the unit's records, or changes them, under its lock.
+    /// Looks at the unit's records, or changes them, under its lock. What is to be kept of a change will be, soon.
     pub fn records<R>(&self, with: impl FnOnce(&mut Records) -> R) -> R {
-        with(&mut self.cold().records)
+        let records = &mut self.cold().records;
+        let before = records.kept();
+        let result = with(records);
+        if records.kept() != before {
+            self.note();
+        }
+        result
+    }
+
+    /// Sets identifying information on behalf of one nexus; every other one is told (SPC-4 6.43: DEVICE IDENTIFIER CHANGED).
+    pub fn set_identifying(&self, by: &Itl, kind: IdentifyingInformationType, information: Vec<u8>) {
+        let mut cold = self.cold();
+        cold.coming_identifying = None;
+        cold.records.identifying.set(kind, information);
+        self.note();
+        tell(&cold, Attention::DeviceIdentifierChanged, Some(by));
     }
 
     /// Holds commands, from here on; `None` if a hold that there is, apart from those in `passes`, stops the command that would hold

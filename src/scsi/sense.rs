@@ -37,6 +37,29 @@ pub enum SenseKey {
     Completed = 0xf,
 }
 
+impl SenseKey {
+    /// By the value of the field.
+    pub const fn from_code(code: u8) -> Option<SenseKey> {
+        Some(match code {
+            0x0 => SenseKey::NoSense,
+            0x1 => SenseKey::RecoveredError,
+            0x2 => SenseKey::NotReady,
+            0x3 => SenseKey::MediumError,
+            0x4 => SenseKey::HardwareError,
+            0x5 => SenseKey::IllegalRequest,
+            0x6 => SenseKey::UnitAttention,
+            0x7 => SenseKey::DataProtect,
+            0x8 => SenseKey::BlankCheck,
+            0xa => SenseKey::CopyAborted,
+            0xb => SenseKey::AbortedCommand,
+            0xd => SenseKey::VolumeOverflow,
+            0xe => SenseKey::Miscompare,
+            0xf => SenseKey::Completed,
+            _ => return None,
+        })
+    }
+}
+
 /// ADDITIONAL SENSE CODE and its qualifier, `asc << 8 | ascq`, under SPC's names (constants are in this module).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdditionalSense(pub u16);

@@ -25,12 +25,19 @@
 //! | `registration NEXUS KEY` * | a registration |
 //! | `reservation TYPE [NEXUS]` | the persistent reservation and its holder; without one with the All Registrants types |
 //! | `reserved NEXUS` | who holds the unit by RESERVE |
+//! | `identifying TYPE BYTES` * | identifying information of a type |
+//! | `timestamp MILLISECONDS SINCE-BOOT` | what the clock was set to, and when: milliseconds since 1970, and since the host was started |
+//! | `cycles N` | how often the unit was stopped |
+//! | `errors NAME N` * | an error counter |
+//! | `hours N` | hours that the unit was served for |
+//! | `reached` | the threshold of space is reached, and nexuses were told |
+//! | `self-test CODE RESULT NUMBER HOURS LBA KEY CODE` * | the result of a self-test, newest first; the last three are 0 but of one that failed |
 //! | `access GROUP CURRENT DEFAULT` * | the access state of a target port group, and what it is unless somebody changes it |
 //! | `nexus NEXUS [CODE]...` * | a nexus that is there, and its pending unit attentions |
 //! | `absent NEXUS [CODE]...` * | one that is not there, and what waits for it |
 //! | `prevent NEXUS` * | a nexus that is there and prevents medium removal |
 //!
-//! NEXUS is the initiator port identifier, a colon, and the relative target port identifier in decimal. NAA, KEY, TYPE, access states, identifiers and
+//! NEXUS is the initiator port identifier, a colon, and the relative target port identifier in decimal. NAA, KEY, TYPE, BYTES, access states, identifiers and
 //! CODE (ADDITIONAL SENSE CODE and qualifier) are hexadecimal; other numbers are decimal. Codes are those of the standards, so that nothing
 //! here depends on how the program numbers its own things. A kind of line, or a mode parameter, may be added within a version if a program
 //! that does not know it may pass it over, and one that misses it may take its default; for anything else the version goes up.
@@ -39,6 +46,7 @@ use std::fmt::{Display, Write};
 use std::str::FromStr;
 
 use super::boot::BootId;
+use super::records;
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
 use crate::lu::{AccessState, Attention, KeptAccess, KeptNexus, KeptState, NexusId};
 use crate::scsi::spc::ModeState;
@@ -121,7 +129,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     let Content { naa, boot, state } = content;
-    let KeptState { mode, blocks, ejected, reservations, access, nexuses } = state;
+    let KeptState { mode, blocks, ejected, reservations, access, records, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
@@ -153,6 +161,7 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     if let Some(legacy) = legacy {
         writeln!(text, "reserved {}", Name(*legacy))?;
     }
+    records::write(records, text)?;
     for KeptAccess { group, current, default } in access {
         writeln!(text, "access {group} {:x} {:x}", *current as u8, *default as u8)?;
     }
@@ -233,7 +242,7 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
                 _ => return Err("it is not about the nexus above".to_owned()),
             }
         }
-        _ => {}
+        _ => records::read(about, words, &mut state.records)?,
     }
     Ok(())
 }
@@ -325,18 +334,18 @@ fn access_state(word: &str) -> Result<AccessState, String> {
     settled.ok_or_else(|| format!("there is no access state {code:x}"))
 }
 
-fn hex(word: &str) -> Result<u64, String> {
+pub(super) fn hex(word: &str) -> Result<u64, String> {
     u64::from_str_radix(word, 16).map_err(|_| format!("{word} is no number of 64 bits"))
 }
 
-fn number<T: FromStr>(word: &str) -> Result<T, String> {
+pub(super) fn number<T: FromStr>(word: &str) -> Result<T, String> {
     word.parse().map_err(|_| format!("{word} is no such number"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lu::KeptMode;
+    use crate::lu::{KeptMode, KeptRecords};
     use crate::scsi::spc::ModeThreshold;
 
     fn nexus(n: u8) -> NexusId {
@@ -369,6 +378,7 @@ mod tests {
                     aptpl: true,
                     legacy: None,
                 },
+                records: KeptRecords::default(),
                 access: vec![KeptAccess {
                     group: 65535,
                     current: AccessState::Offline,

@@ -25,6 +25,7 @@ mod boot;
 mod directory;
 mod file;
 mod format;
+mod records;
 #[cfg(test)]
 mod tests;
 mod writer;

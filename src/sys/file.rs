@@ -214,6 +214,13 @@ pub fn file_system_block(file: &File) -> io::Result<u64> {
     Ok(statfs(file)?.f_bsize as u64)
 }
 
+/// Bytes that the file system has left for files of this process's user (`statfs(2)`).
+pub fn file_system_available(file: &File) -> io::Result<u64> {
+    let stat = statfs(file)?;
+    let fragment = if stat.f_frsize > 0 { stat.f_frsize } else { stat.f_bsize };
+    Ok(u64::try_from(fragment).unwrap_or(0).saturating_mul(stat.f_bavail))
+}
+
 fn statfs(file: &File) -> io::Result<libc::statfs> {
     // SAFETY: all zeros is a value of this plain struct; the kernel fills it.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };

@@ -51,6 +51,19 @@ fn the_size_must_be_whole_blocks() {
 }
 
 #[test]
+fn an_image_tells_what_space_it_takes_and_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = open(&file(dir.path(), "image", 8 << 20)).unwrap();
+    let before = image.space().unwrap();
+    assert!(before.used < 1 << 20, "sparse: {before:?}");
+    image.write_bytes(0, &vec![0xaa; 4 << 20]).unwrap();
+    image.flush().unwrap();
+    let after = image.space().unwrap();
+    assert!((4 << 20..6 << 20).contains(&after.used), "{after:?}");
+    assert!(after.available > 0, "{after:?}");
+}
+
+#[test]
 fn permissions() {
     let dir = tempfile::tempdir().unwrap();
     let image = file(dir.path(), "image", 4096);

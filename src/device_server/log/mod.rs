@@ -1,18 +1,17 @@
 //! LOG SENSE and LOG SELECT.
 //!
-//! The pages say what is known and nothing else: there is no thermometer, so there is no Temperature page, and
-//! no command counts its bytes or its time, so there is no General Statistics and Performance page. All of it begins anew with the
-//! process.
+//! The pages say what is known and nothing else: there is no thermometer, so the temperature is unknown, and no command is
+//! timed, so statistics count commands and blocks and no intervals.
 
 #[cfg(test)]
 mod tests;
 
-use super::transfer::{parameter_data, parameter_list};
+use super::transfer::{fill, parameter_data, parameter_list};
 use super::{AbortFlag, Answer, Exclusive, Job, Plan, Planned, Task};
-use crate::lu::{Itl, SelfTestOutcome, SelfTestResult};
+use crate::lu::{Itl, Lu, MappingResources, SelfTestOutcome, SelfTestResult};
 use crate::mem::IoBuf;
-use crate::scsi::spc::{self as data, LogSelfTest, LogUnit};
-use crate::scsi::{Command, LogControl, Sense};
+use crate::scsi::spc::{self as data, LogCounters, LogResources, LogSelfTest, LogUnit};
+use crate::scsi::{AdditionalSense, Command, LogControl, Sense, SenseKey};
 use std::sync::Arc;
 
 /// LOG SENSE (SPC-4 6.8).
@@ -25,13 +24,33 @@ pub(super) fn sense<'a>(
     allocation_length: u32,
 ) -> Planned<'a> {
     let lu = task.itl.lu();
-    let errors = lu.errors().get();
-    let unit = lu.records(|records| LogUnit {
-        errors,
+    let resources = lu.threshold_exponent().map(|_| LogResources::default());
+    let unit = log_unit(lu, resources);
+    let data = data::log_sense(control, page, subpage, pointer, &unit)?;
+    if page != data::log_page::PROVISIONING {
+        return parameter_data(task.buf, data, allocation_length);
+    }
+    // To ask the file system may take its time.
+    let lu = Arc::clone(lu);
+    Ok(Job::plan(move |buf, _| {
+        let (MappingResources { available, used }, _) = lu.look_at_space().ok_or(UNKNOWN_SPACE)?;
+        let unit = LogUnit { resources: Some(LogResources { available, used }), ..unit };
+        fill(buf, data::log_sense(control, page, subpage, pointer, &unit)?, allocation_length)
+    }))
+}
+
+/// The file system does not tell any more what space there is.
+const UNKNOWN_SPACE: Sense = Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE);
+
+fn log_unit(lu: &Lu, resources: Option<LogResources>) -> LogUnit {
+    let counters = LogCounters { errors: lu.errors().get(), statistics: lu.statistics().get() };
+    lu.records(|records| LogUnit {
+        counters,
+        saved: lu.survives_power_loss(),
+        resources,
         cycles: records.cycles,
         self_tests: records.self_tests.results().map(self_test).collect(),
-    });
-    parameter_data(task.buf, data::log_sense(control, page, subpage, pointer, &unit)?, allocation_length)
+    })
 }
 
 fn self_test(test: &SelfTestResult) -> LogSelfTest {
@@ -57,9 +76,11 @@ pub(super) fn select<'a>(
     parameter_list_length: u16,
 ) -> Planned<'a> {
     let list = parameter_list(task.buf, parameter_list_length)?;
-    task.itl.lu().change_errors(task.itl, |errors| match list[..] {
-        [] => data::log_reset(pcr, control, page, subpage, errors),
-        _ => data::log_select(control, &list, errors),
+    let lu = task.itl.lu();
+    let resources = lu.threshold_exponent().is_some();
+    lu.change_counters(task.itl, |counters| match list[..] {
+        [] => data::log_reset(pcr, control, page, subpage, resources, counters),
+        _ => data::log_select(control, &list, counters),
     })?;
     Ok(Answer::good(u64::from(parameter_list_length)).into())
 }
@@ -81,11 +102,23 @@ fn counted_job(Job { run }: Job, itl: &Arc<Itl>, verifies: bool) -> Job {
     let run = Box::new(move |buf: &mut IoBuf, abort: &AbortFlag| {
         let answer = run(buf, abort);
         if let Some(sense) = &answer.sense {
-            lu.errors().count(sense, verifies);
+            lu.count_error(sense, verifies);
         }
         answer
     });
     Job { run }
+}
+
+/// Counts a command that begins, if it reads or writes. On the way of every command: see [`Statistics`](crate::lu::Statistics).
+pub(super) fn tally(itl: &Itl, command: &Command) {
+    let statistics = itl.lu().statistics();
+    match command {
+        Command::Read(transfer) => statistics.read(transfer.blocks),
+        Command::Write(transfer) | Command::WriteAndVerify { transfer, .. } | Command::WriteAtomic { transfer, .. } => {
+            statistics.write(transfer.blocks)
+        }
+        _ => {}
+    }
 }
 
 /// Whether a command reads the medium to verify it.
@@ -95,5 +128,5 @@ pub(super) fn verifies(command: &Command) -> bool {
 
 /// Counts the error that ended a command whose plan was one operation.
 pub fn io_failed(itl: &Itl, sense: &Sense) {
-    itl.lu().errors().count(sense, false);
+    itl.lu().count_error(sense, false);
 }

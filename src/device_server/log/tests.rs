@@ -67,7 +67,7 @@ fn stops_are_counted() {
     for (start, cycles) in [(0, 1), (0, 1), (1, 1), (0, 2)] {
         assert_eq!(b.none(&[0x1b, 0, 0, 0, start, 0]), good(0));
         let ran = b.data_in(&log_sense(0x0e, 64), 12);
-        assert_eq!(ran.data, [0x0e, 0, 0, 8, 0, 4, 0x23, 4, 0, 0, 0, cycles]);
+        assert_eq!(ran.data, [0x8e, 0, 0, 8, 0, 4, 0x23, 4, 0, 0, 0, cycles]);
     }
 }
 
@@ -77,16 +77,42 @@ fn self_tests_are_listed() {
     b.image.fail_reads(600, BackingError::ReadFailed);
     assert!(b.none(&[0x1d, 0xa0, 0, 0, 0, 0]).sense.is_some());
     let data = b.data_in(&log_sense(0x10, 1000), 1000).data;
-    assert_eq!(data[..12], [0x10, 0, 0x01, 0x90, 0, 1, 0x23, 0x10, 0xa5, 1, 0, 0]);
+    assert_eq!(data[..12], [0x90, 0, 0x01, 0x90, 0, 1, 0x23, 0x10, 0xa5, 1, 0, 0]);
     assert_eq!(data[12..24], [0, 0, 0, 0, 0, 0, 0, 0, 0x03, 0x11, 0x00, 0]);
     assert_eq!(counts(&b), [0; 3], "a failed test is no failed command");
+}
+
+/// Read and write commands that were begun, and their blocks; no others.
+#[test]
+fn commands_are_counted() {
+    let b = bench();
+    let other = nexus_of(b.itl.lu().clone(), None);
+    let counts = || {
+        let data = b.data_in(&log_sense(0x19, 100), 100).data;
+        let count = |at: usize| data[at..at + 8].iter().fold(0, |count, byte| count << 8 | u64::from(*byte));
+        [count(8), count(16), count(24), count(32)]
+    };
+    assert_eq!(counts(), [0; 4]);
+    assert_eq!(b.data_in(&[0x28, 0, 0, 0, 0, 0, 0, 0, 3, 0], 1536).answer, good(1536));
+    assert_eq!(b.data_in(&[0x08, 0, 0, 0, 1, 0], 512).answer, good(512));
+    assert_eq!(b.data_out(&[0x2a, 0, 0, 0, 0, 0, 0, 0, 2, 0], &[0; 1024]), good(1024));
+    assert_eq!(b.data_out(&[0x2e, 0, 0, 0, 0, 0, 0, 0, 1, 0], &[0; 512]), good(512));
+    assert_eq!(counts(), [2, 2, 3, 4]);
+    assert!(b.data_in(&[0x28, 0, 0, 0, 0, 200, 0, 0, 1, 0], 512).answer.sense.is_some());
+    assert_eq!(b.none(&[0x2f, 0, 0, 0, 0, 0, 0, 0, 1, 0]), good(0));
+    assert_eq!(counts(), [2, 2, 3, 4], "refused, or neither reads nor writes");
+    assert_eq!(b.none(&log_select(1, 0x19, 0, 0)), good(0));
+    assert_eq!(other.gate().take_attention(), Some(Attention::LogParametersChanged));
+    assert_eq!(counts(), [0; 4]);
+    assert_eq!(b.data_in(&[0x08, 0, 0, 0, 1, 0], 512).answer, good(512));
+    assert_eq!(counts(), [1, 0, 0, 1]);
 }
 
 #[test]
 fn allocation_lengths() {
     let b = bench();
-    let whole = [0, 0, 0, 7, 0x00, 0x02, 0x03, 0x05, 0x0e, 0x10, 0x2f];
-    for (length, moved) in [(0, 0), (1, 1), (11, 11), (12, 11), (0xffff, 11)] {
+    let whole = [0, 0, 0, 9, 0x00, 0x02, 0x03, 0x05, 0x0d, 0x0e, 0x10, 0x19, 0x2f];
+    for (length, moved) in [(0, 0), (1, 1), (13, 13), (14, 13), (0xffff, 13)] {
         let ran = b.data_in(&log_sense(0, length), 64);
         assert_eq!(ran.answer, good(moved as u64));
         assert_eq!(ran.data[..moved], whole[..moved]);
@@ -97,7 +123,7 @@ fn allocation_lengths() {
 #[test]
 fn refused() {
     let b = bench();
-    assert_eq!(b.data_in(&log_sense(0x0d, 64), 64).answer, invalid_field(2, 5), "no temperature");
+    assert_eq!(b.data_in(&log_sense(0x0c, 64), 64).answer, invalid_field(2, 5), "no thresholds");
     assert_eq!(b.data_in(&[0x4d, 1, 0x40, 0, 0, 0, 0, 0, 64, 0], 64).answer, invalid_field(1, 0), "SP");
     assert_eq!(b.data_in(&[0x4d, 2, 0x40, 0, 0, 0, 0, 0, 64, 0], 64).answer, invalid_field(1, 1), "PPC is obsolete");
     assert_eq!(b.data_in(&[0x4d, 0, 0x43, 1, 0, 0, 0, 0, 64, 0], 64).answer, invalid_field(3, 7));
@@ -107,7 +133,7 @@ fn refused() {
     assert_eq!(b.data_out(&log_select(1, 0, 0, 4), &[0; 4]), invalid_field(1, 1), "PCR with a list");
     assert_eq!(b.data_out(&log_select(0, 3, 0, 4), &[0; 4]), invalid_field(2, 5), "a page with a list");
     assert_eq!(b.data_out(&log_select(0, 0, 1, 4), &[0; 4]), invalid_field(3, 7));
-    assert_eq!(b.none(&log_select(1, 0x0d, 0, 0)), invalid_field(2, 5));
+    assert_eq!(b.none(&log_select(1, 0x0c, 0, 0)), invalid_field(2, 5));
     assert_eq!(b.none(&log_select(1, 0x03, 1, 0)), invalid_field(3, 7));
 }
 

@@ -123,7 +123,7 @@ impl Transfer<'_> {
             let now = rest.len().min(usize::try_from(len).unwrap_or(usize::MAX));
             let rest = rest.get_mut(..now).unwrap_or_default();
             unit.image().read_bytes(from, rest).map_err(|error| {
-                unit.errors().count(&sense(error, unit.geometry().lba_of(from)), false);
+                unit.count_error(&sense(error, unit.geometry().lba_of(from)), false);
                 self.source_failed()
             })?;
             filled += now;
@@ -149,7 +149,7 @@ impl Transfer<'_> {
     /// An error of the unit that is written.
     fn failed(&self, error: BackingError, offset: u64) -> Stop {
         let sense = sense(error, self.lu.geometry().lba_of(offset));
-        self.lu.errors().count(&sense, false);
+        self.lu.count_error(&sense, false);
         Stop::Failed(sense)
     }
 

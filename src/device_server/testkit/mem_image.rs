@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::backing::{AtomicUnit, BackingError, Capabilities, Image, RawFile, Run};
+use crate::backing::{AtomicUnit, BackingError, Capabilities, Image, RawFile, Run, Space};
 use crate::mem::IoBuf;
 
 /// What a [`MemImage`] was asked to do, in order; offsets and lengths in bytes.
@@ -53,6 +53,7 @@ struct State {
     /// What the size will turn out to be when it is looked at.
     resized: Option<u64>,
     holes: Vec<std::ops::Range<u64>>,
+    space: Option<Space>,
 }
 
 impl MemImage {
@@ -153,6 +154,11 @@ impl MemImage {
     pub fn with_holes(self, holes: &[std::ops::Range<u64>]) -> MemImage {
         self.state.lock().unwrap().holes = holes.to_vec();
         self
+    }
+
+    /// Its file system has so much space left, from now on, and it takes so much, in bytes. Before this it does not tell.
+    pub fn set_space(&self, used: u64, available: u64) {
+        self.state.lock().unwrap().space = Some(Space { used, available });
     }
 
     /// Runs `action` during the `n`th call from now.
@@ -308,6 +314,10 @@ impl Image for MemImage {
             Some(hole) => Ok(Run { mapped: true, len: len.min(hole.start - offset) }),
             None => Ok(Run { mapped: true, len }),
         }
+    }
+
+    fn space(&self) -> Option<Space> {
+        self.state.lock().unwrap().space
     }
 
     fn raw(&self) -> Option<&RawFile> {

@@ -135,7 +135,13 @@ fn characteristics_and_provisioning() {
     assert_eq!(vpd(&b, 0xb1)[8], 0x02, "FUAB, nothing is unmapped");
     assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0, 0, 0]);
     assert_eq!(vpd(&b, 0x87), [0, 0x87, 0, 4, 0x3f, 0xff, 0, 0], "all mode pages are shared");
-    assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x17, 0x01, 0]);
+    assert_eq!(vpd(&b, 0x86)[..14], [0, 0x86, 0, 0x3c, 0, 0x17, 0x01, 0, 0, 0, 0, 0, 0, 0]);
+    // An extended self-test reads 200 MB a second: 72 TB take 100 hours. Its time in seconds is in the Control mode page.
+    let b = Bench::with(MemImage::new(0).claiming(72_000_000_000_000), |s| s.block_size = 4096);
+    assert_eq!(vpd(&b, 0x86)[10..12], 6000u16.to_be_bytes());
+    assert_eq!(b.data_in(&[0x1a, 0x08, 0x0a, 0, 16, 0], 16).data[14..], [0xff, 0xff], "or more");
+    let b = Bench::with(MemImage::new(0).claiming(4_096_000_000), |_| ());
+    assert_eq!(b.data_in(&[0x1a, 0x08, 0x0a, 0, 16, 0], 16).data[14..], [0, 20]);
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use crate::device_server::testkit::{Bench, MemImage, execute, good, out_buf};
 use crate::device_server::{AbortFlag, Plan, Request, start};
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
-use crate::lu::{Attention, GateBits, Itl, KeepError, Keeper, KeptNexus, KeptState, Lu, LuSetup, NexusId};
+use crate::lu::{Attention, GateBits, Itl, KeepError, Keeper, KeptNexus, KeptRecords, KeptState, Lu, LuSetup, NexusId};
 use crate::mem::IoBuf;
-use crate::scsi::spc::ModeState;
-use crate::scsi::{SenseKey, TaskAttribute};
+use crate::scsi::spc::{IdentifyingInformationType, LogErrors, ModeState, TimestampOrigin};
+use crate::scsi::{AdditionalSense, Sense, SenseKey, TaskAttribute};
 
 /// Keeps the state in memory.
 #[derive(Debug, Default)]
@@ -369,6 +369,77 @@ fn mode_parameters_are_saved() {
     assert_eq!(after.saved_mode(), Some(after.mode()));
     let writes_through = unit_with(&keeper, |setup| setup.write_cache = false);
     assert!(!writes_through.mode().wce);
+}
+
+/// Identifying information is durable before it is answered, the rest soon; all of it is there afterwards, and after a loss of power all
+/// but the clock.
+#[test]
+fn records_go_on() {
+    let keeper: Arc<Memory> = Arc::default();
+    let lu = unit(&keeper);
+    let [a, b] = [1, 2].map(|n| login(&lu, n));
+    for itl in [&a, &b] {
+        itl.gate().take_attention();
+    }
+    let set = [0xa4, 0x06, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0];
+    keeper.full.store(true, Ordering::Relaxed);
+    let refused = run(&a, &set, &[1, 2, 3]);
+    assert_eq!(refused.sense.map(|sense| (sense.key, sense.code.0)), Some((SenseKey::HardwareError, 0x4400)));
+    assert_eq!(lu.snapshot().records, KeptRecords::default());
+    assert!(pending(&b).is_empty());
+    keeper.full.store(false, Ordering::Relaxed);
+    assert_eq!(run(&a, &set, &[1, 2, 3]), good(3));
+    let kept = keeper.state();
+    assert_eq!(kept.records.identifying.get(IdentifyingInformationType::Peripheral), [1, 2, 3]);
+    let of_b = kept.nexuses.iter().find(|nexus| nexus.nexus == id(2)).unwrap();
+    assert_eq!(of_b.attentions, [Attention::DeviceIdentifierChanged], "though it was established after");
+    assert_eq!(pending(&b), of_b.attentions);
+
+    keeper.notes();
+    let noted = |what: &str, change: &dyn Fn()| {
+        change();
+        assert!(keeper.notes() > 0, "{what}");
+    };
+    noted("the clock", &|| {
+        assert_eq!(
+            run(&a, &[0xa4, 0x0f, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0], &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]),
+            good(12)
+        );
+    });
+    noted("a self-test", &|| {
+        assert_eq!(run(&a, &[0x1d, 0xa0, 0, 0, 0, 0], &[]), good(0));
+    });
+    let error = Sense::new(SenseKey::MediumError, AdditionalSense::UNRECOVERED_READ_ERROR);
+    noted("an error", &|| lu.count_error(&error, false));
+    b.end();
+    drop(b);
+    noted("a stop", &|| {
+        assert!(lu.stop(&a));
+    });
+    // LOG SELECT of TOTAL UNCORRECTED ERRORS, and what is none of the medium's.
+    noted("a counter set", &|| {
+        let list = [0x05, 0, 0, 5, 0, 6, 0, 1, 9];
+        assert_eq!(run(&a, &[0x4c, 0, 0x40, 0, 0, 0, 0, 0, 9, 0], &list), good(9));
+    });
+    lu.count_error(&Sense::not_ready(AdditionalSense::MEDIUM_NOT_PRESENT), false);
+    lu.records(|records| records.cycles);
+    assert_eq!(keeper.notes(), 0, "nothing else");
+
+    lu.persist().unwrap();
+    let before = keeper.state().records;
+    assert_eq!(
+        (before.cycles, before.errors, before.self_tests.len()),
+        (1, LogErrors { read: 1, verify: 9, write: 0 }, 1)
+    );
+    let clock = |lu: &Lu| lu.records(|records| records.clock.now());
+    let after = unit(&keeper);
+    assert_eq!(after.snapshot().records, before);
+    let (origin, milliseconds) = clock(&after);
+    assert_eq!(origin, TimestampOrigin::SetTimestamp);
+    assert!((0x1_0000..0x1_0000 + 60_000).contains(&milliseconds));
+    let rebooted = unit_with(&keeper, |setup| setup.kept = setup.kept.take().map(KeptState::after_power_loss));
+    assert_eq!(rebooted.snapshot().records, KeptRecords { clock: None, ..before });
+    assert_eq!(clock(&rebooted).0, TimestampOrigin::OutsideMeans);
 }
 
 /// Between its evaluation and its end a change counts as made; one that is given up counts as never begun.

@@ -8,6 +8,7 @@ mod keeping;
 mod mode;
 mod report;
 mod request_sense;
+mod thresholds;
 mod unit;
 
 use super::testkit::{Bench, MemImage};

@@ -146,7 +146,7 @@ impl Step<'_> {
     pub(in crate::device_server) fn failed(&self, error: BackingError) -> CopyError {
         let of = |lu: &Lu, at: u64| {
             let sense = sense(error, lu.geometry().lba_of(at));
-            lu.errors().count(&sense, false);
+            lu.count_error(&sense, false);
             Answer::check(sense)
         };
         match error {

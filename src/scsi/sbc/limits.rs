@@ -102,9 +102,11 @@ pub enum ProvisioningType {
     Thin = 0b010,
 }
 
-/// Page B2h (SBC-3 6.6.4), without thresholds and without a provisioning group.
+/// Page B2h (SBC-3 6.6.4), without a provisioning group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogicalBlockProvisioning {
+    /// THRESHOLD EXPONENT: a threshold set is two to its power, in blocks; 0: there are no thresholds.
+    pub threshold_exponent: u8,
     /// LBPU: UNMAP is supported.
     pub unmap: bool,
     /// LBPWS: WRITE SAME(16) with UNMAP is.
@@ -124,7 +126,7 @@ impl LogicalBlockProvisioning {
     pub fn data(&self, peripheral: Peripheral) -> ParameterData {
         let bit = |set: bool, bit: u8| u8::from(set) << bit;
         vpd(peripheral, vpd_page::LOGICAL_BLOCK_PROVISIONING, |data| {
-            data.u8(0);
+            data.u8(self.threshold_exponent);
             data.u8(bit(self.unmap, 7)
                 | bit(self.write_same16, 6)
                 | bit(self.write_same10, 5)
@@ -194,6 +196,7 @@ mod tests {
     #[test]
     fn provisioning() {
         let page = LogicalBlockProvisioning {
+            threshold_exponent: 11,
             unmap: true,
             write_same16: true,
             write_same10: true,
@@ -201,7 +204,7 @@ mod tests {
             anchor: false,
             provisioning: ProvisioningType::Thin,
         };
-        assert_eq!(page.data(Peripheral::DISK).bytes(), [0x00, 0xb2, 0x00, 0x04, 0x00, 0xe4, 0x02, 0x00]);
+        assert_eq!(page.data(Peripheral::DISK).bytes(), [0x00, 0xb2, 0x00, 0x04, 0x0b, 0xe4, 0x02, 0x00]);
         let anchored = LogicalBlockProvisioning {
             anchor: true,
             provisioning: ProvisioningType::Resource,

@@ -24,7 +24,8 @@ impl IdentifyingInformationType {
         Self::ALL.into_iter().find(|kind| kind.code() == code)
     }
 
-    const fn code(self) -> u8 {
+    /// The value of the CDB's field.
+    pub const fn code(self) -> u8 {
         match self {
             IdentifyingInformationType::Peripheral => 0x00,
             IdentifyingInformationType::Text => 0x02,

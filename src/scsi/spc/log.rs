@@ -13,6 +13,37 @@ pub struct LogErrors {
     pub verify: u64,
 }
 
+/// What commands did: counters of the General Statistics and Performance page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStatistics {
+    /// NUMBER OF READ COMMANDS.
+    pub reads: u64,
+    /// NUMBER OF WRITE COMMANDS.
+    pub writes: u64,
+    /// NUMBER OF LOGICAL BLOCKS RECEIVED, with write commands.
+    pub received: u64,
+    /// NUMBER OF LOGICAL BLOCKS TRANSMITTED, for read commands.
+    pub transmitted: u64,
+}
+
+/// The parameters that LOG SELECT can change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCounters {
+    /// They can be set and reset.
+    pub errors: LogErrors,
+    /// They can be reset.
+    pub statistics: LogStatistics,
+}
+
+/// What the Logical Block Provisioning page says, in threshold sets (SBC-3 6.4.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogResources {
+    /// AVAILABLE LBA MAPPING RESOURCE COUNT; other units may use these, too.
+    pub available: u64,
+    /// USED LBA MAPPING RESOURCE COUNT; of this unit alone.
+    pub used: u64,
+}
+
 /// A parameter of the Self-Test Results page (SPC-4 7.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSelfTest {
@@ -34,7 +65,11 @@ pub struct LogSelfTest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogUnit {
     /// The cumulative counters.
-    pub errors: LogErrors,
+    pub counters: LogCounters,
+    /// The error counters, and lists that grow, are saved now and then (TSD 0).
+    pub saved: bool,
+    /// LBA mapping resources; `None`: the unit has no thresholds, and no page about this.
+    pub resources: Option<LogResources>,
     /// How often the unit was stopped.
     pub cycles: u32,
     /// Newest first, at most [`SELF_TEST_PARAMETERS`].
@@ -45,26 +80,32 @@ pub struct LogUnit {
 pub const SELF_TEST_PARAMETERS: u16 = 20;
 
 /// PAGE CODE values.
-mod page {
-    pub(super) const SUPPORTED: u8 = 0x00;
-    pub(super) const WRITE_ERRORS: u8 = 0x02;
-    pub(super) const READ_ERRORS: u8 = 0x03;
-    pub(super) const VERIFY_ERRORS: u8 = 0x05;
-    pub(super) const START_STOP: u8 = 0x0e;
-    pub(super) const SELF_TESTS: u8 = 0x10;
-    pub(super) const INFORMATIONAL_EXCEPTIONS: u8 = 0x2f;
+pub(crate) mod log_page {
+    pub(crate) const SUPPORTED: u8 = 0x00;
+    pub(crate) const WRITE_ERRORS: u8 = 0x02;
+    pub(crate) const READ_ERRORS: u8 = 0x03;
+    pub(crate) const VERIFY_ERRORS: u8 = 0x05;
+    pub(crate) const PROVISIONING: u8 = 0x0c;
+    pub(crate) const TEMPERATURE: u8 = 0x0d;
+    pub(crate) const START_STOP: u8 = 0x0e;
+    pub(crate) const SELF_TESTS: u8 = 0x10;
+    pub(crate) const STATISTICS: u8 = 0x19;
+    pub(crate) const INFORMATIONAL_EXCEPTIONS: u8 = 0x2f;
 }
 
 /// All pages and subpages, ascending.
-const PAGES: [(u8, u8); 8] = [
-    (page::SUPPORTED, 0x00),
-    (page::SUPPORTED, ALL_SUBPAGES),
-    (page::WRITE_ERRORS, 0x00),
-    (page::READ_ERRORS, 0x00),
-    (page::VERIFY_ERRORS, 0x00),
-    (page::START_STOP, 0x00),
-    (page::SELF_TESTS, 0x00),
-    (page::INFORMATIONAL_EXCEPTIONS, 0x00),
+const PAGES: [(u8, u8); 11] = [
+    (log_page::SUPPORTED, 0x00),
+    (log_page::SUPPORTED, ALL_SUBPAGES),
+    (log_page::WRITE_ERRORS, 0x00),
+    (log_page::READ_ERRORS, 0x00),
+    (log_page::VERIFY_ERRORS, 0x00),
+    (log_page::PROVISIONING, 0x00),
+    (log_page::TEMPERATURE, 0x00),
+    (log_page::START_STOP, 0x00),
+    (log_page::SELF_TESTS, 0x00),
+    (log_page::STATISTICS, 0x00),
+    (log_page::INFORMATIONAL_EXCEPTIONS, 0x00),
 ];
 
 const ALL_SUBPAGES: u8 = 0xff;
@@ -74,28 +115,39 @@ const ALL_SUBPAGES: u8 = 0xff;
 const CORRECTED: u16 = 0x0003;
 const UNCORRECTED: u16 = 0x0006;
 
-/// Parameter control bytes: TSD, for nothing is saved, and FORMAT AND LINKING 00b (a counter) or 11b (a binary list).
-const COUNTER: u8 = 0x20;
-const BINARY_LIST: u8 = 0x23;
+/// FORMAT AND LINKING: a counter that stops at its greatest value, one that does not, a binary list.
+const COUNTER: u8 = 0b00;
+const UNBOUNDED_COUNTER: u8 = 0b10;
+const BINARY_LIST: u8 = 0b11;
+
+/// DS, of every page that has parameters: LOG SELECT saves none.
+const DS: u8 = 0x80;
+/// TSD, of parameters that nobody saves.
+const TSD: u8 = 0x20;
 
 impl LogErrors {
     /// The counter of a page, if it is an error counter page.
     fn of_page(&mut self, page: u8) -> Option<&mut u64> {
         match page {
-            page::WRITE_ERRORS => Some(&mut self.write),
-            page::READ_ERRORS => Some(&mut self.read),
-            page::VERIFY_ERRORS => Some(&mut self.verify),
+            log_page::WRITE_ERRORS => Some(&mut self.write),
+            log_page::READ_ERRORS => Some(&mut self.read),
+            log_page::VERIFY_ERRORS => Some(&mut self.verify),
             _ => None,
         }
     }
 }
 
+/// The pages of a unit with or without thresholds.
+fn pages(resources: bool) -> impl Iterator<Item = (u8, u8)> {
+    PAGES.into_iter().filter(move |known| resources || known.0 != log_page::PROVISIONING)
+}
+
 /// Refuses a page that is not there.
-fn known(page: u8, subpage: u8) -> Result<(), Sense> {
-    if PAGES.contains(&(page, subpage)) {
+fn known(page: u8, subpage: u8, resources: bool) -> Result<(), Sense> {
+    if pages(resources).any(|known| known == (page, subpage)) {
         return Ok(());
     }
-    let field = match PAGES.iter().any(|known| known.0 == page) {
+    let field = match pages(resources).any(|known| known.0 == page) {
         true => FieldPointer::cdb(3, 7),
         false => FieldPointer::cdb(2, 5),
     };
@@ -117,20 +169,22 @@ pub fn log_sense(
     pointer: u16,
     unit: &LogUnit,
 ) -> Result<ParameterData, Sense> {
-    known(page, subpage)?;
+    known(page, subpage, unit.resources.is_some())?;
     let parameters = parameters(control, page, unit)?;
     let last = parameters.last().map_or(0, |parameter| parameter.code);
     if pointer > last {
         return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(5, 7)));
     }
+    let resources = unit.resources.is_some();
     let mut data = ParameterData::new();
+    let ds = if page == log_page::SUPPORTED { 0 } else { DS };
     // SPF, where there is a subpage code.
-    data.u8(page | u8::from(subpage != 0) << 6).u8(subpage).counted_u16(|data| {
+    data.u8(ds | page | u8::from(subpage != 0) << 6).u8(subpage).counted_u16(|data| {
         match (page, subpage) {
-            (page::SUPPORTED, 0x00) => PAGES.iter().filter(|known| known.1 == 0).for_each(|known| {
+            (log_page::SUPPORTED, 0x00) => pages(resources).filter(|known| known.1 == 0).for_each(|known| {
                 data.u8(known.0);
             }),
-            (page::SUPPORTED, _) => PAGES.iter().for_each(|known| {
+            (log_page::SUPPORTED, _) => pages(resources).for_each(|known| {
                 data.u8(known.0).u8(known.1);
             }),
             _ => parameters.iter().filter(|parameter| parameter.code >= pointer).for_each(|parameter| {
@@ -158,36 +212,71 @@ impl Parameter {
 }
 
 fn parameters(control: LogControl, page: u8, unit: &LogUnit) -> Result<Vec<Parameter>, Sense> {
-    let mut errors = match control {
-        LogControl::DefaultCumulative => LogErrors::default(),
-        _ => unit.errors,
+    let mut counters = match control {
+        LogControl::DefaultCumulative => LogCounters::default(),
+        _ => unit.counters,
     };
-    if let Some(count) = errors.of_page(page).map(|count| *count) {
-        if matches!(control, LogControl::Threshold | LogControl::DefaultThreshold) {
+    let tsd = if unit.saved { 0 } else { TSD };
+    let thresholds = matches!(control, LogControl::Threshold | LogControl::DefaultThreshold);
+    if let Some(count) = counters.errors.of_page(page).map(|count| *count) {
+        if thresholds {
             return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7)));
         }
         let counter = |code, count| {
-            Parameter::new(code, COUNTER, |data| {
+            Parameter::new(code, tsd | COUNTER, |data| {
                 data.u64(count);
             })
         };
         return Ok(vec![counter(CORRECTED, 0), counter(UNCORRECTED, count)]);
     }
     Ok(match page {
-        page::START_STOP => vec![Parameter::new(0x0004, BINARY_LIST, |data| {
+        log_page::PROVISIONING => resources(unit.resources.unwrap_or_default()),
+        // There is no thermometer.
+        log_page::TEMPERATURE => vec![Parameter::new(0x0000, TSD | BINARY_LIST, |data| {
+            data.u8(0).u8(UNKNOWN_TEMPERATURE);
+        })],
+        log_page::START_STOP => vec![Parameter::new(0x0004, tsd | BINARY_LIST, |data| {
             data.u32(unit.cycles);
         })],
-        page::SELF_TESTS => {
+        log_page::SELF_TESTS => {
             let tests = unit.self_tests.iter().map(Some).chain(std::iter::repeat(None));
             let tests = (1..=SELF_TEST_PARAMETERS).zip(tests);
-            tests.map(|(code, test)| Parameter::new(code, BINARY_LIST, |data| self_test(test, data))).collect()
+            tests.map(|(code, test)| Parameter::new(code, tsd | BINARY_LIST, |data| self_test(test, data))).collect()
         }
+        log_page::STATISTICS if thresholds => return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7))),
+        log_page::STATISTICS => statistics(counters.statistics),
         // No exception, and no temperature that is known.
-        page::INFORMATIONAL_EXCEPTIONS => vec![Parameter::new(0x0000, BINARY_LIST, |data| {
-            data.raw(&[0x00, 0x00, 0xff, 0x00]);
+        log_page::INFORMATIONAL_EXCEPTIONS => vec![Parameter::new(0x0000, TSD | BINARY_LIST, |data| {
+            data.u8(0x00).u8(0x00).u8(UNKNOWN_TEMPERATURE).u8(0x00);
         })],
         _ => Vec::new(),
     })
+}
+
+/// What a temperature is told as that cannot be measured.
+const UNKNOWN_TEMPERATURE: u8 = 0xff;
+
+/// Available and used LBA mapping resources; SCOPE: other units may use what is available (10b), what is used is this one's (01b).
+fn resources(resources: LogResources) -> Vec<Parameter> {
+    let parameter = |code, count: u64, scope| {
+        Parameter::new(code, TSD | BINARY_LIST, |data| {
+            data.u32(u32::try_from(count).unwrap_or(u32::MAX)).u8(scope).zeros(3);
+        })
+    };
+    vec![parameter(0x0001, resources.available, 0b10), parameter(0x0002, resources.used, 0b01)]
+}
+
+/// Commands and blocks. No command is timed, so intervals and what is weighted with them are zero; the time interval that they would
+/// be counted in has to be told all the same: 10^-3 seconds.
+fn statistics(statistics: LogStatistics) -> Vec<Parameter> {
+    let LogStatistics { reads, writes, received, transmitted } = statistics;
+    let counts = Parameter::new(0x0001, TSD | UNBOUNDED_COUNTER, |data| {
+        data.u64(reads).u64(writes).u64(received).u64(transmitted).zeros(32);
+    });
+    let interval = Parameter::new(0x0003, TSD | BINARY_LIST, |data| {
+        data.u32(3).u32(1);
+    });
+    vec![counts, interval]
 }
 
 /// A parameter's 16 bytes; all zeros if there was no such test.
@@ -214,19 +303,23 @@ pub fn log_reset(
     control: LogControl,
     page: u8,
     subpage: u8,
-    mut errors: LogErrors,
-) -> Result<LogErrors, Sense> {
-    known(page, subpage)?;
+    resources: bool,
+    mut counters: LogCounters,
+) -> Result<LogCounters, Sense> {
+    known(page, subpage, resources)?;
     if !pcr && control != LogControl::DefaultCumulative {
-        return Ok(errors);
+        return Ok(counters);
     }
-    if page == page::SUPPORTED {
-        return Ok(LogErrors::default());
+    match page {
+        log_page::SUPPORTED => counters = LogCounters::default(),
+        log_page::STATISTICS => counters.statistics = LogStatistics::default(),
+        _ => {
+            if let Some(count) = counters.errors.of_page(page) {
+                *count = 0;
+            }
+        }
     }
-    if let Some(count) = errors.of_page(page) {
-        *count = 0;
-    }
-    Ok(errors)
+    Ok(counters)
 }
 
 /// What a LOG SELECT parameter list, not empty, makes of the counters. Nothing is to change unless all of it is right.
@@ -238,14 +331,14 @@ pub fn log_reset(
 ///
 /// INVALID FIELD IN CDB for anything but cumulative values; PARAMETER LIST LENGTH ERROR where the list ends within a page or a
 /// parameter; INVALID FIELD IN PARAMETER LIST, with a field pointer, for what cannot be set.
-pub fn log_select(control: LogControl, list: &[u8], mut errors: LogErrors) -> Result<LogErrors, Sense> {
+pub fn log_select(control: LogControl, list: &[u8], mut counters: LogCounters) -> Result<LogCounters, Sense> {
     if control != LogControl::Cumulative {
         return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7)));
     }
     let mut at = 0;
     while at < list.len() {
         let [code, subpage, high, low] = be_bytes(list, at).ok_or(TRUNCATED)?;
-        let count = errors.of_page(code & 0x3f).ok_or(invalid(at, 5))?;
+        let count = counters.errors.of_page(code & 0x3f).ok_or(invalid(at, 5))?;
         // SPF and the subpage code; neither page has subpages.
         if code & 0x40 != 0 || subpage != 0 {
             return Err(invalid(at + 1, 7));
@@ -260,7 +353,7 @@ pub fn log_select(control: LogControl, list: &[u8], mut errors: LogErrors) -> Re
             at = take_parameter(list, at, end, count)?;
         }
     }
-    Ok(errors)
+    Ok(counters)
 }
 
 const TRUNCATED: Sense = Sense::illegal_request(AdditionalSense::PARAMETER_LIST_LENGTH_ERROR);
