@@ -7,7 +7,7 @@
 //!   unit's lock: of the two the one that came first counts.
 //! * [`Lu::eject`] closes every gate at once. Commands that began before are the target's to wait for. What it closed
 //!   [`Lu::put_back`] opens again if the eject comes to nothing.
-//! * An ejected medium stays ejected until it is loaded: by START STOP UNIT of any nexus, or by the host ([`Lu::load`]). Resets, the loss of nexuses,
+//! * An ejected medium stays ejected until it is loaded: by START STOP UNIT of any nexus, or by the host ([`Lu::look_again`]). Resets, the loss of nexuses,
 //!   new nexuses and, where the unit has a [`Keeper`](super::Keeper), a new process on the same boot change nothing: who took the disk away
 //!   from all guests is not to find it back because one of them rebooted.
 //! * What is loaded is the same image, with the size that it has by then.
@@ -20,6 +20,7 @@ use std::sync::atomic::Ordering;
 
 use super::unit::{Cold, live, tell};
 use super::{Attention, GateBits, Itl, Lu, NexusId, Touches};
+use crate::backing::BackingError;
 
 /// The power condition of a unit that is not stopped (SBC-3 4.20).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,6 +171,23 @@ impl Lu {
         tell(cold, Attention::MediumMayHaveChanged, by);
         live(cold).for_each(|itl| itl.gate().lower(GateBits::NO_MEDIUM));
         self.note();
+    }
+
+    /// The host says that there may be another medium, or that the image grew: what is out is loaded, and of a capacity that is another one everybody
+    /// is told. What initiators prevent does not concern the host. True: it was loaded. Looks at the size of the image, and may wait.
+    ///
+    /// # Errors
+    ///
+    /// The size cannot be looked at: nothing has changed.
+    pub fn look_again(&self) -> Result<bool, BackingError> {
+        self.image().refresh_size(self.geometry().block_size)?;
+        let loads = self.is_ejected() && self.image_blocks() > 0;
+        if loads {
+            self.load(None);
+        } else {
+            self.update_capacity(None);
+        }
+        Ok(loads)
     }
 
     /// Whether the medium is out.

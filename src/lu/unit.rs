@@ -24,7 +24,8 @@ pub enum Provisioning {
     /// Thin if the image can deallocate, else fully provisioned.
     #[default]
     AsImage,
-    /// Thin provisioned; an image that cannot deallocate is refused.
+    /// Thin provisioned; an image that cannot deallocate is refused, unless it is read-only: then nobody deallocates anything, but what
+    /// is a hole in it is a deallocated block.
     Thin,
     /// Fully provisioned, even if the image can deallocate.
     Full,
@@ -134,7 +135,7 @@ pub enum SetupError {
     #[error("lowest aligned LBA {0} is not within the first physical block")]
     LowestAligned(u16),
     /// Thin provisioning of an image that cannot deallocate.
-    #[error("it cannot be thin provisioned: no blocks of it can be deallocated, or it is read-only")]
+    #[error("it cannot be thin provisioned: no blocks of it can be deallocated")]
     NotThin,
     /// Ports are told apart by their relative identifiers.
     #[error("a unit needs target ports, each with a relative identifier of its own that is not 0")]
@@ -253,9 +254,10 @@ impl Lu {
             return Err(SetupError::Ports);
         }
         let capabilities = setup.image.capabilities();
+        let read_only = setup.read_only || capabilities.read_only;
         let thin = match setup.provisioning {
             Provisioning::AsImage => capabilities.unmap,
-            Provisioning::Thin if capabilities.unmap => true,
+            Provisioning::Thin if capabilities.unmap || read_only => true,
             Provisioning::Thin => return Err(SetupError::NotThin),
             Provisioning::Full => false,
         };
@@ -270,8 +272,8 @@ impl Lu {
             physical_exponent: setup.physical_exponent,
             lowest_aligned: setup.lowest_aligned,
             rotation_rate: setup.rotation_rate,
-            read_only: setup.read_only || capabilities.read_only,
             removable: setup.removable,
+            read_only,
             thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             ports,
@@ -320,14 +322,14 @@ impl Lu {
         }
     }
 
-    /// Takes the size that the image has now for the unit's capacity, on behalf of one nexus; every other one is told, if it
+    /// Takes the size that the image has now for the unit's capacity, on behalf of one nexus or of the host; every other one is told, if it
     /// changed (SBC-3 5.15: CAPACITY DATA HAS CHANGED). [`Image::refresh_size`] looks at the size, and may wait; this does not.
-    pub fn update_capacity(&self, by: &Itl) {
+    pub fn update_capacity(&self, by: Option<&Itl>) {
         let cold = self.cold();
         // Under the lock, so that of several who found a new size one tells of it, and the last one found holds.
         let blocks = self.image.size() / u64::from(self.block_size);
         if blocks > 0 && self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
-            tell(&cold, Attention::CapacityChanged, Some(by));
+            tell(&cold, Attention::CapacityChanged, by);
         }
     }
 
@@ -351,7 +353,7 @@ impl Lu {
         self.removable
     }
 
-    /// Thin provisioned: its blocks can be deallocated, and then read as zeros.
+    /// Thin provisioned: its blocks can be deallocated (unless it is read-only), and then read as zeros.
     pub fn thin(&self) -> bool {
         self.thin
     }

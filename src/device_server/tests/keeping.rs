@@ -488,7 +488,10 @@ fn an_eject_or_a_load_that_cannot_be_kept() {
     let (eject, load) = ([0x1b, 0, 0, 0, 2, 0], [0x1b, 0, 0, 0, 3, 0]);
     keeper.full.store(true, Ordering::Relaxed);
     assert_eq!(key_and_code(&eject), failed);
-    assert_eq!((lu.is_ejected(), lu.snapshot().ejected, pending(&b)), (false, false, vec![Attention::MediumMayHaveChanged]));
+    assert_eq!(
+        (lu.is_ejected(), lu.snapshot().ejected, pending(&b)),
+        (false, false, vec![Attention::MediumMayHaveChanged])
+    );
     b.gate().take_attention();
     keeper.full.store(false, Ordering::Relaxed);
     assert_eq!(key_and_code(&eject), None);

@@ -6,9 +6,9 @@ use crate::backing::{BackingError, OpKind};
 use crate::device_server::testkit::{MemImage, out_buf};
 use crate::lu::{Lu, LuSetup};
 use crate::mem::{Direction, IoBuf};
-use crate::scsi::{CommandResult, Status, TaskManagementFunction};
+use crate::scsi::{CommandResult, FunctionResponse, Status, TaskManagementFunction};
 use crate::target::testkit::*;
-use crate::tgt::{ItnId, Tag};
+use crate::tgt::{AerReq, AsyncFunction, AsyncReq, ItnId, KEvent, Tag, notification};
 
 const EMPTY: Option<(u8, u16)> = Some((2, 0x3a00));
 const MAY_HAVE_CHANGED: Option<(u8, u16)> = Some((6, 0x2800));
@@ -193,7 +193,19 @@ fn prevention_by_another_nexus() {
 fn a_load_is_an_event() {
     let lu = removable();
     let mut rig = Rig::new(1, vec![mapped(0, 0, &lu)]);
-    let (a, b) = (rig.login(1), rig.login(2));
+    let (a, b, c) = (rig.login(1), rig.login(2), rig.login(3));
+    let media = notification::MEDIA_CHANGE;
+    let subscribe = AsyncReq {
+        host_no: HOST,
+        function: AsyncFunction::Subscribe,
+        itn_id: c,
+        lun: at(0, 0),
+        events: u32::MAX,
+        mid: 7,
+    };
+    rig.post(0, KEvent::AsyncReq(subscribe), None);
+    let there_are = notification::SUPPORTED | media;
+    assert_eq!(rig.reactor(0).async_responses.pop(), Some((7, FunctionResponse::Complete, there_are)));
     let eject = rig.eject(0, a);
     rig.settle();
     rig.pool.take(0)();
@@ -206,6 +218,10 @@ fn a_load_is_an_event() {
     rig.settle();
     rig.good(load);
     let reports = std::mem::take(&mut rig.reactor(0).reports);
-    let told: Vec<_> = reports.iter().map(|(report, sense)| (report.itn_id, sense[2], sense[12], sense[13])).collect();
-    assert_eq!(told, [(b, 6, 0x28, 0x00)]);
+    let told = |(report, sense): &(AerReq, Vec<u8>)| (report.itn_id, report.events, sense[2], sense[12], sense[13]);
+    let mut told: Vec<_> = reports.iter().map(told).collect();
+    told.sort_unstable();
+    let mut expected = [(b, 0, 6, 0x28, 0x00), (c, media, 6, 0x28, 0x00)];
+    expected.sort_unstable();
+    assert_eq!(told, expected);
 }
