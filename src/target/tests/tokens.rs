@@ -152,7 +152,7 @@ fn a_fence_waits_for_copies() {
     s.settle();
     assert_eq!(s.rig.answer(populate).result, GOOD);
     let token = s.token();
-    let mut out = |s: &mut Scene, itn_id, command: ([u8; 16], Option<Vec<u8>>)| {
+    let out = |s: &mut Scene, itn_id, command: ([u8; 16], Option<Vec<u8>>)| {
         let tag = s.rig.send(1, itn_id, at(0, 1), command.0, out_buf(&command.1.unwrap()));
         s.rig.settle();
         tag

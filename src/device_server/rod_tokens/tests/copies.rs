@@ -218,7 +218,7 @@ fn a_source_that_became_smaller_or_went() {
     let small = token(&p.a, &[(90, 10)]);
     p.a.image.resize(95 * 512);
     crate::backing::Image::refresh_size(&*p.a.image, 512).unwrap();
-    p.a.itl.lu().update_capacity(&p.a.itl);
+    p.a.itl.lu().update_capacity(Some(&p.a.itl));
     assert_eq!(write(&p.b, 1, &small, &[(0, 1)]), check(illegal(0x2308)));
     let Pair { a, b } = Pair::new();
     let gone = token(&a, &[(0, 10)]);
