@@ -20,7 +20,8 @@ pub struct Use {
 }
 
 /// What must be open for every use.
-const ALWAYS: GateBits = GateBits::GONE.and(GateBits::DENY_SPC2).and(GateBits::ACCESS).and(GateBits::NOT_READY);
+const ALWAYS: GateBits =
+    GateBits::GONE.and(GateBits::DENY_SPC2).and(GateBits::ACCESS).and(GateBits::NOT_READY).and(GateBits::LOW_POWER);
 
 impl Use {
     /// Reads the blocks, as READ does.
@@ -47,7 +48,6 @@ impl Use {
             Admission::Occupied => return Err(self.itl.lu().occupied_sense().into()),
             Admission::NoMedium => return Err(NO_MEDIUM.into()),
             Admission::Stopped => return Err(STOPPED.into()),
-            // What uses the medium makes the unit active.
             Admission::LowPower => self.itl.lu().wake(),
             // Not asked for.
             Admission::Pass | Admission::Held | Admission::AcaActive | Admission::Attention(_) => {}
