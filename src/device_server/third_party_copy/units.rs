@@ -48,6 +48,7 @@ impl Use {
             Admission::Occupied => return Err(self.itl.lu().occupied_sense().into()),
             Admission::NoMedium => return Err(NO_MEDIUM.into()),
             Admission::Stopped => return Err(STOPPED.into()),
+            // What uses the medium makes the unit active.
             Admission::LowPower => self.itl.lu().wake(),
             // Not asked for.
             Admission::Pass | Admission::Held | Admission::AcaActive | Admission::Attention(_) => {}
