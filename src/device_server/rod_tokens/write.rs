@@ -80,7 +80,7 @@ fn source(lu: &Arc<Lu>, what: &WriteUsingToken, to: &[Extent]) -> Result<Source,
         PresentedToken::Zeros => return Ok(Source::Zeros),
         PresentedToken::Made { identifier } => identifier,
     };
-    let rod = lu.rods().open(identifier, &what.token).map_err(|error| invalid(error))?;
+    let rod = lu.rods().open(identifier, &what.token).map_err(invalid)?;
     let unit = rod.unit().filter(|unit| has(unit, &rod)).ok_or(invalid(RodError::Cancelled))?;
     let offset = what.offset.checked_mul(u64::from(lu.geometry().block_size)).filter(|offset| *offset < rod.len());
     let offset = offset.ok_or(Sense::invalid_field_in_parameter_list(FieldPointer::parameter_list(8, 7)))?;

@@ -29,8 +29,14 @@ pub(in crate::device_server) fn page(lu: &Lu) -> ParameterData {
         (opcode, actions.map(|action| action as u8).collect())
     });
     let tokens = rod_tokens::limits(lu);
-    third_party_copy(Peripheral::DISK, &LIMITS, &commands, |data| tokens.write(data), |data| {
-        rod_tokens::features().write(data);
-        write_supported_rod_types(data);
-    })
+    third_party_copy(
+        Peripheral::DISK,
+        &LIMITS,
+        &commands,
+        |data| tokens.write(data),
+        |data| {
+            rod_tokens::features().write(data);
+            write_supported_rod_types(data);
+        },
+    )
 }

@@ -98,7 +98,7 @@ fn long_ones_go_in_steps() {
 
 #[test]
 fn holes_stay_holes() {
-    let a = MemImage::new(51_200).with_holes(&[5120..10_240]);
+    let a = MemImage::new(51_200).with_holes(std::slice::from_ref(&(5120..10_240)));
     let p = Pair::of(a, MemImage::holding(vec![0xff; 51_200]));
     let token = token(&p.a, &[(5, 20)]);
     assert_eq!(write(&p.b, 1, &token, &[(5, 20)]), good(552));

@@ -140,7 +140,9 @@ fn a_unit_has_so_many() {
         assert_eq!(write(&p.b, 1, token, &[(50, 1)]), expected, "{at}");
     }
     assert_eq!(write(&p.b, 1, &elsewhere, &[(50, 1)]), good(552));
-    (0..510).for_each(|_| drop(populate(&p.a, 1, &[(0, 1)])));
+    for _ in 0..510 {
+        assert_eq!(populate(&p.a, 1, &[(0, 1)]), good(32));
+    }
     assert_eq!(write(&p.b, 1, &tokens[0], &[(50, 1)]), check(illegal(0x2304)), "forgotten");
     assert_eq!(write(&p.b, 1, &tokens[129], &[(50, 1)]), check(illegal(CANCELLED)));
 }
