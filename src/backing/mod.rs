@@ -19,6 +19,7 @@
 //!   its operations go through a striped range latch.
 //! * [`Image::copy_from`] copies between images, by means of the file system where it can and blocks stay whole.
 
+mod atomic;
 mod copy;
 mod engines;
 mod error;
@@ -31,6 +32,7 @@ mod raw;
 mod raw_file;
 mod transfer;
 
+pub use atomic::AtomicUnit;
 pub use error::*;
 pub use held::HeldEngine;
 pub use image::*;

@@ -268,7 +268,8 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
     };
     let (row, command) = match opcode::decode(request.cdb) {
         Ok(decoded) => decoded,
-        Err(sense) => return over(Plan::Done(Answer::check(sense))),
+        // That there is no such command comes before what is wrong with its fields.
+        Err(sense) => return over(Plan::Done(Answer::check(unsupported(itl, request.cdb).unwrap_or(sense)))),
     };
     let mask = mask(row, &command);
     let mut admission = itl.gate().admit(mask);
@@ -293,6 +294,7 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Admission::Occupied => return over(Plan::Done(Answer::check(itl.lu().occupied_sense()))),
         Admission::NoMedium => return over(Plan::Done(Answer::check(NO_MEDIUM))),
         Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
+        Admission::LowPower => itl.lu().wake(),
     }
     let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, buf });
     let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
@@ -313,6 +315,13 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
     Started { plan, needs: mask.common(NEEDS), touches }
 }
 
+/// INVALID COMMAND OPERATION CODE, if the CDB's is one that this unit has not, though others have.
+fn unsupported(itl: &Itl, cdb: &[u8]) -> Option<Sense> {
+    let rows = opcode::rows_of(*cdb.first()?);
+    let none = !rows.is_empty() && !rows.iter().any(|row| spc::supported(itl.lu(), row));
+    none.then(|| Sense::illegal_request(AdditionalSense::INVALID_COMMAND_OPERATION_CODE))
+}
+
 /// Whether a command of this attribute passes what holds its task set (SAM-5 8.6).
 pub fn passes_task_sets(attribute: TaskAttribute) -> bool {
     matches!(attribute, TaskAttribute::HeadOfQueue | TaskAttribute::Aca)
@@ -323,6 +332,7 @@ pub fn still_admitted(itl: &Itl, needs: GateBits) -> Result<(), Answer> {
     match itl.gate().admit(needs) {
         Admission::Conflict => Err(ended(itl, Answer::status(Status::ReservationConflict))),
         Admission::Inaccessible(state) => Err(access::refusal(state)),
+        Admission::NoMedium => Err(Answer::check(NO_MEDIUM)),
         _ => Ok(()),
     }
 }
@@ -350,7 +360,7 @@ fn ended(itl: &Itl, answer: Answer) -> Answer {
 }
 
 /// What a gate can close while commands that need it open are running.
-const NEEDS: GateBits = GateBits::DENY.and(GateBits::ACCESS);
+const NEEDS: GateBits = GateBits::DENY.and(GateBits::ACCESS).and(GateBits::NO_MEDIUM);
 
 /// The blocks that a command may use, before it is known whether there are such blocks.
 fn touches(itl: &Itl, command: &Command) -> Touches {
@@ -362,9 +372,9 @@ fn touches(itl: &Itl, command: &Command) -> Touches {
         Command::Read(t) | Command::Write(t) | Command::CompareAndWrite(t) | Command::Orwrite(t) => {
             blocks(t.lba, t.blocks)
         }
-        Command::Verify { transfer, .. } | Command::WriteAndVerify { transfer, .. } => {
-            blocks(transfer.lba, transfer.blocks)
-        }
+        Command::Verify { transfer, .. }
+        | Command::WriteAndVerify { transfer, .. }
+        | Command::WriteAtomic { transfer, .. } => blocks(transfer.lba, transfer.blocks),
         Command::WriteSame { transfer, .. } if transfer.blocks != 0 => blocks(transfer.lba, transfer.blocks),
         Command::WriteSame { .. } | Command::Unmap { .. } => Touches::Everything,
         // They use no blocks, or read what is there only to see whether it can be read.
@@ -384,8 +394,10 @@ fn mask(row: &Row, command: &Command) -> GateBits {
     if row.attention == opcode::Attention::Reports {
         mask = mask.and(GateBits::ATTENTION);
     }
-    mask = mask.and(match row.readiness {
-        Readiness::Ready => GateBits::NOT_READY,
+    mask = mask.and(match row.readiness(command) {
+        // TEST UNIT READY looks at the medium and does not use it.
+        Readiness::Ready if *command == Command::TestUnitReady => GateBits::NOT_READY,
+        Readiness::Ready => GateBits::NOT_READY.and(GateBits::LOW_POWER),
         Readiness::Medium => GateBits::NO_USABLE_MEDIUM,
         Readiness::Unoccupied => GateBits::OCCUPIED,
         Readiness::Any => GateBits::NONE,
@@ -491,14 +503,13 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::WriteAndVerify { transfer, check } => sbc::write_and_verify(task, transfer, check),
         Command::Verify { transfer, check } => sbc::verify(task, transfer, check),
         Command::CompareAndWrite(transfer) => sbc::compare_and_write(task, transfer),
+        Command::WriteAtomic { transfer, boundary } => sbc::write_atomic(task, transfer, boundary),
         Command::Orwrite(transfer) => sbc::orwrite(task, transfer),
         Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),
         Command::WriteSame { transfer, unmap, anchor, ndob } => sbc::write_same(task, transfer, unmap, anchor, ndob),
-        Command::StartStopUnit { power_condition, no_flush, loej, start, .. } => {
-            sbc::start_stop_unit(task, power_condition, no_flush, loej, start)
-        }
+        Command::StartStopUnit(fields) => sbc::start_stop_unit(task, fields),
         Command::PreventAllowMediumRemoval { prevent } => sbc::prevent_allow_medium_removal(task, prevent),
     }
 }

@@ -20,7 +20,8 @@ pub struct Use {
 }
 
 /// What must be open for every use.
-const ALWAYS: GateBits = GateBits::GONE.and(GateBits::DENY_SPC2).and(GateBits::ACCESS).and(GateBits::NOT_READY);
+const ALWAYS: GateBits =
+    GateBits::GONE.and(GateBits::DENY_SPC2).and(GateBits::ACCESS).and(GateBits::NOT_READY).and(GateBits::LOW_POWER);
 
 impl Use {
     /// Reads the blocks, as READ does.
@@ -33,7 +34,7 @@ impl Use {
         Use { itl: Arc::clone(itl), extent, needs: ALWAYS.and(GateBits::DENY_WRITE), writes: true }
     }
 
-    /// Whether the unit lets it pass now.
+    /// Whether the unit lets it pass now. An idle unit becomes active.
     ///
     /// # Errors
     ///
@@ -47,6 +48,7 @@ impl Use {
             Admission::Occupied => return Err(self.itl.lu().occupied_sense().into()),
             Admission::NoMedium => return Err(NO_MEDIUM.into()),
             Admission::Stopped => return Err(STOPPED.into()),
+            Admission::LowPower => self.itl.lu().wake(),
             // Not asked for.
             Admission::Pass | Admission::Held | Admission::AcaActive | Admission::Attention(_) => {}
         }
