@@ -12,6 +12,8 @@
 //! * A change waits for its turn, and then for commands that run. It never waits for commands that wait.
 //! * A command with a hold on blocks waits for commands that run. One with a hold on its task set (ORDERED) waits for everything that is
 //!   older than the hold; older commands are not stopped by that hold, and never wait for a younger one.
+//! * A command that copies between units waits, before it starts, for holds on blocks of any of them, and not for task sets of others than the one
+//!   that it is in. Once it runs, whoever needs what it uses waits for it.
 //! * Task management waits for what runs, and for changes that have begun; what has not begun it ends at once.
 //!
 //! So there is nothing that could wait in a circle.

@@ -34,7 +34,7 @@ impl Use {
         Use { itl: Arc::clone(itl), extent, needs: ALWAYS.and(GateBits::DENY_WRITE), writes: true }
     }
 
-    /// Whether the unit lets it pass now.
+    /// Whether the unit lets it pass now. An idle unit becomes active.
     ///
     /// # Errors
     ///

@@ -66,7 +66,7 @@ pub(super) fn six(opcode: u8) -> [u8; 16] {
 }
 
 /// A nexus's reservation key is its number and one.
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 21] = [
     |_| (read10(1), None),
     |_| (read10(1), None),
     |_| (write10(1), Some(vec![7; 512])),
@@ -95,6 +95,21 @@ const KINDS: [Kind; 20] = [
     |_| (six_with(0x1b, 0x03), None),
     |_| (six_with(0x1e, 0x01), None),
     |_| (six_with(0x1e, 0x00), None),
+    // EXTENDED COPY of one block from the first unit to the one that it is sent to, and back to the next block.
+    |_| {
+        let mut scb = six(0x83);
+        scb[13] = 104;
+        let header = [0, 0x18, 0, 32, 0, 0, 0, 0, 0, 0, 0, 56, 0, 0, 0, 0];
+        let mut cscd = [0; 32];
+        cscd[..16].copy_from_slice(&[0xe4, 0, 0, 0, 1, 3, 0, 8, 0x31, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
+        cscd[30] = 2;
+        let mut there = [0; 28];
+        there[..12].copy_from_slice(&[0x02, 0, 0, 0x18, 0, 0, 0xff, 0xff, 0, 0, 0, 1]);
+        let mut back = [0; 28];
+        back[..12].copy_from_slice(&[0x02, 0, 0, 0x18, 0xff, 0xff, 0, 0, 0, 0, 0, 1]);
+        back[27] = 1;
+        (scb, Some([&header[..], &cscd, &there, &back].concat()))
+    },
 ];
 
 /// Byte 4 of START STOP UNIT: LOEJ without START.
@@ -386,4 +401,15 @@ proptest! {
         }
         model.finish()?;
     }
+}
+
+/// Else it would not be a copy that was interleaved.
+#[test]
+fn the_copy_is_one() {
+    let mut model = Model::new();
+    let command = Step::Command { shard: 1, nexus: 1, unit: 1, kind: KINDS.len() - 1, attribute: 0x20, naca: false };
+    model.run(command).unwrap();
+    assert_eq!(model.rig.pool.len(), 1);
+    model.finish().unwrap();
+    assert_eq!(model.rig.reactor(1).answers[0].result, CommandResult::status(Status::Good));
 }

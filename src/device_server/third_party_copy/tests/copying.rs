@@ -16,8 +16,11 @@ fn large(len: usize) -> (Bench, Bench) {
     joined(unit(1, MemImage::patterned(len), |_| ()), unit(2, MemImage::new(len), |_| ()))
 }
 
-/// Units of these block lengths; PAD as said.
-fn of_lengths(from: u16, to: u16) -> (Bench, Bench, impl Fn(bool, bool, u8, Vec<u8>) -> Vec<u8>) {
+/// Makes a list of one segment, with PAD of source and destination and the segment's flags.
+type Lister = Box<dyn Fn(bool, bool, u8, Vec<u8>) -> Vec<u8>>;
+
+/// Units of these block lengths.
+fn of_lengths(from: u16, to: u16) -> (Bench, Bench, Lister) {
     let sized = |n, image, block: u16| unit(n, image, |setup| setup.block_size = u32::from(block));
     let filled = MemImage::new(BLOCKS * 512);
     let (a, b) = joined(sized(1, MemImage::patterned(BLOCKS * 512), from), sized(2, filled, to));
@@ -27,7 +30,7 @@ fn of_lengths(from: u16, to: u16) -> (Bench, Bench, impl Fn(bool, bool, u8, Vec<
         segment[1] = flags;
         list(1, &[source, destination], &[segment])
     };
-    (a, b, make)
+    (a, b, Box::new(make))
 }
 
 #[test]

@@ -193,3 +193,28 @@ fn a_unit_that_the_nexus_does_not_see() {
     a.peers = vec![Arc::clone(&a.itl), Arc::clone(&b.itl)];
     assert_eq!(send(&a, &between(&[blocks(0, 1, 1, 0, 0)])), aborted(DEVICE_FAILURE, 0, 6));
 }
+
+/// Every name of a unit that fits a CSCD descriptor, and none of its ports.
+#[test]
+fn units_by_their_other_names() {
+    let (eui, uuid) = ([0x00, 0x25, 0x90, 1, 2, 3, 4, 5], [0x3f; 16]);
+    let named = unit(2, MemImage::new(BLOCKS * 512), |setup| {
+        (setup.eui, setup.uuid) = (Some(eui.to_vec()), Some(uuid));
+    });
+    let (a, b) = joined(unit(1, MemImage::patterned(BLOCKS * 512), |_| ()), named);
+    let by = |code_set: u8, designator_type: u8, designator: &[u8]| {
+        let mut descriptor = cscd(2, 512);
+        descriptor[4..8].copy_from_slice(&[code_set, designator_type, 0, designator.len() as u8]);
+        descriptor[8..28].fill(0);
+        descriptor[8..8 + designator.len()].copy_from_slice(designator);
+        send(&a, &list(1, &[cscd(1, 512), descriptor], &[blocks(0, 1, 1, 7, 3)]))
+    };
+    assert_eq!(by(1, 2, &eui), good(108));
+    assert_eq!(by(1, 0x0a, &[&[0x10, 0x00][..], &uuid].concat()), good(108));
+    assert_eq!(block(&b, 3, 1), pattern(7 * 512, 512));
+    let unreachable = aborted(AdditionalSense(0x0d02), 0, 6);
+    assert_eq!(by(1, 2, &eui[..7]), unreachable);
+    // Relative target port 1 and its group, which both units have.
+    assert_eq!(by(1, 0x14, &[0, 0, 0, 1]), unreachable);
+    assert_eq!(by(1, 0x15, &[0, 0, 0, 1]), unreachable);
+}
