@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::backing::BackingError;
 use crate::device_server::outcome::sense;
 use crate::device_server::{Answer, Change, Fence, Job, Losers, Plan, log};
-use crate::lu::{Ejection, GateBits, Itl};
+use crate::lu::{Ejection, GateBits, Itl, Touches};
 use crate::scsi::{AdditionalSense, Sense, SenseKey};
 
 /// Some nexus prevents it.
@@ -56,6 +56,8 @@ impl Out {
     /// Flushes the image if there is need to, and writes down that the medium is out.
     fn settle(mut self, flush: bool) -> Result<(), Answer> {
         let lu = self.itl.lu();
+        // Once more: a POPULATE TOKEN that had begun before the gates closed has made its token since.
+        lu.will_change(Touches::Everything);
         if flush {
             lu.image().flush().map_err(|e: BackingError| sense(e, 0))?;
         }

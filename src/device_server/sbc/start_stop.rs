@@ -3,7 +3,7 @@
 //! # What a unit of an image makes of it
 //!
 //! * **Loading and ejecting** (LOEJ) is for units that are configured as removable; for others LOEJ is INVALID FIELD IN CDB. See
-//!   [`load_eject`](super::load_eject).
+//!   [`load_eject`].
 //! * **Stopping** (START zero) flushes (unless NO_FLUSH) and then stops the unit if no other nexus shares it; if one does, GOOD means flushed and
 //!   nothing more, because one guest that shuts down must not take the disk from the others. See [`Lu::stop`](crate::lu::Lu::stop).
 //!   A removable unit is flushed and nothing more either: who wants it away ejects it. (libiscsi's StartStopUnit.NoLoej wants TEST UNIT READY to find

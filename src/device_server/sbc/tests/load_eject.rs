@@ -6,7 +6,7 @@ use super::*;
 use crate::backing::BackingError;
 use crate::device_server::testkit::{Bench, Call, MemImage, check, execute, good, nexus_of};
 use crate::device_server::{AbortFlag, Answer, Plan};
-use crate::lu::{Attention, GateBits, Itl};
+use crate::lu::{Attention, Extent, GateBits, Itl};
 use crate::mem::IoBuf;
 
 const EJECT: [u8; 6] = [0x1b, 0, 0, 0, 0x02, 0];
@@ -145,6 +145,29 @@ fn it_goes_for_every_nexus_and_others_are_told_when_it_is_back() {
         assert_eq!(nexus.data_in(&cdb10(0x28, 0, 0, 1), 512).answer, good(512));
     }
     assert_eq!(others[0].data_in(&cdb10(0x28, 0, 0, 1), 512).answer, good(512));
+}
+
+/// What is loaded may be something else: a token for blocks of the medium is cancelled, also one that was being made as it went.
+#[test]
+fn tokens_go_with_the_medium() {
+    let b = bench();
+    let watch = || b.itl.lu().watch(vec![Extent { offset: 0, len: 512 }]);
+    let token = watch();
+    assert_eq!(b.none(&PREVENT), good(0));
+    assert_eq!(b.none(&EJECT), prevented());
+    assert_eq!(b.none(&ALLOW), good(0));
+    assert_eq!(b.none(&[0x1b, 0, 0, 0, 0x32, 0]), good(0), "standby");
+    assert!(!token.is_disturbed());
+    let mut buf = IoBuf::empty();
+    let Plan::Change(mut eject) = b.plan(&EJECT, &mut buf) else { panic!("an eject is a change") };
+    eject.evaluate().unwrap();
+    assert!(token.is_disturbed());
+    let late = watch();
+    eject.apply();
+    assert_eq!(execute(eject.grant(), &mut IoBuf::empty(), &AbortFlag::default()), good(0));
+    assert!(late.is_disturbed());
+    assert_eq!(b.none(&LOAD), good(0));
+    assert!(!watch().is_disturbed());
 }
 
 /// Its size is another one: who loaded it does not know that.
