@@ -30,7 +30,7 @@ const BOUND: Duration = Duration::from_secs(120);
 const LISTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential");
 
 /// The peers: their list, and the model by which the guest knows them.
-const PEERS: &[(&str, &str)] = &[("scsi_debug", "scsi_debug"), ("scsi_hd", "QEMU HARDDISK")];
+const PEERS: &[(&str, &str)] = &[("scsi_hd", "QEMU HARDDISK"), ("scsi_debug", "scsi_debug")];
 
 #[test]
 fn every_difference_from_other_disks_is_explained() -> Result<()> {
