@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use vm_tests::cache::Cache;
 use vm_tests::differential::explained::Explained;
@@ -19,18 +19,31 @@ use vm_tests::{Error, Result, effort, initramfs, provision, tools};
 /// The size of all disks: small, so that commands meet.
 const SIZE: u64 = 1 << 20;
 
-/// Random commands to each pair of disks, and how many seeds.
-const SHORT: (u64, u64) = (3_000, 1);
-const LONG: (u64, u64) = (60_000, 4);
+/// How long so many commands may take where guests are fast.
+const BOUND: Duration = Duration::from_secs(100);
 
-/// How long they may take where guests are fast.
-const BOUND: Duration = Duration::from_secs(120);
+/// How many commands a guest is sent at a time.
+const BATCH: u64 = 2_000;
 
-/// Lists of explanations, by peer.
+/// The folder of lists of explanations.
 const LISTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential");
 
-/// The peers: their list, and the model by which the guest knows them.
-const PEERS: &[(&str, &str)] = &[("scsi_debug", "scsi_debug"), ("scsi_hd", "QEMU HARDDISK")];
+/// Another implementation a guest has.
+struct Peer {
+    /// Its list of explanations, without the ending.
+    list: &'static str,
+    /// The model by which the guest knows its disk.
+    model: &'static str,
+    /// Random commands: in a short run, and of each seed of a long one.
+    commands: [u64; 2],
+    /// Seeds of a long run.
+    seeds: u64,
+}
+
+const PEERS: &[Peer] = &[
+    Peer { list: "scsi_debug", model: "scsi_debug", commands: [4_000, 60_000], seeds: 4 },
+    Peer { list: "scsi_hd", model: "QEMU HARDDISK", commands: [1_000, 20_000], seeds: 2 },
+];
 
 #[test]
 fn every_difference_from_other_disks_is_explained() -> Result<()> {
@@ -50,36 +63,36 @@ fn every_difference_from_other_disks_is_explained() -> Result<()> {
     let mut guest = Guest::start_boot(machine, Line::V6_12, dir.root())?.ready()?;
     unpack(&mut guest)?;
 
-    let (commands, seeds) = if effort() > 1 { LONG } else { SHORT };
     let ours = generic(&mut guest, "DIFFERENTIAL")?;
     let mut wrong = Vec::new();
-    for (list, model) in PEERS {
-        let peer = generic(&mut guest, model)?;
+    for peer in PEERS {
+        let theirs = generic(&mut guest, peer.model)?;
         let mut needed = BTreeSet::new();
-        for seed in 1..=seeds {
-            let script = format!("/tmp/differential /tmp/{list}.txt {ours} {peer} {seed} {commands}");
+        let (commands, seeds) = if effort() > 1 { (peer.commands[1], peer.seeds) } else { (peer.commands[0], 1) };
+        for (seed, first) in (1..=seeds).flat_map(|seed| (0..commands).step_by(BATCH as usize).map(move |n| (seed, n)))
+        {
+            let count = BATCH.min(commands - first);
+            let script = format!("/tmp/differential /tmp/{}.txt {ours} {theirs} {seed} {count} {first}", peer.list);
             let outcome = guest.run(&script, BOUND)?;
             if outcome.status != 0 {
-                return Err(Error::new(format!("{list}: {}\n{}", outcome.text(), guest.sh("dmesg | tail -40")?)));
+                return Err(Error::new(format!(
+                    "{}: {}\n{}",
+                    peer.list,
+                    outcome.text(),
+                    guest.sh("dmesg | tail -40")?
+                )));
             }
-            let (summary, unexplained) = judge(&outcome.lines, commands, &mut needed);
-            println!("{list}, seed {seed}: {summary}");
-            if let Some(report) = &unexplained {
-                println!("{report}");
-            }
-            wrong.extend(unexplained.map(|report| format!("{list}, seed {seed}: {report}")));
+            let (summary, unexplained) = judge(&outcome.lines, count, &mut needed);
+            println!("{}, seed {seed}, from {first} on: {summary}", peer.list);
+            wrong.extend(unexplained.map(|report| format!("{}, seed {seed}: {report}", peer.list)));
         }
-        let text = fs::read_to_string(Path::new(LISTS).join(format!("{list}.txt"))).unwrap();
-        let explained = Explained::parse(&text)?;
-        let idle: Vec<&str> = explained
-            .entries()
-            .iter()
-            .map(|entry| entry.name.as_str())
-            .filter(|name| !needed.contains(*name))
-            .collect();
-        println!("{list}: {} of {} explanations fitted", needed.len(), explained.entries().len());
+        let explained = Explained::parse(&fs::read_to_string(list(peer)).unwrap())?;
+        let entries = explained.entries();
+        let idle: Vec<&str> =
+            entries.iter().map(|entry| entry.name.as_str()).filter(|name| !needed.contains(*name)).collect();
+        println!("{}: {} of {} explanations fitted, not {idle:?}", peer.list, needed.len(), entries.len());
         if effort() > 1 && !idle.is_empty() {
-            wrong.push(format!("{list}: explanations that nothing needs: {idle:?}"));
+            wrong.push(format!("{}: explanations that nothing needs: {idle:?}", peer.list));
         }
     }
     guest.poweroff()?;
@@ -111,13 +124,18 @@ fn judge(lines: &[String], commands: u64, needed: &mut BTreeSet<String>) -> (Str
     (summary, (unexplained > 0).then(report))
 }
 
+/// Where a peer's list of explanations is.
+fn list(peer: &Peer) -> PathBuf {
+    Path::new(LISTS).join(format!("{}.txt", peer.list))
+}
+
 /// Makes the disk image that carries the program, its lists and the kernel's `scsi_debug` to the guest.
-fn payload(dir: &WorkDir) -> Result<std::path::PathBuf> {
+fn payload(dir: &WorkDir) -> Result<PathBuf> {
     let files = dir.path("payload");
     fs::create_dir(&files).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_differential"), files.join("differential")).unwrap();
-    for (list, _) in PEERS {
-        fs::copy(Path::new(LISTS).join(format!("{list}.txt")), files.join(format!("{list}.txt"))).unwrap();
+    for peer in PEERS {
+        fs::copy(list(peer), files.join(format!("{}.txt", peer.list))).unwrap();
     }
     let kernel = Kernel::get(&Cache::open()?, Line::V6_12)?;
     fs::write(files.join("scsi_debug.ko"), initramfs::module(&kernel, "scsi_debug")?).unwrap();

@@ -48,8 +48,8 @@ pub struct Entry {
     commands: Vec<(u8, Option<u8>)>,
     any_command: bool,
     conditions: Vec<Condition>,
-    ours: Vec<String>,
-    peer: Vec<String>,
+    ours: Vec<Pattern>,
+    peer: Vec<Pattern>,
     bytes: Option<Vec<(usize, usize)>>,
     /// Who is right.
     pub right: String,
@@ -57,6 +57,33 @@ pub struct Entry {
     pub clause: String,
     /// Why.
     pub why: String,
+}
+
+/// How a command may have ended.
+#[derive(Debug, Clone, Copy)]
+enum Pattern {
+    Exactly(End),
+    NotGood,
+}
+
+impl Pattern {
+    /// Reads a list of them.
+    fn list(text: &str) -> Result<Vec<Pattern>> {
+        let one = |word: &str| match word.trim() {
+            "!GOOD" => Ok(Pattern::NotGood),
+            end => end.parse().map(Pattern::Exactly),
+        };
+        text.split(',').map(one).collect()
+    }
+
+    /// Whether an end is in a list; in an empty one are all.
+    fn fits(list: &[Pattern], end: End) -> bool {
+        let one = |pattern: &Pattern| match pattern {
+            Pattern::Exactly(expected) => *expected == end,
+            Pattern::NotGood => end != End::Good,
+        };
+        list.is_empty() || list.iter().any(one)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -132,7 +159,6 @@ impl Explained {
 
 impl Entry {
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        let list = || value.split(',').map(|end| end.trim().to_owned()).collect();
         match key {
             "differs" => {
                 let aspect = Aspect::ALL.into_iter().find(|aspect| aspect.to_string() == value);
@@ -141,8 +167,8 @@ impl Entry {
             "command" if value == "*" => self.any_command = true,
             "command" => self.commands = value.split_whitespace().map(code).collect::<Result<_>>()?,
             "if" => self.conditions.push(Condition::parse(value)?),
-            "vstgt" => self.ours = list(),
-            "peer" => self.peer = list(),
+            "vstgt" => self.ours = Pattern::list(value)?,
+            "peer" => self.peer = Pattern::list(value)?,
             "bytes" => self.bytes = Some(value.split_whitespace().map(range).collect::<Result<_>>()?),
             "right" => self.right = value.to_owned(),
             "clause" => self.clause = value.to_owned(),
@@ -177,15 +203,11 @@ impl Entry {
 
     fn fits(&self, command: &Command, medium: Medium, difference: &Difference) -> bool {
         let (opcode, action) = (command.cdb[0], command.cdb[1] & 0x1F);
-        let fits_end = |list: &[String], end: End| {
-            let fits = |pattern: &String| *pattern == end.to_string() || (pattern == "!GOOD" && end != End::Good);
-            list.is_empty() || list.iter().any(fits)
-        };
         self.aspect == Some(difference.aspect)
             && (self.any_command
                 || self.commands.iter().any(|(code, a)| *code == opcode && a.is_none_or(|a| a == action)))
-            && fits_end(&self.ours, difference.ours)
-            && fits_end(&self.peer, difference.peer)
+            && Pattern::fits(&self.ours, difference.ours)
+            && Pattern::fits(&self.peer, difference.peer)
             && self.conditions.iter().all(|condition| condition.holds(command, medium, difference))
             && self.bytes.as_ref().is_none_or(|ranges| {
                 difference.bytes.iter().all(|at| ranges.iter().any(|(first, last)| (*first..=*last).contains(at)))
@@ -397,9 +419,15 @@ mod tests {
             let error = without(key);
             assert!(error.contains("[reserved-bytchk]") && error.contains(key), "{error}");
         }
-        for text in
-            ["if: lba ? 4\n", "if: cdb[5..1] = 4\n", "colour: red\n", "differs: smell\n", "command: 2G\n", "[names]\n"]
-        {
+        for text in [
+            "if: lba ? 4\n",
+            "if: cdb[5..1] = 4\n",
+            "colour: red\n",
+            "differs: smell\n",
+            "command: 2G\n",
+            "peer: FINE\n",
+            "[names]\n",
+        ] {
             assert!(Explained::parse(&format!("{LIST}{text}")).is_err(), "{text}");
         }
         assert!(Explained::parse("why: so\n").is_err());
