@@ -85,9 +85,12 @@ impl Lu {
         }
         let told = nexuses.iter_mut().filter(|kept| kept.present && cold.access.will_tell(kept.nexus));
         told.for_each(|kept| pend(&mut kept.attentions, Attention::AccessStateChanged));
+        let told = nexuses.iter_mut().filter(|kept| kept.present && cold.medium.will_tell(kept.nexus));
+        told.for_each(|kept| pend(&mut kept.attentions, Attention::MediumMayHaveChanged));
         KeptState {
             mode: KeptMode { current, default: self.default_mode, saved },
             blocks: self.geometry().blocks,
+            ejected: cold.medium.will_be_ejected(),
             reservations: cold.reservations.kept().clone(),
             access: cold.access.kept(),
             records,
@@ -206,6 +209,10 @@ impl Lu {
         let mut news = Vec::new();
         if kept.blocks != 0 && kept.blocks != self.geometry().blocks {
             news.push(Attention::CapacityChanged);
+        }
+        if kept.ejected && !self.is_ejected() {
+            // It is no longer configured as removable.
+            news.push(Attention::MediumMayHaveChanged);
         }
         if kept.mode.current != self.mode() {
             news.push(Attention::ModeParametersChanged);

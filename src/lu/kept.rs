@@ -13,6 +13,8 @@ pub struct KeptState {
     pub mode: KeptMode,
     /// Capacity in blocks as initiators know it; 0: not known.
     pub blocks: u64,
+    /// The medium is out.
+    pub ejected: bool,
     /// Reservations.
     pub reservations: ReservationState,
     /// Access states of target port groups; those of groups that are not named are as configured.
@@ -101,6 +103,7 @@ impl KeptState {
         KeptState {
             mode: KeptMode { current: default, default, saved: None },
             blocks: 0,
+            ejected: false,
             reservations: ReservationState::default(),
             access: Vec::new(),
             records: KeptRecords::default(),
@@ -209,6 +212,7 @@ mod tests {
         let state = |aptpl| KeptState {
             mode: KeptMode { current: ModeState { swp: true, ..default }, default, saved: None },
             blocks: 5,
+            ejected: true,
             reservations: ReservationState {
                 generation: 9,
                 registrations: vec![Registration { nexus, key: 3 }],

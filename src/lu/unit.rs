@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::access::Access;
 use super::holds::Holds;
 use super::keeping::Continuity;
+use super::medium::{self, Medium};
 use super::mode_word::ModeWord;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
@@ -23,7 +24,8 @@ pub enum Provisioning {
     /// Thin if the image can deallocate, else fully provisioned.
     #[default]
     AsImage,
-    /// Thin provisioned; an image that cannot deallocate is refused.
+    /// Thin provisioned; an image that cannot deallocate is refused, unless it is read-only: then nobody deallocates anything, but what
+    /// is a hole in it is a deallocated block.
     Thin,
     /// Fully provisioned, even if the image can deallocate.
     Full,
@@ -56,6 +58,8 @@ pub struct LuSetup {
     pub uuid: Option<[u8; 16]>,
     /// Refuse everything that writes. An image that was opened read-only makes its unit read-only too.
     pub read_only: bool,
+    /// RMB: initiators can eject and load the medium.
+    pub removable: bool,
     /// The default of WCE: written data may be lost in a power failure until it is synchronized.
     pub write_cache: bool,
     /// The default of D_SENSE: sense data in descriptor format.
@@ -93,6 +97,7 @@ impl LuSetup {
             eui: None,
             uuid: None,
             read_only: false,
+            removable: false,
             write_cache: true,
             descriptor_sense: false,
             provisioning: Provisioning::AsImage,
@@ -130,7 +135,7 @@ pub enum SetupError {
     #[error("lowest aligned LBA {0} is not within the first physical block")]
     LowestAligned(u16),
     /// Thin provisioning of an image that cannot deallocate.
-    #[error("it cannot be thin provisioned: no blocks of it can be deallocated, or it is read-only")]
+    #[error("it cannot be thin provisioned: no blocks of it can be deallocated")]
     NotThin,
     /// A threshold for a unit that has none.
     #[error("it cannot have a threshold: it is not thin provisioned, or its space cannot be told")]
@@ -182,6 +187,7 @@ pub struct Lu {
     lowest_aligned: u16,
     rotation_rate: u16,
     read_only: bool,
+    removable: bool,
     thin: bool,
     /// 0: there are no thresholds.
     pub(super) threshold_exponent: u8,
@@ -189,7 +195,7 @@ pub struct Lu {
     /// Ascending by relative identifier.
     ports: Vec<TargetPort>,
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
-    blocks: AtomicU64,
+    pub(super) blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
     mode: ModeWord,
     pub(super) default_mode: ModeState,
@@ -215,6 +221,8 @@ pub(super) struct Cold {
     /// Identifying information that a change on its way will set, and on whose behalf.
     pub(super) coming_identifying: Option<(NexusId, IdentifyingInformation)>,
     holds: Holds,
+    /// Whether the medium is there, and the power condition.
+    pub(super) medium: Medium,
     /// What is reserved, and how that is changing.
     pub(super) reservations: Reservations,
     /// Access states, and how they are changing.
@@ -253,13 +261,15 @@ impl Lu {
             return Err(SetupError::Ports);
         }
         let capabilities = setup.image.capabilities();
+        let read_only = setup.read_only || capabilities.read_only;
         let thin = match setup.provisioning {
             Provisioning::AsImage => capabilities.unmap,
-            Provisioning::Thin if capabilities.unmap => true,
+            Provisioning::Thin if capabilities.unmap || read_only => true,
             Provisioning::Thin => return Err(SetupError::NotThin),
             Provisioning::Full => false,
         };
-        let counted = thin && setup.image.space().is_some();
+        // What is never written runs out of nothing.
+        let counted = thin && !read_only && setup.image.space().is_some();
         if !counted && matches!(setup.threshold, SoftThreshold::Percent(_)) {
             return Err(SetupError::NoThreshold);
         }
@@ -289,7 +299,8 @@ impl Lu {
             physical_exponent: setup.physical_exponent,
             lowest_aligned: setup.lowest_aligned,
             rotation_rate: setup.rotation_rate,
-            read_only: setup.read_only || capabilities.read_only,
+            removable: setup.removable,
+            read_only,
             thin,
             threshold_exponent,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
@@ -302,10 +313,11 @@ impl Lu {
             keeper: setup.keeper,
             writing: Mutex::default(),
             cold: Mutex::new(Cold {
-                saved_mode: kept.mode.saved_under(default_mode),
                 reservations: kept.reservations.clone().into(),
                 records,
                 access,
+                medium: Medium::new(kept.ejected && setup.removable),
+                saved_mode: kept.mode.saved_under(default_mode),
                 ..Cold::default()
             }),
             image: setup.image,
@@ -338,14 +350,14 @@ impl Lu {
         }
     }
 
-    /// Takes the size that the image has now for the unit's capacity, on behalf of one nexus; every other one is told, if it
+    /// Takes the size that the image has now for the unit's capacity, on behalf of one nexus or of the host; every other one is told, if it
     /// changed (SBC-3 5.15: CAPACITY DATA HAS CHANGED). [`Image::refresh_size`] looks at the size, and may wait; this does not.
-    pub fn update_capacity(&self, by: &Itl) {
+    pub fn update_capacity(&self, by: Option<&Itl>) {
         let cold = self.cold();
         // Under the lock, so that of several who found a new size one tells of it, and the last one found holds.
         let blocks = self.image.size() / u64::from(self.block_size);
         if blocks > 0 && self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
-            tell(&cold, Attention::CapacityChanged, Some(by));
+            tell(&cold, Attention::CapacityChanged, by);
         }
     }
 
@@ -364,7 +376,12 @@ impl Lu {
         self.read_only
     }
 
-    /// Thin provisioned: its blocks can be deallocated, and then read as zeros.
+    /// Whether its medium can be ejected and loaded.
+    pub fn removable(&self) -> bool {
+        self.removable
+    }
+
+    /// Thin provisioned: its blocks can be deallocated (unless it is read-only), and then read as zeros.
     pub fn thin(&self) -> bool {
         self.thin
     }
@@ -442,38 +459,16 @@ impl Lu {
         live(cold).for_each(|itl| interlock(&itl, mode));
     }
 
-    /// Stops the unit for START STOP UNIT; true if it did.
-    ///
-    /// A stopped unit is stopped for all nexuses (SBC-3 4.2x), so a guest that powers its disk down as it shuts down would take
-    /// it from every other guest that shares it. Hence it stops only if the nexus that asks is the only one; and it starts
-    /// again with START, when another nexus appears, and with every reset, so that a guest which reboots finds its boot disk.
-    pub fn stop(&self, by: &Itl) -> bool {
-        let mut cold = self.cold();
-        let shared = live(&cold).any(|other| !std::ptr::eq(Arc::as_ptr(&other), by));
-        if !shared {
-            if !by.gate().bits().intersects(GateBits::STOPPED) {
-                cold.records.cycles = cold.records.cycles.saturating_add(1);
-                self.note();
-            }
-            by.gate().raise(GateBits::STOPPED);
-        }
-        !shared
-    }
-
-    /// Starts the unit for every nexus.
-    pub fn start(&self) {
-        start(&self.cold());
-    }
-
     /// LOGICAL UNIT RESET, and what a hard reset does to a unit (SAM-5 6.3.3), apart from ending its tasks: mode parameters
-    /// go back to those that were saved, removal prevention to its default, RESERVE is over, the unit starts, and every nexus gets a unit attention.
+    /// go back to those that were saved, removal prevention to its default, RESERVE is over, the unit starts, and every nexus gets a unit
+    /// attention. An ejected medium stays ejected.
     pub fn reset(&self) {
         let mut cold = self.cold();
         reset_reserve(&mut cold);
         let mode = cold.saved_mode.unwrap_or(self.default_mode);
         self.store_mode(&mut cold, mode);
         self.note();
-        start(&cold);
+        medium::reset(&mut cold);
         for itl in live(&cold) {
             itl.allow_removal();
             itl.end_aca();
@@ -608,7 +603,8 @@ impl Lu {
     /// Takes a nexus in. A new initiator is not to find the unit as another one left it: it starts.
     pub(super) fn attach(&self, itl: &Arc<Itl>) {
         let mut cold = self.cold();
-        start(&cold);
+        medium::start(&cold);
+        cold.medium.attach(itl);
         interlock(itl, self.mode());
         if cold.holds.concern(itl.nexus()) {
             itl.gate().raise(GateBits::HELD);
@@ -627,12 +623,6 @@ impl Lu {
 
 pub(super) fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
     cold.nexuses.iter().filter_map(Weak::upgrade)
-}
-
-fn start(cold: &Cold) {
-    for itl in live(cold) {
-        itl.gate().lower(GateBits::STOPPED);
-    }
 }
 
 /// Puts UA_INTLCK_CTRL into a nexus's gate.

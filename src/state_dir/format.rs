@@ -19,6 +19,7 @@
 //! | `mode NAME CURRENT DEFAULT` * | a mode parameter, and what it is unless somebody changes it |
 //! | `saved NAME VALUE` * | a saved mode parameter; those of which there is no line have their default |
 //! | `blocks N` | capacity |
+//! | `ejected` | the medium is out |
 //! | `generation N` | PRGENERATION |
 //! | `aptpl` | APTPL is set |
 //! | `registration NEXUS KEY` * | a registration |
@@ -128,7 +129,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     let Content { naa, boot, state } = content;
-    let KeptState { mode, blocks, reservations, access, records, nexuses } = state;
+    let KeptState { mode, blocks, ejected, reservations, access, records, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
@@ -141,6 +142,9 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
         writeln!(text, "saved {name} {value}")?;
     }
     writeln!(text, "blocks {blocks}\ngeneration {generation}")?;
+    if *ejected {
+        writeln!(text, "ejected")?;
+    }
     if *aptpl {
         writeln!(text, "aptpl")?;
     }
@@ -207,6 +211,7 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
             set_parameter(saved, name, number(value)?)?;
         }
         "blocks" => state.blocks = number(word()?)?,
+        "ejected" => state.ejected = true,
         "generation" => reservations.generation = number(word()?)?,
         "aptpl" => reservations.aptpl = true,
         "registration" => {
@@ -359,6 +364,7 @@ mod tests {
                     saved: None,
                 },
                 blocks: 131_072,
+                ejected: true,
                 reservations: ReservationState {
                     generation: 0xffff_fffe,
                     registrations: vec![
@@ -484,9 +490,11 @@ mod tests {
         }
         bytes.extend((!sum).to_le_bytes());
         bytes.extend(payload.as_bytes());
-        let mut before_groups = content();
-        before_groups.state.access.clear();
-        assert_eq!(decode(&bytes), Ok(before_groups));
+        let mut as_written = content();
+        // Lines that came later.
+        as_written.state.access.clear();
+        as_written.state.ejected = false;
+        assert_eq!(decode(&bytes), Ok(as_written));
     }
 
     #[test]

@@ -497,11 +497,88 @@ fn a_change_on_its_way_counts_as_made() {
     assert_eq!(lu.snapshot(), keeper.state());
 }
 
+/// The medium of a removable unit stays out from one process to the next, until it is loaded.
+#[test]
+fn an_ejected_medium_stays_out() {
+    let keeper: Arc<Memory> = Arc::default();
+    let removable = |setup: &mut LuSetup| setup.removable = true;
+    let before = unit_with(&keeper, removable);
+    let [a, b] = [1, 2].map(|n| login(&before, n));
+    for itl in [&a, &b] {
+        itl.gate().take_attention();
+    }
+    assert_eq!(run(&a, &[0x1b, 0, 0, 0, 2, 0], &[]), good(0));
+    // No close: it was killed. What was answered is kept.
+    assert!(keeper.state().ejected);
+
+    let after = unit_with(&keeper, removable);
+    let [a, b, c] = [1, 2, 3].map(|n| login(&after, n));
+    let code = |itl: &Arc<Itl>| run(itl, &[0; 6], &[]).sense.map(|sense| sense.code.0);
+    assert_eq!([&a, &b].map(code), [Some(0x3a00); 2]);
+    assert_eq!([code(&c), code(&c)], [Some(0x2900), Some(0x3a00)]);
+    assert_eq!(run(&b, &[0x1b, 0, 0, 0, 3, 0], &[]), good(0));
+    let kept = keeper.state();
+    assert!(!kept.ejected);
+    let of_a = kept.nexuses.iter().find(|nexus| nexus.nexus == id(1)).unwrap();
+    assert_eq!(of_a.attentions, [Attention::MediumMayHaveChanged], "though it was established after");
+    assert_eq!(pending(&a), of_a.attentions);
+
+    let later = unit_with(&keeper, removable);
+    assert_eq!(pending(&login(&later, 1)), [Attention::MediumMayHaveChanged]);
+    assert_eq!(code(&login(&later, 2)), None);
+}
+
+/// Neither what was kept of a fixed disk nor the power that was lost leaves a unit empty.
+#[test]
+fn what_puts_the_medium_back() {
+    let keeper: Arc<Memory> = Arc::default();
+    let before = unit_with(&keeper, |setup| setup.removable = true);
+    let a = login(&before, 1);
+    a.gate().take_attention();
+    assert_eq!(run(&a, &[0x1b, 0, 0, 0, 2, 0], &[]), good(0));
+    assert!(!keeper.state().after_power_loss().ejected);
+    let fixed = unit(&keeper);
+    let a = login(&fixed, 1);
+    assert_eq!(pending(&a), [Attention::MediumMayHaveChanged], "it was not there");
+    a.gate().take_attention();
+    assert_eq!(run(&a, &[0; 6], &[]), good(0));
+    assert!(!fixed.snapshot().ejected);
+}
+
+/// What cannot be written down is not done.
+#[test]
+fn an_eject_or_a_load_that_cannot_be_kept() {
+    let keeper: Arc<Memory> = Arc::default();
+    let lu = unit_with(&keeper, |setup| setup.removable = true);
+    let [a, b] = [1, 2].map(|n| login(&lu, n));
+    for itl in [&a, &b] {
+        itl.gate().take_attention();
+    }
+    let key_and_code = |cdb: &[u8]| run(&a, cdb, &[]).sense.map(|sense| (sense.key, sense.code.0));
+    let failed = Some((SenseKey::HardwareError, 0x4400));
+    let (eject, load) = ([0x1b, 0, 0, 0, 2, 0], [0x1b, 0, 0, 0, 3, 0]);
+    keeper.full.store(true, Ordering::Relaxed);
+    assert_eq!(key_and_code(&eject), failed);
+    assert_eq!(
+        (lu.is_ejected(), lu.snapshot().ejected, pending(&b)),
+        (false, false, vec![Attention::MediumMayHaveChanged])
+    );
+    b.gate().take_attention();
+    keeper.full.store(false, Ordering::Relaxed);
+    assert_eq!(key_and_code(&eject), None);
+    keeper.full.store(true, Ordering::Relaxed);
+    assert_eq!(key_and_code(&load), failed);
+    assert_eq!((lu.is_ejected(), lu.snapshot().ejected, pending(&b)), (true, true, vec![]));
+    keeper.full.store(false, Ordering::Relaxed);
+    assert_eq!(key_and_code(&load), None);
+    assert_eq!((lu.is_ejected(), keeper.state().ejected), (false, false));
+}
+
 /// Whatever changes what is kept is noted.
 #[test]
 fn changes_are_noted() {
     let keeper: Arc<Memory> = Arc::default();
-    let lu = unit(&keeper);
+    let lu = unit_with(&keeper, |setup| setup.removable = true);
     assert_eq!(keeper.notes(), 0);
     let a = login(&lu, 1);
     assert!(keeper.notes() > 0, "login");
@@ -522,6 +599,8 @@ fn changes_are_noted() {
     });
     noted("PREVENT", &|| a.prevent_removal());
     noted("ALLOW", &|| a.allow_removal());
+    noted("the medium goes", &|| assert!(matches!(lu.eject(), Ok(Some(_)))));
+    noted("the medium comes back", &|| lu.load(None));
     noted("the nexus is reset", &|| a.lose_nexus());
     noted("the unit is reset", &|| lu.reset());
     noted("the nexus ends", &|| a.end());

@@ -71,6 +71,10 @@ fn what_does_not_fit_is_refused() {
     let mut cannot = setup(MemImage::new(512).without_unmap());
     cannot.provisioning = Provisioning::Thin;
     assert_eq!(Lu::new(cannot).err(), Some(SetupError::NotThin));
+    let mut read_only = setup(MemImage::new(512).without_unmap().read_only());
+    assert!(!Lu::new(read_only.clone()).unwrap().thin());
+    read_only.provisioning = Provisioning::Thin;
+    assert!(Lu::new(read_only).unwrap().thin());
     assert_eq!(with(|s| s.serial.clear()), Some(SetupError::Identity(IdentityError::EmptySerial)));
 }
 

@@ -152,7 +152,7 @@ pub fn ensure() -> Result<()> {
     }
     for line in Line::ALL {
         let kernel = Kernel::get(&cache, line)?;
-        initramfs::get(&cache, line, &kernel)?;
+        initramfs::get(&cache, line, &kernel, &[])?;
     }
     packageroot::get(&cache)?;
     guestroot::get(&cache).map(drop)
