@@ -498,6 +498,12 @@ impl Lu {
         }
     }
 
+    /// What LOG SELECT can change.
+    pub fn counters(&self) -> LogCounters {
+        let Lu { errors, statistics, .. } = self;
+        LogCounters { errors: errors.get(), processed: statistics.processed(), statistics: statistics.get() }
+    }
+
     /// What its commands did.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
@@ -515,10 +521,11 @@ impl Lu {
         change: impl FnOnce(LogCounters) -> Result<LogCounters, E>,
     ) -> Result<(), E> {
         let cold = self.cold();
-        let before = LogCounters { errors: self.errors.get(), statistics: self.statistics.get() };
+        let before = self.counters();
         let after = change(before)?;
         if after != before {
             self.errors.set(before.errors, after.errors);
+            self.statistics.set_processed(before.processed, after.processed);
             // They can be reset, and nothing else.
             if after.statistics != before.statistics {
                 self.statistics.reset();
