@@ -1,6 +1,6 @@
 //! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::access::Access;
@@ -9,9 +9,10 @@ use super::keeping::Continuity;
 use super::medium::{self, Medium};
 use super::mode_word::ModeWord;
 use super::reserve::{Reservations, reset_reserve};
+use super::watch::Watches;
 use super::{
     AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, IdentifyingInformation, Identity,
-    IdentityError, Itl, Keeper, KeptState, ModeChange, NexusId, Records, SoftThreshold, Statistics, TargetPort,
+    IdentityError, Itl, Keeper, KeptState, ModeChange, NexusId, Records, Rods, SoftThreshold, Statistics, TargetPort,
     Touches, thresholds,
 };
 use crate::backing::Image;
@@ -78,11 +79,13 @@ pub struct LuSetup {
     pub keeper: Option<Arc<dyn Keeper>>,
     /// What was kept: the unit goes on from there.
     pub kept: Option<KeptState>,
+    /// Where tokens for its data are known; the same for all units of the process.
+    pub rods: Arc<Rods>,
 }
 
 impl LuSetup {
     /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
-    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept.
+    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept, tokens for this unit only.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -107,6 +110,7 @@ impl LuSetup {
             access: Vec::new(),
             keeper: None,
             kept: None,
+            rods: Arc::default(),
         }
     }
 }
@@ -138,7 +142,7 @@ pub enum SetupError {
     #[error("it cannot be thin provisioned: no blocks of it can be deallocated")]
     NotThin,
     /// A threshold for a unit that has none.
-    #[error("it cannot have a threshold: it is not thin provisioned, or its space cannot be told")]
+    #[error("it cannot have a threshold: it is not thin provisioned, or read-only, or its space cannot be told")]
     NoThreshold,
     /// Ports are told apart by their relative identifiers.
     #[error("a unit needs target ports, each with a relative identifier of its own that is not 0")]
@@ -201,6 +205,9 @@ pub struct Lu {
     pub(super) default_mode: ModeState,
     errors: ErrorCounters,
     statistics: Statistics,
+    rods: Arc<Rods>,
+    /// There may be watches: changes of blocks are looked at. Written under the lock of `cold`.
+    pub(super) watched: AtomicBool,
     pub(super) keeper: Option<Arc<dyn Keeper>>,
     /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
     pub(super) writing: Mutex<bool>,
@@ -221,6 +228,7 @@ pub(super) struct Cold {
     /// Identifying information that a change on its way will set, and on whose behalf.
     pub(super) coming_identifying: Option<(NexusId, IdentifyingInformation)>,
     holds: Holds,
+    pub(super) watches: Watches,
     /// Whether the medium is there, and the power condition.
     pub(super) medium: Medium,
     /// What is reserved, and how that is changing.
@@ -310,6 +318,8 @@ impl Lu {
             default_mode,
             errors: ErrorCounters::going_on(kept.records.errors),
             statistics: Statistics::default(),
+            rods: setup.rods,
+            watched: AtomicBool::new(false),
             keeper: setup.keeper,
             writing: Mutex::default(),
             cold: Mutex::new(Cold {
@@ -472,6 +482,7 @@ impl Lu {
         for itl in live(&cold) {
             itl.allow_removal();
             itl.end_aca();
+            itl.copy_operations().forget();
             itl.establish(Attention::LogicalUnitReset);
         }
     }
@@ -484,6 +495,11 @@ impl Lu {
     /// Establishes a unit attention for every nexus but, perhaps, one.
     pub fn establish(&self, attention: Attention, except: Option<&Itl>) {
         tell(&self.cold(), attention, except);
+    }
+
+    /// Where tokens are known.
+    pub fn rods(&self) -> &Arc<Rods> {
+        &self.rods
     }
 
     /// The errors of its medium.
