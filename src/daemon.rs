@@ -91,8 +91,6 @@ pub fn run(config: Config) -> Result<(), Error> {
     let (units, kept) = units(&config, &images, state_dir.as_ref())?;
     let of_unit = |(of, unit): (&UnitConfig, &UnitMapping)| (of.file.clone(), Arc::clone(&unit.lu));
     let lus: Arc<[_]> = config.units.iter().zip(&units).map(of_unit).collect();
-    let watched: Vec<_> =
-        units.iter().zip(&config.units).map(|(unit, u)| (Arc::clone(&unit.lu), u.file.display().to_string())).collect();
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
     let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
     let target = Target::new(setup)?;
@@ -110,7 +108,8 @@ pub fn run(config: Config) -> Result<(), Error> {
     })?;
     let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);
     let writer = state_dir.as_ref().map(start).transpose()?;
-    let watch = Watch::start(watched.into_iter()).map_err(system("cannot start a thread"))?;
+    let watched = lus.iter().map(|(file, lu)| (Arc::clone(lu), file.display().to_string()));
+    let watch = Watch::start(watched).map_err(system("cannot start a thread"))?;
     let served = serve(&config, inherited, &hba, || wait(&termination, &lus));
     if let Some(watch) = watch {
         watch.stop();

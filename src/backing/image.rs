@@ -98,6 +98,11 @@ pub trait Image: Send + Sync + std::fmt::Debug {
         }
     }
 
+    /// The space that the image takes, and what is left of it; `None` if that cannot be told, as of a block device.
+    fn space(&self) -> Option<Space> {
+        None
+    }
+
     /// Copies `len` bytes from `from` of `src` on, which may be this very image, to `to` of this one on. Where the ranges overlap the result is
     /// as if all had been read before any was written; blocks stay as whole as with reads and writes. With `share`
     /// the copy may share storage with what it was copied from, so that a later write to either may need new space.
@@ -112,11 +117,6 @@ pub trait Image: Send + Sync + std::fmt::Debug {
     /// The file whose bytes are the image's bytes, for other images to copy from by means of the file system; `None` if there is
     /// none, or if its blocks stay whole only when they are read through the methods above.
     fn copy_source(&self) -> Option<&super::RawFile> {
-        None
-    }
-
-    /// The space that the image takes, and what is left of it; `None` if that cannot be told, as of a block device.
-    fn space(&self) -> Option<Space> {
         None
     }
 

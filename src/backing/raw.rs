@@ -266,6 +266,14 @@ impl Image for RawImage {
         }
     }
 
+    fn space(&self) -> Option<Space> {
+        let file = self.raw.file();
+        let metadata = file.metadata().ok().filter(|metadata| metadata.file_type().is_file())?;
+        // stat(2) counts in units of 512 bytes, whatever the file system's are.
+        let used = metadata.blocks().saturating_mul(512);
+        Some(Space { used, available: file::file_system_available(file).ok()? })
+    }
+
     fn copy_from(&self, to: u64, src: &dyn Image, from: u64, len: u64, share: bool) -> Result<(), BackingError> {
         self.raw.check(Op { kind: OpKind::Write { fua: false }, offset: to, len })?;
         if share && let (None, Some(source)) = (&self.latch, src.copy_source()) {
@@ -281,14 +289,6 @@ impl Image for RawImage {
 
     fn copy_source(&self) -> Option<&RawFile> {
         self.latch.is_none().then_some(&self.raw)
-    }
-
-    fn space(&self) -> Option<Space> {
-        let file = self.raw.file();
-        let metadata = file.metadata().ok().filter(|metadata| metadata.file_type().is_file())?;
-        // stat(2) counts in units of 512 bytes, whatever the file system's are.
-        let used = metadata.blocks().saturating_mul(512);
-        Some(Space { used, available: file::file_system_available(file).ok()? })
     }
 
     fn raw(&self) -> Option<&RawFile> {

@@ -84,8 +84,8 @@ fn what_is_not_said_of_a_unit_has_a_default() {
         let u = &c.units[0];
         assert_eq!((u.block_size, u.physical_block_size, u.physical_exponent()), (512, 512, 0));
         assert_eq!((u.rotation_rate, u.provisioning), (1, Provisioning::AsImage));
-        assert!(u.write_cache && !u.descriptor_sense && !u.read_only && !u.removable);
         assert_eq!(u.threshold, SoftThreshold::AsImage);
+        assert!(u.write_cache && !u.descriptor_sense && !u.read_only && !u.removable);
         assert_eq!((&u.serial, u.naa, &u.vendor, &u.product, &u.revision), (&None, None, &None, &None, &None));
         assert_eq!((u.lowest_aligned, &u.eui, u.uuid), (0, &None, None));
     }

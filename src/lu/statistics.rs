@@ -5,9 +5,9 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::scsi::spc::LogStatistics;
+use crate::scsi::spc::{LogProcessed, LogStatistics};
 
 /// Threads that have a line to themselves, and one for all others.
 const LINES: usize = 33;
@@ -20,6 +20,7 @@ struct Line {
     writes: AtomicU64,
     received: AtomicU64,
     transmitted: AtomicU64,
+    verified: AtomicU64,
 }
 
 /// A unit's counts.
@@ -27,7 +28,14 @@ struct Line {
 pub struct Statistics {
     lines: Box<[Line]>,
     /// What was counted when they were reset.
-    base: Mutex<LogStatistics>,
+    base: Mutex<Base>,
+}
+
+/// What is taken off the counts. Of the blocks processed, so much that what LOG SELECT set is left; it may be less than nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Base {
+    statistics: LogStatistics,
+    processed: LogProcessed,
 }
 
 impl Default for Statistics {
@@ -47,7 +55,12 @@ impl Statistics {
         self.count(|line| [(&line.writes, 1), (&line.received, blocks)]);
     }
 
-    fn count<'a>(&'a self, what: impl FnOnce(&'a Line) -> [(&'a AtomicU64, u64); 2]) {
+    /// A command verifies so many blocks.
+    pub fn verify(&self, blocks: u64) {
+        self.count(|line| [(&line.verified, blocks)]);
+    }
+
+    fn count<'a, const N: usize>(&'a self, what: impl FnOnce(&'a Line) -> [(&'a AtomicU64, u64); N]) {
         let (line, alone) = own_line();
         let Some(line) = self.lines.get(line) else { return };
         for (counter, more) in what(line) {
@@ -61,7 +74,7 @@ impl Statistics {
 
     /// What was counted since the unit was made or the counts were reset.
     pub fn get(&self) -> LogStatistics {
-        let (all, base) = (self.all(), *self.base());
+        let (all, base) = (self.all(), self.base().statistics);
         let since = |now: u64, then: u64| now.wrapping_sub(then);
         LogStatistics {
             reads: since(all.reads, base.reads),
@@ -71,24 +84,54 @@ impl Statistics {
         }
     }
 
-    /// They count from zero again.
-    pub(super) fn reset(&self) {
-        *self.base() = self.all();
-    }
-
-    fn all(&self) -> LogStatistics {
-        let sum = |of: fn(&Line) -> &AtomicU64| {
-            self.lines.iter().fold(0u64, |sum, line| sum.wrapping_add(of(line).load(Ordering::Relaxed)))
-        };
-        LogStatistics {
-            reads: sum(|line| &line.reads),
-            writes: sum(|line| &line.writes),
-            received: sum(|line| &line.received),
-            transmitted: sum(|line| &line.transmitted),
+    /// Blocks that were read, written and verified since the unit was made or this was set.
+    pub fn processed(&self) -> LogProcessed {
+        let (all, base) = (self.all_processed(), self.base().processed);
+        LogProcessed {
+            write: all.write.wrapping_sub(base.write),
+            read: all.read.wrapping_sub(base.read),
+            verify: all.verify.wrapping_sub(base.verify),
         }
     }
 
-    fn base(&self) -> std::sync::MutexGuard<'_, LogStatistics> {
+    /// They count from zero again.
+    pub(super) fn reset(&self) {
+        self.base().statistics = self.all();
+    }
+
+    /// Blocks processed are counted from here on. Those that stay as they were `before` go on.
+    pub(super) fn set_processed(&self, before: LogProcessed, after: LogProcessed) {
+        let all = self.all_processed();
+        let base = &mut self.base().processed;
+        let set = |base: &mut u64, all: u64, before: u64, after: u64| {
+            if before != after {
+                *base = all.wrapping_sub(after);
+            }
+        };
+        set(&mut base.write, all.write, before.write, after.write);
+        set(&mut base.read, all.read, before.read, after.read);
+        set(&mut base.verify, all.verify, before.verify, after.verify);
+    }
+
+    fn all_processed(&self) -> LogProcessed {
+        let LogStatistics { received, transmitted, .. } = self.all();
+        LogProcessed { write: received, read: transmitted, verify: self.sum(|line| &line.verified) }
+    }
+
+    fn sum(&self, of: fn(&Line) -> &AtomicU64) -> u64 {
+        self.lines.iter().fold(0, |sum, line| sum.wrapping_add(of(line).load(Ordering::Relaxed)))
+    }
+
+    fn all(&self) -> LogStatistics {
+        LogStatistics {
+            reads: self.sum(|line| &line.reads),
+            writes: self.sum(|line| &line.writes),
+            received: self.sum(|line| &line.received),
+            transmitted: self.sum(|line| &line.transmitted),
+        }
+    }
+
+    fn base(&self) -> MutexGuard<'_, Base> {
         // Plain numbers, written whole.
         self.base.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,5 +178,12 @@ mod tests {
         assert_eq!(statistics.get(), LogStatistics::default());
         statistics.read(7);
         assert_eq!(statistics.get(), LogStatistics { reads: 1, transmitted: 7, ..LogStatistics::default() });
+        statistics.verify(9);
+        let processed = LogProcessed { write: 5 * commands, read: 3 * commands + 7, verify: 9 };
+        assert_eq!(statistics.processed(), processed, "by itself");
+        statistics.set_processed(processed, LogProcessed { read: u64::MAX, verify: 0, ..processed });
+        statistics.read(2);
+        statistics.verify(1);
+        assert_eq!(statistics.processed(), LogProcessed { read: 1, verify: 1, ..processed });
     }
 }

@@ -142,7 +142,7 @@ pub enum SetupError {
     #[error("it cannot be thin provisioned: no blocks of it can be deallocated")]
     NotThin,
     /// A threshold for a unit that has none.
-    #[error("it cannot have a threshold: it is not thin provisioned, or its space cannot be told")]
+    #[error("it cannot have a threshold: it is not thin provisioned, or read-only, or its space cannot be told")]
     NoThreshold,
     /// Ports are told apart by their relative identifiers.
     #[error("a unit needs target ports, each with a relative identifier of its own that is not 0")]
@@ -204,10 +204,10 @@ pub struct Lu {
     mode: ModeWord,
     pub(super) default_mode: ModeState,
     errors: ErrorCounters,
+    statistics: Statistics,
     rods: Arc<Rods>,
     /// There may be watches: changes of blocks are looked at. Written under the lock of `cold`.
     pub(super) watched: AtomicBool,
-    statistics: Statistics,
     pub(super) keeper: Option<Arc<dyn Keeper>>,
     /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
     pub(super) writing: Mutex<bool>,
@@ -276,7 +276,8 @@ impl Lu {
             Provisioning::Thin => return Err(SetupError::NotThin),
             Provisioning::Full => false,
         };
-        let counted = thin && setup.image.space().is_some();
+        // What is never written runs out of nothing.
+        let counted = thin && !read_only && setup.image.space().is_some();
         if !counted && matches!(setup.threshold, SoftThreshold::Percent(_)) {
             return Err(SetupError::NoThreshold);
         }
@@ -315,10 +316,10 @@ impl Lu {
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
             mode: ModeWord::new(mode),
             default_mode,
-            rods: setup.rods,
-            watched: AtomicBool::new(false),
             errors: ErrorCounters::going_on(kept.records.errors),
             statistics: Statistics::default(),
+            rods: setup.rods,
+            watched: AtomicBool::new(false),
             keeper: setup.keeper,
             writing: Mutex::default(),
             cold: Mutex::new(Cold {
@@ -513,6 +514,12 @@ impl Lu {
         }
     }
 
+    /// What LOG SELECT can change.
+    pub fn counters(&self) -> LogCounters {
+        let Lu { errors, statistics, .. } = self;
+        LogCounters { errors: errors.get(), processed: statistics.processed(), statistics: statistics.get() }
+    }
+
     /// What its commands did.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
@@ -530,10 +537,11 @@ impl Lu {
         change: impl FnOnce(LogCounters) -> Result<LogCounters, E>,
     ) -> Result<(), E> {
         let cold = self.cold();
-        let before = LogCounters { errors: self.errors.get(), statistics: self.statistics.get() };
+        let before = self.counters();
         let after = change(before)?;
         if after != before {
             self.errors.set(before.errors, after.errors);
+            self.statistics.set_processed(before.processed, after.processed);
             // They can be reset, and nothing else.
             if after.statistics != before.statistics {
                 self.statistics.reset();

@@ -10,7 +10,7 @@ use super::transfer::{fill, parameter_data, parameter_list};
 use super::{AbortFlag, Answer, Exclusive, Job, Plan, Planned, Task};
 use crate::lu::{Itl, Lu, MappingResources, SelfTestOutcome, SelfTestResult};
 use crate::mem::IoBuf;
-use crate::scsi::spc::{self as data, LogCounters, LogResources, LogSelfTest, LogUnit};
+use crate::scsi::spc::{self as data, LogResources, LogSelfTest, LogUnit};
 use crate::scsi::{AdditionalSense, Command, LogControl, Sense, SenseKey};
 use std::sync::Arc;
 
@@ -43,9 +43,10 @@ pub(super) fn sense<'a>(
 const UNKNOWN_SPACE: Sense = Sense::new(SenseKey::HardwareError, AdditionalSense::INTERNAL_TARGET_FAILURE);
 
 fn log_unit(lu: &Lu, resources: Option<LogResources>) -> LogUnit {
-    let counters = LogCounters { errors: lu.errors().get(), statistics: lu.statistics().get() };
+    let counters = lu.counters();
     lu.records(|records| LogUnit {
         counters,
+        block_length: lu.geometry().block_size,
         saved: lu.survives_power_loss(),
         resources,
         cycles: records.cycles,
@@ -80,7 +81,7 @@ pub(super) fn select<'a>(
     let resources = lu.threshold_exponent().is_some();
     lu.change_counters(task.itl, |counters| match list[..] {
         [] => data::log_reset(pcr, control, page, subpage, resources, counters),
-        _ => data::log_select(control, &list, counters),
+        _ => data::log_select(control, &list, lu.geometry().block_size, counters),
     })?;
     Ok(Answer::good(u64::from(parameter_list_length)).into())
 }
@@ -109,11 +110,12 @@ fn counted_job(Job { run }: Job, itl: &Arc<Itl>, verifies: bool) -> Job {
     Job { run }
 }
 
-/// Counts a command that begins, if it reads or writes. On the way of every command: see [`Statistics`](crate::lu::Statistics).
+/// Counts a command that begins, if it reads, writes or verifies. On the way of every command: see [`Statistics`](crate::lu::Statistics).
 pub(super) fn tally(itl: &Itl, command: &Command) {
     let statistics = itl.lu().statistics();
     match command {
         Command::Read(transfer) => statistics.read(transfer.blocks),
+        Command::Verify { transfer, .. } => statistics.verify(transfer.blocks),
         Command::Write(transfer) | Command::WriteAndVerify { transfer, .. } | Command::WriteAtomic { transfer, .. } => {
             statistics.write(transfer.blocks)
         }

@@ -41,10 +41,10 @@ fn failing() -> Bench {
 
 /// TOTAL UNCORRECTED ERRORS of a page.
 fn count(b: &Bench, page: u8) -> u64 {
-    let ran = b.data_in(&log_sense(page, 28), 28);
-    assert_eq!(ran.answer, good(28));
-    assert_eq!(ran.data[16..20], [0, 6, 0x20, 8]);
-    ran.data[20..].iter().fold(0, |count, byte| count << 8 | u64::from(*byte))
+    let ran = b.data_in(&log_sense(page, 40), 40);
+    assert_eq!(ran.answer, good(40));
+    assert_eq!(ran.data[28..32], [0, 6, 0x20, 8]);
+    ran.data[32..].iter().fold(0, |count, byte| count << 8 | u64::from(*byte))
 }
 
 fn counts(b: &Bench) -> [u64; 3] {
@@ -101,6 +101,14 @@ fn commands_are_counted() {
     assert!(b.data_in(&[0x28, 0, 0, 0, 0, 200, 0, 0, 1, 0], 512).answer.sense.is_some());
     assert_eq!(b.none(&[0x2f, 0, 0, 0, 0, 0, 0, 0, 1, 0]), good(0));
     assert_eq!(counts(), [2, 2, 3, 4], "refused, or neither reads nor writes");
+    // TOTAL BYTES PROCESSED of the error counter pages.
+    let processed = |page| b.data_in(&log_sense(page, 40), 40).data[16..28].to_vec();
+    for (page, bytes) in [(0x02, 3 * 512u64), (0x03, 4 * 512), (0x05, 512)] {
+        assert_eq!(processed(page), [&[0, 5, 0x20, 8], &bytes.to_be_bytes()[..]].concat(), "{page:02x}");
+    }
+    assert_eq!(b.none(&log_select(1, 0x03, 0, 0)), good(0));
+    assert_eq!((processed(0x03)[4..].to_vec(), counts()), (vec![0; 8], [2, 2, 3, 4]));
+    assert_eq!(other.gate().take_attention(), Some(Attention::LogParametersChanged));
     assert_eq!(b.none(&log_select(1, 0x19, 0, 0)), good(0));
     assert_eq!(other.gate().take_attention(), Some(Attention::LogParametersChanged));
     assert_eq!(counts(), [0; 4]);

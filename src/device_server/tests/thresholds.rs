@@ -158,6 +158,9 @@ fn it_is_set_up_or_there_is_none() {
     full.set_space(0, 0);
     assert_eq!(refused(full), Some(SetupError::NoThreshold));
     assert_eq!(refused(MemImage::new(512)), Some(SetupError::NoThreshold));
+    let read_only = MemImage::new(512).read_only();
+    read_only.set_space(0, 0);
+    assert_eq!(refused(read_only), Some(SetupError::NoThreshold));
     let b = bench();
     assert_eq!(b.itl.lu().look_at_space(), None);
     let none = b.data_in(&[0x1a, 0x08, 0x1c, 0x02, 32, 0], 32).answer;

@@ -26,11 +26,24 @@ pub struct LogStatistics {
     pub transmitted: u64,
 }
 
+/// Logical blocks that commands moved, or would have moved but for errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogProcessed {
+    /// By writing.
+    pub write: u64,
+    /// By reading.
+    pub read: u64,
+    /// By verifying.
+    pub verify: u64,
+}
+
 /// The parameters that LOG SELECT can change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogCounters {
     /// They can be set and reset.
     pub errors: LogErrors,
+    /// They can be set, to whole blocks, and reset.
+    pub processed: LogProcessed,
     /// They can be reset.
     pub statistics: LogStatistics,
 }
@@ -66,7 +79,9 @@ pub struct LogSelfTest {
 pub struct LogUnit {
     /// The cumulative counters.
     pub counters: LogCounters,
-    /// The error counters, and lists that grow, are saved now and then (TSD 0).
+    /// Bytes in a logical block.
+    pub block_length: u32,
+    /// Counters of errors, and lists that grow, are saved now and then (TSD 0).
     pub saved: bool,
     /// LBA mapping resources; `None`: the unit has no thresholds, and no page about this.
     pub resources: Option<LogResources>,
@@ -114,6 +129,8 @@ const ALL_SUBPAGES: u8 = 0xff;
 /// corrects below the host it does not tell, so the first is 0 here.
 const CORRECTED: u16 = 0x0003;
 const UNCORRECTED: u16 = 0x0006;
+/// TOTAL BYTES PROCESSED.
+const PROCESSED: u16 = 0x0005;
 
 /// FORMAT AND LINKING: a counter that stops at its greatest value, one that does not, a binary list.
 const COUNTER: u8 = 0b00;
@@ -125,13 +142,14 @@ const DS: u8 = 0x80;
 /// TSD, of parameters that nobody saves.
 const TSD: u8 = 0x20;
 
-impl LogErrors {
-    /// The counter of a page, if it is an error counter page.
-    fn of_page(&mut self, page: u8) -> Option<&mut u64> {
+impl LogCounters {
+    /// The counters of a page, errors and blocks, if it is an error counter page.
+    fn of_page(&mut self, page: u8) -> Option<(&mut u64, &mut u64)> {
+        let LogCounters { errors, processed, .. } = self;
         match page {
-            log_page::WRITE_ERRORS => Some(&mut self.write),
-            log_page::READ_ERRORS => Some(&mut self.read),
-            log_page::VERIFY_ERRORS => Some(&mut self.verify),
+            log_page::WRITE_ERRORS => Some((&mut errors.write, &mut processed.write)),
+            log_page::READ_ERRORS => Some((&mut errors.read, &mut processed.read)),
+            log_page::VERIFY_ERRORS => Some((&mut errors.verify, &mut processed.verify)),
             _ => None,
         }
     }
@@ -218,23 +236,28 @@ fn parameters(control: LogControl, page: u8, unit: &LogUnit) -> Result<Vec<Param
     };
     let tsd = if unit.saved { 0 } else { TSD };
     let thresholds = matches!(control, LogControl::Threshold | LogControl::DefaultThreshold);
-    if let Some(count) = counters.errors.of_page(page).map(|count| *count) {
+    if let Some((errors, blocks)) = counters.of_page(page).map(|(errors, blocks)| (*errors, *blocks)) {
         if thresholds {
             return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7)));
         }
-        let counter = |code, count| {
+        let counter = |code, tsd, count| {
             Parameter::new(code, tsd | COUNTER, |data| {
                 data.u64(count);
             })
         };
-        return Ok(vec![counter(CORRECTED, 0), counter(UNCORRECTED, count)]);
+        let bytes = blocks.saturating_mul(unit.block_length.into());
+        return Ok(vec![counter(CORRECTED, tsd, 0), counter(PROCESSED, TSD, bytes), counter(UNCORRECTED, tsd, errors)]);
     }
     Ok(match page {
         log_page::PROVISIONING => resources(unit.resources.unwrap_or_default()),
-        // There is no thermometer.
-        log_page::TEMPERATURE => vec![Parameter::new(0x0000, TSD | BINARY_LIST, |data| {
-            data.u8(0).u8(UNKNOWN_TEMPERATURE);
-        })],
+        // There is no thermometer: neither the temperature nor the greatest that is good for the unit.
+        log_page::TEMPERATURE => [0x0000, 0x0001]
+            .map(|code| {
+                Parameter::new(code, TSD | BINARY_LIST, |data| {
+                    data.u8(0).u8(UNKNOWN_TEMPERATURE);
+                })
+            })
+            .into(),
         log_page::START_STOP => vec![Parameter::new(0x0004, tsd | BINARY_LIST, |data| {
             data.u32(unit.cycles);
         })],
@@ -245,9 +268,9 @@ fn parameters(control: LogControl, page: u8, unit: &LogUnit) -> Result<Vec<Param
         }
         log_page::STATISTICS if thresholds => return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7))),
         log_page::STATISTICS => statistics(counters.statistics),
-        // No exception, and no temperature that is known.
+        // No exception; no temperature is known, nor (vendor-specific, but where disks have it) a threshold of it.
         log_page::INFORMATIONAL_EXCEPTIONS => vec![Parameter::new(0x0000, TSD | BINARY_LIST, |data| {
-            data.u8(0x00).u8(0x00).u8(UNKNOWN_TEMPERATURE).u8(0x00);
+            data.u8(0x00).u8(0x00).u8(UNKNOWN_TEMPERATURE).u8(UNKNOWN_TEMPERATURE);
         })],
         _ => Vec::new(),
     })
@@ -314,8 +337,8 @@ pub fn log_reset(
         log_page::SUPPORTED => counters = LogCounters::default(),
         log_page::STATISTICS => counters.statistics = LogStatistics::default(),
         _ => {
-            if let Some(count) = counters.errors.of_page(page) {
-                *count = 0;
+            if let Some((errors, blocks)) = counters.of_page(page) {
+                (*errors, *blocks) = (0, 0);
             }
         }
     }
@@ -324,21 +347,26 @@ pub fn log_reset(
 
 /// What a LOG SELECT parameter list, not empty, makes of the counters. Nothing is to change unless all of it is right.
 ///
-/// Of all parameters, TOTAL UNCORRECTED ERRORS can be set to another value. Any other parameter, and any other page, is refused. DS, DU and
+/// TOTAL UNCORRECTED ERRORS and, rounded down to whole blocks, TOTAL BYTES PROCESSED can be set to another value. Any other parameter, and any other page, is refused. DS, DU and
 /// TSD mean nothing here and are not looked at, so that what LOG SENSE returned of a counter page can be sent back.
 ///
 /// # Errors
 ///
 /// INVALID FIELD IN CDB for anything but cumulative values; PARAMETER LIST LENGTH ERROR where the list ends within a page or a
 /// parameter; INVALID FIELD IN PARAMETER LIST, with a field pointer, for what cannot be set.
-pub fn log_select(control: LogControl, list: &[u8], mut counters: LogCounters) -> Result<LogCounters, Sense> {
+pub fn log_select(
+    control: LogControl,
+    list: &[u8],
+    block_length: u32,
+    mut counters: LogCounters,
+) -> Result<LogCounters, Sense> {
     if control != LogControl::Cumulative {
         return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7)));
     }
     let mut at = 0;
     while at < list.len() {
         let [code, subpage, high, low] = be_bytes(list, at).ok_or(TRUNCATED)?;
-        let count = counters.errors.of_page(code & 0x3f).ok_or(invalid(at, 5))?;
+        let (errors, blocks) = counters.of_page(code & 0x3f).ok_or(invalid(at, 5))?;
         // SPF and the subpage code; neither page has subpages.
         if code & 0x40 != 0 || subpage != 0 {
             return Err(invalid(at + 1, 7));
@@ -350,7 +378,7 @@ pub fn log_select(control: LogControl, list: &[u8], mut counters: LogCounters) -
         }
         at = begin;
         while at < end {
-            at = take_parameter(list, at, end, count)?;
+            at = take_parameter(list, at, end, block_length, errors, blocks)?;
         }
     }
     Ok(counters)
@@ -364,11 +392,18 @@ fn invalid(byte: usize, bit: u8) -> Sense {
 }
 
 /// Takes the parameter at `at` of a page that ends at `end`; where the next one begins.
-fn take_parameter(list: &[u8], at: usize, end: usize, count: &mut u64) -> Result<usize, Sense> {
+fn take_parameter(
+    list: &[u8],
+    at: usize,
+    end: usize,
+    block_length: u32,
+    errors: &mut u64,
+    blocks: &mut u64,
+) -> Result<usize, Sense> {
     let page = list.get(..end).ok_or(TRUNCATED)?;
     let [high, low, control, length] = be_bytes(page, at).ok_or(TRUNCATED)?;
     let code = u16::from_be_bytes([high, low]);
-    if code != CORRECTED && code != UNCORRECTED {
+    if !matches!(code, CORRECTED | PROCESSED | UNCORRECTED) {
         return Err(invalid(at, 7));
     }
     // ETC, TMC, FORMAT AND LINKING.
@@ -383,7 +418,8 @@ fn take_parameter(list: &[u8], at: usize, end: usize, count: &mut u64) -> Result
     let bytes = page.get(begin..next).ok_or(TRUNCATED)?;
     let value = bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
     match code {
-        UNCORRECTED => *count = value,
+        UNCORRECTED => *errors = value,
+        PROCESSED => *blocks = value / u64::from(block_length.max(1)),
         _ if value != 0 => return Err(invalid(begin, 7)),
         _ => {}
     }

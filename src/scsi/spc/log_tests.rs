@@ -2,7 +2,8 @@ use super::*;
 
 const ERRORS: LogErrors = LogErrors { write: 1, read: 0x0203, verify: 4 };
 const STATISTICS: LogStatistics = LogStatistics { reads: 1, writes: 0x0203, received: 4, transmitted: u64::MAX };
-const COUNTERS: LogCounters = LogCounters { errors: ERRORS, statistics: STATISTICS };
+const PROCESSED_BLOCKS: LogProcessed = LogProcessed { write: 0x81, read: 1, verify: u64::MAX };
+const COUNTERS: LogCounters = LogCounters { errors: ERRORS, processed: PROCESSED_BLOCKS, statistics: STATISTICS };
 
 fn with(errors: LogErrors) -> LogCounters {
     LogCounters { errors, ..COUNTERS }
@@ -13,7 +14,8 @@ fn unit() -> LogUnit {
     let sense = Some((SenseKey::MediumError, AdditionalSense::UNRECOVERED_READ_ERROR));
     let failed = LogSelfTest { code: 0b110, result: 5, number: 1, hours: 0x0102, failure: Some(9), sense };
     let resources = Some(LogResources { available: 0x0102_0304, used: 1 << 32 });
-    LogUnit { counters: COUNTERS, saved: false, resources, cycles: 3, self_tests: vec![failed, test] }
+    let self_tests = vec![failed, test];
+    LogUnit { counters: COUNTERS, block_length: 512, saved: false, resources, cycles: 3, self_tests }
 }
 
 fn page(control: LogControl, code: u8) -> Vec<u8> {
@@ -54,14 +56,16 @@ fn every_page_listed_is_there_and_no_other() {
 
 #[test]
 fn error_counters() {
-    let expected = |code, count: u64| {
-        let mut page = vec![0x80 | code, 0, 0, 24, 0, 3, 0x20, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 6, 0x20, 8];
+    let expected = |code, bytes: u64, count: u64| {
+        let mut page = vec![0x80 | code, 0, 0, 36, 0, 3, 0x20, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0x20, 8];
+        page.extend(bytes.to_be_bytes());
+        page.extend([0, 6, 0x20, 8]);
         page.extend(count.to_be_bytes());
         page
     };
-    for (code, count) in [(0x02, 1), (0x03, 0x0203), (0x05, 4)] {
-        assert_eq!(page(LogControl::Cumulative, code), expected(code, count));
-        assert_eq!(page(LogControl::DefaultCumulative, code), expected(code, 0));
+    for (code, bytes, count) in [(0x02, 0x0001_0200, 1), (0x03, 0x200, 0x0203), (0x05, u64::MAX, 4)] {
+        assert_eq!(page(LogControl::Cumulative, code), expected(code, bytes, count));
+        assert_eq!(page(LogControl::DefaultCumulative, code), expected(code, 0, 0));
         for control in [LogControl::Threshold, LogControl::DefaultThreshold] {
             assert_eq!(log_sense(control, code, 0, 0, &unit()), Err(in_cdb(2, 7)));
         }
@@ -71,9 +75,9 @@ fn error_counters() {
 #[test]
 fn lists() {
     for control in [LogControl::Threshold, LogControl::Cumulative] {
-        assert_eq!(page(control, 0x0d), [0x8d, 0, 0, 6, 0, 0, 0x23, 2, 0, 0xff]);
+        assert_eq!(page(control, 0x0d), [0x8d, 0, 0, 12, 0, 0, 0x23, 2, 0, 0xff, 0, 1, 0x23, 2, 0, 0xff]);
         assert_eq!(page(control, 0x0e), [0x8e, 0, 0, 8, 0, 4, 0x23, 4, 0, 0, 0, 3]);
-        assert_eq!(page(control, 0x2f), [0xaf, 0, 0, 8, 0, 0, 0x23, 4, 0, 0, 0xff, 0]);
+        assert_eq!(page(control, 0x2f), [0xaf, 0, 0, 8, 0, 0, 0x23, 4, 0, 0, 0xff, 0xff]);
     }
     let tests = page(LogControl::Cumulative, 0x10);
     assert_eq!((tests.len(), &tests[..4]), (4 + 400, &[0x90, 0, 0x01, 0x90][..]));
@@ -121,10 +125,10 @@ fn what_is_saved_says_so() {
 #[test]
 fn a_pointer_skips_parameters() {
     let from = |pointer| log_sense(LogControl::Cumulative, 0x03, 0, pointer, &unit());
-    assert_eq!(from(3).unwrap().len(), 28);
-    for pointer in [4, 5, 6] {
-        assert_eq!(from(pointer).unwrap().bytes(), [0x83, 0, 0, 12, 0, 6, 0x20, 8, 0, 0, 0, 0, 0, 0, 2, 3]);
-    }
+    assert_eq!(from(3).unwrap().len(), 40);
+    assert_eq!(from(4).unwrap().len(), 28);
+    assert_eq!(from(5).unwrap().len(), 28);
+    assert_eq!(from(6).unwrap().bytes(), [0x83, 0, 0, 12, 0, 6, 0x20, 8, 0, 0, 0, 0, 0, 0, 2, 3]);
     assert_eq!(from(7), Err(in_cdb(5, 7)));
     assert_eq!(log_sense(LogControl::Cumulative, 0x00, 0, 1, &unit()), Err(in_cdb(5, 7)));
 }
@@ -134,8 +138,16 @@ fn resets() {
     let reset = |pcr, control, page| log_reset(pcr, control, page, 0, true, COUNTERS);
     let statistics = LogStatistics::default();
     assert_eq!(reset(true, LogControl::Threshold, 0x00), Ok(LogCounters::default()));
-    assert_eq!(reset(true, LogControl::Cumulative, 0x03), Ok(with(LogErrors { read: 0, ..ERRORS })));
-    assert_eq!(reset(false, LogControl::DefaultCumulative, 0x02), Ok(with(LogErrors { write: 0, ..ERRORS })));
+    let read = LogCounters {
+        processed: LogProcessed { read: 0, ..PROCESSED_BLOCKS },
+        ..with(LogErrors { read: 0, ..ERRORS })
+    };
+    assert_eq!(reset(true, LogControl::Cumulative, 0x03), Ok(read));
+    let write = LogCounters {
+        processed: LogProcessed { write: 0, ..PROCESSED_BLOCKS },
+        ..with(LogErrors { write: 0, ..ERRORS })
+    };
+    assert_eq!(reset(false, LogControl::DefaultCumulative, 0x02), Ok(write));
     assert_eq!(reset(false, LogControl::DefaultCumulative, 0x10), Ok(COUNTERS));
     assert_eq!(reset(true, LogControl::Cumulative, 0x19), Ok(LogCounters { statistics, ..COUNTERS }));
     for control in [LogControl::Threshold, LogControl::Cumulative, LogControl::DefaultThreshold] {
@@ -146,7 +158,7 @@ fn resets() {
 }
 
 fn select(list: &[u8]) -> Result<LogErrors, Sense> {
-    let LogCounters { errors, statistics } = log_select(LogControl::Cumulative, list, COUNTERS)?;
+    let LogCounters { errors, statistics, .. } = log_select(LogControl::Cumulative, list, 512, COUNTERS)?;
     assert_eq!(statistics, STATISTICS);
     Ok(errors)
 }
@@ -166,8 +178,16 @@ fn a_counter_can_be_set() {
     assert_eq!(select(&list), Ok(LogErrors { read: 0x1234, ..ERRORS }));
     assert_eq!(select(&[0x83, 0, 0, 0]), Ok(ERRORS), "DS, and no parameter");
     for control in [LogControl::Threshold, LogControl::DefaultThreshold, LogControl::DefaultCumulative] {
-        assert_eq!(log_select(control, &list, COUNTERS), Err(in_cdb(2, 7)));
+        assert_eq!(log_select(control, &list, 512, COUNTERS), Err(in_cdb(2, 7)));
     }
+}
+
+#[test]
+fn bytes_processed_can_be_set() {
+    let list = [0x02, 0, 0, 6, 0, 5, 0x20, 2, 0x07, 0xff];
+    let processed = LogProcessed { write: 3, ..PROCESSED_BLOCKS };
+    let expected = LogCounters { processed, ..COUNTERS };
+    assert_eq!(log_select(LogControl::Cumulative, &list, 512, COUNTERS), Ok(expected), "whole blocks");
 }
 
 #[test]
@@ -184,7 +204,7 @@ fn lists_that_are_refused() {
     assert_eq!(field(&[0x00, 0, 0, 0]), (0, 5));
     assert_eq!(field(&[0x02, 1, 0, 0]), (1, 7));
     assert_eq!(field(&[0x42, 0, 0, 0]), (1, 7));
-    assert_eq!(field(&[0x02, 0, 0, 5, 0, 5, 0, 1, 0]), (4, 7), "no such parameter");
+    assert_eq!(field(&[0x02, 0, 0, 5, 0, 4, 0, 1, 0]), (4, 7), "no such parameter");
     assert_eq!(field(&[0x02, 0, 0, 5, 0, 3, 0, 1, 1]), (8, 7), "nothing was corrected");
     assert_eq!(field(&[0x02, 0, 0, 5, 0, 6, 0x10, 1, 1]), (6, 4), "ETC");
     assert_eq!(field(&[0x02, 0, 0, 5, 0, 6, 0x03, 1, 1]), (6, 1), "FORMAT AND LINKING");

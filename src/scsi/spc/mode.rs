@@ -166,8 +166,9 @@ const PAGES: [ModePage; 7] = [
     ModePage { page: 0x0a, subpage: 0x01, image: |_, _| with_byte(28, 0, 0x06), take: |_, _| Ok(()) },
     // Power Condition (SPC-4 7.5.15): no timers.
     ModePage { page: 0x1a, subpage: 0x00, image: |_, _| vec![0; 38], take: |_, _| Ok(()) },
-    // Informational Exceptions Control (SBC-3 6.5.7): DEXCPT, none are reported.
-    ModePage { page: 0x1c, subpage: 0x00, image: |_, _| with_byte(10, 0, 0x08), take: |_, _| Ok(()) },
+    // Informational Exceptions Control (SBC-3 6.5.7): MRIE 6h, they are reported to who asks by REQUEST SENSE. There never are any; to say that
+    // their reporting is disabled would only make monitors believe that there is something to enable.
+    ModePage { page: 0x1c, subpage: 0x00, image: |_, _| with_byte(10, 1, 0x06), take: |_, _| Ok(()) },
     // Logical Block Provisioning (SBC-3 6.5.9).
     ModePage { page: 0x1c, subpage: 0x02, image: thresholds, take: take_thresholds },
 ];
@@ -188,12 +189,12 @@ fn take_thresholds(bytes: &[u8], state: &mut ModeState) -> Result<(), Reserved> 
     Ok(())
 }
 
-/// TST, D_SENSE, GLTSD (no log parameters are saved); QUEUE ALGORITHM MODIFIER 1h (unrestricted reordering), QERR; UA_INTLCK_CTRL,
+/// TST, D_SENSE (GLTSD is 0: each log parameter's TSD says whether it is saved); QUEUE ALGORITHM MODIFIER 1h (unrestricted reordering), QERR; UA_INTLCK_CTRL,
 /// SWP; TAS; EXTENDED SELF-TEST COMPLETION TIME.
 fn control(state: ModeState, unit: &ModeUnit) -> Vec<u8> {
     let mut bytes = vec![0; 10];
     bytes[8..].copy_from_slice(&unit.self_test_seconds.to_be_bytes());
-    bytes[0] = (state.tst & 0b111) << 5 | u8::from(state.d_sense) << 2 | 0x02;
+    bytes[0] = (state.tst & 0b111) << 5 | u8::from(state.d_sense) << 2;
     bytes[1] = 0x1 << 4 | (state.qerr & 0b11) << 1;
     bytes[2] = (state.ua_intlck & 0b11) << 4 | u8::from(state.swp) << 3;
     bytes[3] = u8::from(state.tas) << 6;

@@ -27,7 +27,7 @@ fn with_page(page: &[u8]) -> Vec<u8> {
     [&[0, 0, 0, 0], page].concat()
 }
 
-const CONTROL: [u8; 12] = [0x0a, 10, 0x22, 0x10, 0, 0, 0, 0, 0, 0, 1, 2];
+const CONTROL: [u8; 12] = [0x0a, 10, 0x20, 0x10, 0, 0, 0, 0, 0, 0, 1, 2];
 
 #[test]
 fn an_empty_list_and_a_bare_header_change_nothing() {

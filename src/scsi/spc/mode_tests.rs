@@ -53,14 +53,14 @@ fn block_descriptors() {
 
 #[test]
 fn control_page() {
-    assert_eq!(pages(PageControl::Current, 0x0a, 0), [0x0a, 10, 0x26, 0x10, 0, 0, 0, 0, 0, 0, 1, 2]);
-    assert_eq!(pages(PageControl::Default, 0x0a, 0), [0x0a, 10, 0x22, 0x10, 0, 0, 0, 0, 0, 0, 1, 2]);
+    assert_eq!(pages(PageControl::Current, 0x0a, 0), [0x0a, 10, 0x24, 0x10, 0, 0, 0, 0, 0, 0, 1, 2]);
+    assert_eq!(pages(PageControl::Default, 0x0a, 0), [0x0a, 10, 0x20, 0x10, 0, 0, 0, 0, 0, 0, 1, 2]);
     let changeable = [0x0a, 10, 0x24, 0x06, 0x38, 0x40, 0, 0, 0, 0, 0, 0];
     assert_eq!(pages(PageControl::Changeable, 0x0a, 0), changeable, "TST, D_SENSE; QERR; UA_INTLCK_CTRL, SWP; TAS");
     let all = ModeState { d_sense: true, swp: true, tst: 0, qerr: 3, ua_intlck: 2, tas: true, ..ModeState::DEFAULT };
     let all = ModeUnit { current: all, ..UNIT };
     let data = mode_sense(&fields(0x0a, 0), &all).unwrap();
-    assert_eq!(data.bytes()[4..], [0x0a, 10, 0x06, 0x16, 0x28, 0x40, 0, 0, 0, 0, 1, 2]);
+    assert_eq!(data.bytes()[4..], [0x0a, 10, 0x04, 0x16, 0x28, 0x40, 0, 0, 0, 0, 1, 2]);
     let protected = ModeUnit { current: ModeState { swp: true, ..UNIT.current }, ..UNIT };
     assert_eq!(mode_sense(&fields(0x0a, 0), &protected).unwrap().bytes()[8], 0x08);
 }
@@ -78,7 +78,7 @@ fn caching_page() {
 #[test]
 fn the_other_pages() {
     assert_eq!(pages(PageControl::Current, 0x01, 0), [0x01, 10, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(pages(PageControl::Current, 0x1c, 0), [0x1c, 10, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(pages(PageControl::Current, 0x1c, 0), [0x1c, 10, 0x00, 0x06, 0, 0, 0, 0, 0, 0, 0, 0]);
     let power = pages(PageControl::Current, 0x1a, 0);
     assert_eq!((power.len(), &power[..2]), (40, &[0x1a, 38][..]));
     let extension = pages(PageControl::Current, 0x0a, 1);

@@ -225,7 +225,7 @@ fn write_protection_waits_for_copies_that_write() {
         let mut scene = Scene::new();
         let b = scene.b;
         let copy = scene.begin_copy();
-        let page = [&[0, 0, 0, 0, 0x0a, 0x0a, 0x22, 0x10, 0x08][..], &[0; 7]].concat();
+        let page = [&[0, 0, 0, 0, 0x0a, 0x0a, 0x20, 0x10, 0x08][..], &[0; 7]].concat();
         let protect = scene.send(1, b, of, ([0x15, 0x10, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Some(page)));
         scene.settle();
         // Of the source as well: EXTENDED COPY is a command that writes to the unit that it is sent to, as reservations see it.

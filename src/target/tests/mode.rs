@@ -35,7 +35,7 @@ impl Rig {
 
 /// Control page with SWP and TAS as given.
 fn control(swp: u8, tas: u8) -> [u8; 12] {
-    [0x0a, 10, 0x22, 0x10, swp << 3, tas << 6, 0, 0, 0, 0, 0, 0]
+    [0x0a, 10, 0x20, 0x10, swp << 3, tas << 6, 0, 0, 0, 0, 0, 0]
 }
 
 /// Caching page with WCE as given.
