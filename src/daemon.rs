@@ -1,7 +1,7 @@
 //! Builds everything from a configuration, waits for the signal that ends it, takes it down in order.
 //!
-//! Order up: inherited descriptors → images → state → units → target → reactors → sockets. Order down: sockets (sessions drain) →
-//! state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
+//! Order up: inherited descriptors → images → state → units → target → reactors → background → sockets. Order down: background → sockets
+//! (sessions drain) → state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
 //! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
 
 use std::io;
@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use crate::backing::{self, Image, OpenOptions};
 use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice};
+use crate::device_server;
 use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
-use crate::lu::{self, Lu, LuSetup, TargetPort};
+use crate::lu::{self, Background, Lu, LuSetup, TargetPort};
 use crate::srp::PortId;
 use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
+use crate::sys::background::Threads;
 use crate::sys::limits;
 use crate::sys::signals::Termination;
 use crate::sys::wait::probe_io_uring;
@@ -83,7 +85,9 @@ pub fn run(config: Config) -> Result<(), Error> {
     }
     let images = images(&config)?;
     let state_dir = StateDir::open(&config.state_dir)?;
-    let (units, kept) = units(&config, &images, state_dir.as_ref())?;
+    let background = Arc::new(Threads::new("vstgt-background"));
+    let (units, kept) = units(&config, &images, state_dir.as_ref(), &background)?;
+    let media: Vec<Arc<Lu>> = units.iter().map(|unit| Arc::clone(&unit.lu)).collect();
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
     let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
     let target = Target::new(setup)?;
@@ -101,7 +105,10 @@ pub fn run(config: Config) -> Result<(), Error> {
     })?;
     let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);
     let writer = state_dir.as_ref().map(start).transpose()?;
-    let served = serve(&config, inherited, &hba, &termination);
+    media.iter().for_each(device_server::go_on);
+    let served = serve(&config, inherited, &hba, &termination, &background);
+    // If nothing was served it runs still. It is not to outlast the state that is kept.
+    background.stop();
     if let Some(writer) = writer {
         writer.stop();
     }
@@ -127,6 +134,7 @@ fn serve(
     inherited: Vec<Option<Inherited>>,
     hba: &Hba,
     termination: &Termination,
+    background: &Threads,
 ) -> Result<(), Error> {
     let mut endpoints = Vec::new();
     let ports = hba.add_ports(&nexuses(config));
@@ -147,6 +155,8 @@ fn serve(
     let signal = termination.wait();
     // From here on connections end because the process does.
     hba.keep_nexuses();
+    // Commands that wait for what runs in the background are to end, too.
+    background.stop();
     if let Err(e) = server.stop(STOP_BOUND) {
         log::error!("{e}");
         return Err(Error::Undrained);
@@ -210,6 +220,7 @@ fn units(
     config: &Config,
     images: &[Arc<dyn Image>],
     state_dir: Option<&StateDir>,
+    background: &Arc<Threads>,
 ) -> Result<(Vec<UnitMapping>, Vec<KeptUnit>), Error> {
     let (mut units, mut kept_units) = (Vec::new(), Vec::new());
     for (u, image) in config.units.iter().zip(images) {
@@ -226,6 +237,7 @@ fn units(
             descriptor_sense: u.descriptor_sense,
             ports: reached_by(u, config),
             access: config.target_ports.iter().map(|port| (port.group, port.state)).collect(),
+            background: Arc::clone(background) as Arc<dyn Background>,
             ..LuSetup::new(Arc::clone(image), naa, serial)
         };
         if let Some(vendor) = &u.vendor {

@@ -1,7 +1,7 @@
 //! Primary commands (SPC-4).
 
 use super::transfer::{needs, parameter_data};
-use super::{NO_MEDIUM, Planned, STOPPED, Task, access, ports};
+use super::{NO_MEDIUM, Planned, STOPPED, Task, access, erase, ports};
 use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
@@ -45,7 +45,7 @@ fn not_ready(lu: &Lu, gate: GateBits) -> Option<Sense> {
     if let Some(sense) = gate.access_state().and_then(access::inaccessible) {
         return Some(sense);
     }
-    if gate.intersects(GateBits::OCCUPIED) {
+    if gate.intersects(GateBits::OCCUPIED.and(GateBits::FORMAT_CORRUPT)) {
         return Some(lu.occupied_sense());
     }
     if gate.intersects(GateBits::NO_MEDIUM) {
@@ -99,8 +99,13 @@ fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
         vpd_page::BLOCK_DEVICE_CHARACTERISTICS => {
             // FUAB 0: SYNCHRONIZE CACHE makes everything durable, which is more than FUAB 1 promises.
-            BlockDeviceCharacteristics { rotation_rate: lu.rotation_rate(), form_factor: 0, fuab: false }
-                .data(Peripheral::DISK)
+            BlockDeviceCharacteristics {
+                rotation_rate: lu.rotation_rate(),
+                form_factor: 0,
+                after_block_erase: u8::from(erase::has_block_erase(lu)),
+                fuab: false,
+            }
+            .data(Peripheral::DISK)
         }
         vpd_page::LOGICAL_BLOCK_PROVISIONING => provisioning(lu).data(Peripheral::DISK),
         _ => return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7))),
@@ -176,7 +181,8 @@ pub(super) fn report_supported_operation_codes<'a>(
     allocation_length: u32,
 ) -> Planned<'a> {
     const UNMAP: u8 = 0x42;
-    let supported = |row: &Row| row.opcode != UNMAP || task.itl.lu().thin();
+    let lu = task.itl.lu();
+    let supported = |row: &Row| (row.opcode != UNMAP || lu.thin()) && erase::is_supported(row, lu);
     let data = data::report_operation_codes(rctd, options, opcode, service_action, supported)?;
     parameter_data(task.buf, data, allocation_length)
 }

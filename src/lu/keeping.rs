@@ -81,6 +81,7 @@ impl Lu {
             blocks: self.geometry().blocks,
             reservations: cold.reservations.kept().clone(),
             access: cold.access.kept(),
+            occupation: cold.occupations.kept(),
             nexuses,
         }
     }

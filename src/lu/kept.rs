@@ -1,7 +1,7 @@
 //! What of a unit outlives the process, as plain data, and the seam to who keeps it.
 
 use super::reservation::ReservationState;
-use super::{AccessState, Attention, NexusId};
+use super::{AccessState, Attention, NexusId, Occupation};
 use crate::scsi::spc::ModeState;
 
 /// Everything of one unit that the next process goes on with.
@@ -18,6 +18,8 @@ pub struct KeptState {
     pub reservations: ReservationState,
     /// Access states of target port groups; those of groups that are not named are as configured.
     pub access: Vec<KeptAccess>,
+    /// What is, or was, done to the whole medium.
+    pub occupation: Option<Occupation>,
     /// The nexuses that there are, and what waits for those that there are not.
     pub nexuses: Vec<KeptNexus>,
 }
@@ -63,13 +65,19 @@ impl KeptState {
             blocks: 0,
             reservations: ReservationState::default(),
             access: Vec::new(),
+            occupation: None,
             nexuses: Vec::new(),
         }
     }
 
-    /// What is left after a loss of power: what APTPL preserves. Every nexus is new, and finds the defaults.
+    /// What is left after a loss of power: what APTPL preserves, and what was done to the whole medium. Every nexus is new, and finds
+    /// the defaults.
     pub fn after_power_loss(self) -> KeptState {
-        KeptState { reservations: self.reservations.after_power_loss(), ..KeptState::new(self.mode.default) }
+        KeptState {
+            reservations: self.reservations.after_power_loss(),
+            occupation: self.occupation.map(Occupation::after_power_loss),
+            ..KeptState::new(self.mode.default)
+        }
     }
 }
 
@@ -155,6 +163,7 @@ mod tests {
                 aptpl,
                 legacy: None,
             },
+            occupation: None,
             access: vec![KeptAccess { group: 1, current: AccessState::Standby, default: AccessState::ActiveOptimized }],
             nexuses: vec![KeptNexus {
                 nexus,

@@ -11,12 +11,15 @@
 //! * [`Records`] are what initiators leave with the unit besides data; they are in memory only.
 //! * What is reserved changes in steps, so that nobody gains before those who lose have stopped: [`Lu::evaluate_reservation`] and
 //!   what follows it. Each nexus's gate says what it is denied at every step.
+//! * What is done to the whole medium, and by whom it is stopped, is an [`Occupation`]; work that outlasts its command runs in the
+//!   [`Background`] that a unit was given.
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
 //!   ([`Lu::persist`]) before a change is answered, soon after everything else.
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod access;
 mod attention;
+mod background;
 mod errors;
 mod gate;
 mod gate_word;
@@ -26,6 +29,7 @@ mod identity;
 mod itl;
 mod keeping;
 mod kept;
+mod occupation;
 mod port;
 mod records;
 pub mod reservation;
@@ -35,6 +39,7 @@ mod unit;
 
 pub use access::*;
 pub use attention::*;
+pub use background::*;
 pub use errors::*;
 pub use gate::*;
 pub use geometry::*;
@@ -42,6 +47,7 @@ pub use holds::*;
 pub use identity::*;
 pub use itl::*;
 pub use kept::*;
+pub use occupation::*;
 pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::access::Access;
 use super::holds::Holds;
 use super::keeping::Continuity;
+use super::occupation::{Occupations, Progress};
 use super::reserve::{Reservations, reset_reserve};
 use super::{
-    AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
-    KeptState, NexusId, Records, TargetPort, Touches,
+    AccessState, Attention, Background, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError,
+    Itl, Keeper, KeptState, NexusId, NoBackground, Records, TargetPort, Touches,
 };
 use crate::backing::Image;
+use crate::scsi::SenseFormat;
 use crate::scsi::spc::{LogErrors, ModeState};
-use crate::scsi::{AdditionalSense, Sense, SenseFormat};
 
 /// Whether a unit's blocks can be deallocated (SBC-3 4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,11 +65,13 @@ pub struct LuSetup {
     pub keeper: Option<Arc<dyn Keeper>>,
     /// What was kept: the unit goes on from there.
     pub kept: Option<KeptState>,
+    /// Runs what outlasts its command.
+    pub background: Arc<dyn Background>,
 }
 
 impl LuSetup {
     /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
-    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept.
+    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept, no background.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -88,6 +91,7 @@ impl LuSetup {
             access: Vec::new(),
             keeper: None,
             kept: None,
+            background: Arc::new(NoBackground),
         }
     }
 }
@@ -171,6 +175,9 @@ pub struct Lu {
     pub(super) keeper: Option<Arc<dyn Keeper>>,
     /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
     pub(super) writing: Mutex<bool>,
+    background: Arc<dyn Background>,
+    /// Of what is done to the whole medium.
+    pub(super) progress: Progress,
     cold: Mutex<Cold>,
 }
 
@@ -188,6 +195,8 @@ pub(super) struct Cold {
     pub(super) reservations: Reservations,
     /// Access states, and how they are changing.
     pub(super) access: Access,
+    /// What is done to the whole medium.
+    pub(super) occupations: Occupations,
 }
 
 /// Mode parameters as one number, so that they are read with one load.
@@ -267,7 +276,14 @@ impl Lu {
             errors: ErrorCounters::default(),
             keeper: setup.keeper,
             writing: Mutex::default(),
-            cold: Mutex::new(Cold { reservations: kept.reservations.clone().into(), access, ..Cold::default() }),
+            background: setup.background,
+            progress: Progress::default(),
+            cold: Mutex::new(Cold {
+                reservations: kept.reservations.clone().into(),
+                access,
+                occupations: Occupations::new(kept.occupation.clone()),
+                ..Cold::default()
+            }),
             image: setup.image,
         });
         lu.go_on(kept);
@@ -409,9 +425,9 @@ impl Lu {
         }
     }
 
-    /// Sense data of who asks for the medium while something is done to the whole of it.
-    pub fn occupied_sense(&self) -> Sense {
-        Sense::not_ready(AdditionalSense::NOT_READY_OPERATION_IN_PROGRESS)
+    /// Runs what outlasts its command.
+    pub fn background(&self) -> &Arc<dyn Background> {
+        &self.background
     }
 
     /// Establishes a unit attention for every nexus but, perhaps, one.
@@ -507,6 +523,7 @@ impl Lu {
         }
         cold.reservations.attach(itl);
         cold.access.attach(itl);
+        cold.occupations.attach(itl);
         cold.nexuses.retain(|n| n.strong_count() > 0);
         cold.nexuses.push(Arc::downgrade(itl));
     }

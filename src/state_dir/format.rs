@@ -28,6 +28,13 @@
 //! | `absent NEXUS [CODE]...` * | one that is not there, and what waits for it |
 //! | `prevent NEXUS` * | a nexus that is there and prevents medium removal |
 //!
+//! Version 2 adds one line, and is written only while there is something to say in it: a program that passed it over would give guests a
+//! medium that is half erased.
+//!
+//! | line | content |
+//! |---|---|
+//! | `erasing COMMAND STAGE DONE LENGTH [PASSES INVERT PATTERN]` | see [`erasing`](super::erasing) |
+//!
 //! NEXUS is the initiator port identifier, a colon, and the relative target port identifier in decimal. NAA, KEY, TYPE, access states, identifiers and
 //! CODE (ADDITIONAL SENSE CODE and qualifier) are hexadecimal; other numbers are decimal. Codes are those of the standards, so that nothing
 //! here depends on how the program numbers its own things. A kind of line, or a mode parameter, may be added within a version if a program
@@ -37,6 +44,7 @@ use std::fmt::{Display, Write};
 use std::str::FromStr;
 
 use super::boot::BootId;
+use super::erasing;
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
 use crate::lu::{AccessState, Attention, KeptAccess, KeptNexus, KeptState, NexusId};
 use crate::scsi::spc::ModeState;
@@ -44,8 +52,13 @@ use crate::scsi::spc::ModeState;
 const MAGIC: &[u8; 8] = b"vstgtLU\n";
 const HEADER: usize = 20;
 
-/// The version that is written.
-pub(super) const VERSION: u32 = 1;
+/// The latest version.
+pub(super) const VERSION: u32 = 2;
+
+/// The version in which a state is written: the oldest that can say all of it.
+fn version(state: &KeptState) -> u32 {
+    if state.occupation.is_some() { VERSION } else { 1 }
+}
 
 /// Why bytes are no state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +85,7 @@ pub(super) fn encode(content: &Content) -> Result<Vec<u8>, String> {
     let mut payload = String::new();
     lines(content, &mut payload).map_err(|e| e.to_string())?;
     let length = u32::try_from(payload.len()).map_err(|_| "it is longer than 4 GiB".to_owned())?;
-    Ok(frame(VERSION, length, payload.as_bytes()))
+    Ok(frame(version(&content.state), length, payload.as_bytes()))
 }
 
 fn frame(version: u32, length: u32, payload: &[u8]) -> Vec<u8> {
@@ -111,7 +124,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
     }
     // Only now: the header's layout is the same in all versions, and a flipped bit is not to be taken for a version.
     match number(8) {
-        1 => version_1(payload).map_err(Flaw::Damaged),
+        1 | VERSION => payload_of(payload).map_err(Flaw::Damaged),
         0 => Err(damaged("there is no format 0")),
         version => Err(Flaw::Newer(version)),
     }
@@ -119,7 +132,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     let Content { naa, boot, state } = content;
-    let KeptState { mode, blocks, reservations, access, nexuses } = state;
+    let KeptState { mode, blocks, reservations, access, occupation, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
@@ -148,6 +161,9 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     for KeptAccess { group, current, default } in access {
         writeln!(text, "access {group} {:x} {:x}", *current as u8, *default as u8)?;
     }
+    if let Some(occupation) = occupation {
+        writeln!(text, "erasing {}", erasing::Words(occupation))?;
+    }
     for KeptNexus { nexus, present, attentions, prevent } in nexuses {
         let nexus = Name(*nexus);
         write!(text, "{} {nexus}", if *present { "nexus" } else { "absent" })?;
@@ -162,7 +178,7 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn version_1(payload: &[u8]) -> Result<Content, String> {
+fn payload_of(payload: &[u8]) -> Result<Content, String> {
     let text = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
     let mut naa = None;
     let mut boot = None;
@@ -206,6 +222,7 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
             let (group, current, default) = (number(word()?)?, access_state(word()?)?, access_state(word()?)?);
             state.access.push(KeptAccess { group, current, default });
         }
+        "erasing" => state.occupation = Some(erasing::read(words)?),
         "nexus" | "absent" => {
             let (nexus, present) = (nexus(word()?)?, about == "nexus");
             let attentions = words.map(attention).collect::<Result<Vec<_>, _>>()?;
@@ -303,18 +320,18 @@ fn access_state(word: &str) -> Result<AccessState, String> {
     settled.ok_or_else(|| format!("there is no access state {code:x}"))
 }
 
-fn hex(word: &str) -> Result<u64, String> {
+pub(super) fn hex(word: &str) -> Result<u64, String> {
     u64::from_str_radix(word, 16).map_err(|_| format!("{word} is no number of 64 bits"))
 }
 
-fn number<T: FromStr>(word: &str) -> Result<T, String> {
+pub(super) fn number<T: FromStr>(word: &str) -> Result<T, String> {
     word.parse().map_err(|_| format!("{word} is no such number"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lu::KeptMode;
+    use crate::lu::{Erasure, KeptMode, Method, Occupation, Pattern, Purpose, Stage};
 
     fn nexus(n: u8) -> NexusId {
         NexusId { initiator: [n; 16], port: u16::from(n) }
@@ -346,6 +363,7 @@ mod tests {
                     current: AccessState::Offline,
                     default: AccessState::ActiveNonOptimized,
                 }],
+                occupation: None,
                 nexuses: vec![
                     KeptNexus {
                         nexus: nexus(1),
@@ -380,6 +398,19 @@ mod tests {
         let mut held = content.clone();
         held.state.reservations.reservation = all;
         assert_eq!(decode(&encode(&held).unwrap()), Ok(held));
+        let mut occupied = content.clone();
+        let method = Method::Pattern(Pattern { bytes: vec![0xa5, 0x5a], passes: 3, invert: true });
+        occupied.state.occupation = Some(Occupation {
+            erasure: Erasure { purpose: Purpose::Sanitize { ause: true }, method },
+            stage: Stage::Running { done: 1 << 20, len: 1 << 30 },
+        });
+        let bytes = encode(&occupied).unwrap();
+        assert!(
+            String::from_utf8_lossy(&bytes).contains("erasing sanitize-ause running 1048576 1073741824 3 1 a55a\n")
+        );
+        assert_eq!(bytes[8..12], [2, 0, 0, 0], "a program that would pass over it does not read it");
+        assert_eq!(encode(&content).unwrap()[8..12], [1, 0, 0, 0]);
+        assert_eq!(decode(&bytes), Ok(occupied));
         let mut reserved = content;
         reserved.state.reservations = ReservationState { legacy: Some(nexus(9)), ..ReservationState::default() };
         assert_eq!(decode(&encode(&reserved).unwrap()), Ok(reserved));
@@ -456,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_told_from_damage() {
-        for version in [2, 3, u32::MAX] {
+        for version in [3, 4, u32::MAX] {
             assert_eq!(decode(&frame(version, 3, b"abc")), Err(Flaw::Newer(version)));
         }
         assert!(damaged(&frame(0, 3, b"abc")));

@@ -4,6 +4,7 @@ mod access;
 mod barrier;
 mod barrier_rules;
 mod commands;
+mod erase;
 mod events;
 mod interleavings;
 mod mode;

@@ -6,6 +6,7 @@
 mod access;
 mod atomic;
 mod diagnostic;
+mod erase;
 mod inquiry;
 mod medium;
 mod reserve;
@@ -13,8 +14,16 @@ mod settings;
 
 use super::Row;
 
-const FAMILIES: &[&[Row]] =
-    &[access::ROWS, atomic::ROWS, diagnostic::ROWS, inquiry::ROWS, medium::ROWS, reserve::ROWS, settings::ROWS];
+const FAMILIES: &[&[Row]] = &[
+    access::ROWS,
+    atomic::ROWS,
+    diagnostic::ROWS,
+    erase::ROWS,
+    inquiry::ROWS,
+    medium::ROWS,
+    reserve::ROWS,
+    settings::ROWS,
+];
 
 const COUNT: usize = {
     let (mut count, mut family) = (0, 0);
