@@ -5,6 +5,7 @@
 //! which takes a privileged user: they are there if `VSTGT_TEST_LOOP_DEVICES` is set.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+mod atomic;
 mod basics;
 mod engines;
 mod full;

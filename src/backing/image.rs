@@ -1,6 +1,6 @@
 //! The trait behind which image formats stand.
 
-use super::BackingError;
+use super::{AtomicUnit, BackingError};
 use crate::mem::IoBuf;
 
 /// What an open image can do; fixed when it is opened.
@@ -67,6 +67,18 @@ pub trait Image: Send + Sync + std::fmt::Debug {
 
     /// Zeroes the range; deallocates it if `unmap` and possible.
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BackingError>;
+
+    /// Which writes are never torn, whatever happens; `None` if the image cannot promise it of any.
+    fn atomic_unit(&self) -> Option<AtomicUnit> {
+        None
+    }
+
+    /// Writes memory of our own so that after a loss of power all of it is there or nothing, as [`Image::atomic_unit`] allows; durable
+    /// before it returns if `fua`.
+    fn write_atomic(&self, offset: u64, src: &[u8], fua: bool) -> Result<(), BackingError> {
+        let _ = (offset, src, fua);
+        Err(BackingError::Unsupported)
+    }
 
     /// What lies at `offset`, and how far it goes, up to `len` bytes (at least 1, unless `len` is 0). Neighbouring runs may be of one
     /// kind. An image that cannot tell says that everything is mapped.

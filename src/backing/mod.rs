@@ -18,6 +18,7 @@
 //! * A block of a shared image is never seen half old, half new: it is opened O_DIRECT (buffers in which a block does not lie in one piece are bounced), or
 //!   its operations go through a striped range latch.
 
+mod atomic;
 mod engines;
 mod error;
 mod held;
@@ -29,6 +30,7 @@ mod raw;
 mod raw_file;
 mod transfer;
 
+pub use atomic::AtomicUnit;
 pub use error::*;
 pub use held::HeldEngine;
 pub use image::*;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::atomic::AtomicFile;
 use super::raw::{Access, RawImage};
 use super::{Capabilities, Image, RawFile};
 use crate::sys::file::{self, DirectAlignment};
@@ -175,8 +176,9 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
         Access::Buffered | Access::Latched => None,
     };
     let asynchronous = access != Access::Latched && options.engine != EngineChoice::Threads;
+    let atomic = if options.read_only { None } else { AtomicFile::probe(&file) };
     let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, options.block_size, found.sector);
-    let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous);
+    let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous).with_atomic(atomic);
     log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
     Ok(image)
 }

@@ -3,9 +3,10 @@
 
 use std::io;
 
+use super::atomic::AtomicFile;
 use super::latch::Latch;
 use super::transfer::{FromBuf, FromBytes, IntoBuf, IntoBytes, Memory, Zeros, transfer};
-use super::{BackingError, Capabilities, Image, Op, OpKind, RawFile, Run};
+use super::{AtomicUnit, BackingError, Capabilities, Image, Op, OpKind, RawFile, Run};
 use crate::mem::IoBuf;
 use crate::sys::file::{self, DirectAlignment};
 
@@ -30,11 +31,17 @@ pub(super) struct RawImage {
     capabilities: Capabilities,
     latch: Option<Latch>,
     asynchronous: bool,
+    atomic: Option<AtomicFile>,
 }
 
 impl RawImage {
     pub(super) fn new(raw: RawFile, capabilities: Capabilities, latched: bool, asynchronous: bool) -> RawImage {
-        RawImage { raw, capabilities, latch: latched.then(Latch::new), asynchronous }
+        RawImage { raw, capabilities, latch: latched.then(Latch::new), asynchronous, atomic: None }
+    }
+
+    /// The same with a file for writes that are never torn. Not for an image under the latch, which they would pass.
+    pub(super) fn with_atomic(self, atomic: Option<AtomicFile>) -> RawImage {
+        RawImage { atomic: atomic.filter(|_| self.latch.is_none()), ..self }
     }
 
     /// The file, whether or not asynchronous engines may have it.
@@ -212,6 +219,22 @@ impl Image for RawImage {
 
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<(), BackingError> {
         self.clear(OpKind::WriteZeroes { unmap }, offset, len)
+    }
+
+    fn atomic_unit(&self) -> Option<AtomicUnit> {
+        self.atomic.as_ref().map(AtomicFile::unit)
+    }
+
+    fn write_atomic(&self, offset: u64, src: &[u8], fua: bool) -> Result<(), BackingError> {
+        let (kind, len) = (OpKind::Write { fua }, src.len() as u64);
+        let atomic = self.atomic.as_ref().filter(|atomic| atomic.unit().takes(offset, len));
+        let atomic = atomic.ok_or(BackingError::Unsupported)?;
+        self.raw.check(Op { kind, offset, len })?;
+        atomic.write(offset, src).map_err(|e| self.raw.failed(kind, &e))?;
+        if fua {
+            return self.flush().map_err(|_| BackingError::WriteFailed);
+        }
+        Ok(())
     }
 
     /// As `SEEK_DATA` and `SEEK_HOLE` tell. Block devices do not know them and are mapped throughout, and so are file systems

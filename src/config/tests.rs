@@ -39,9 +39,10 @@ fn all_keys_of_a_unit_are_taken() {
         "--socket-path",
         "b.sock,initiator=b",
         "--lun",
-        "file=d,lun=16383,target=255,read-only=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b,\
+        "file=d,lun=16383,target=255,read-only=on,removable=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b,\
          physical-block-size=16384,rotation-rate=7200,provisioning=full,write-cache=off,sense-format=descriptor,\
-         naa=0x5000123456789aBc,revision=1.2,target-port=vstgt",
+         naa=0x5000123456789aBc,eui=0x020000fffe0000010203040A,uuid=123e4567-E89B-42d3-a456-426614174000,\
+         lowest-aligned-lba=3,revision=1.2,target-port=vstgt",
     ])
     .unwrap();
 
@@ -52,14 +53,18 @@ fn all_keys_of_a_unit_are_taken() {
             target: 255,
             lun: 16383,
             read_only: true,
+            removable: true,
             block_size: 4096,
             physical_block_size: 16384,
+            lowest_aligned: 3,
             rotation_rate: 7200,
             provisioning: Provisioning::Full,
             write_cache: false,
             descriptor_sense: true,
             serial: Some("S1".into()),
             naa: Some(0x5000_1234_5678_9abc),
+            eui: Some(vec![2, 0, 0, 0xff, 0xfe, 0, 0, 1, 2, 3, 4, 0x0a]),
+            uuid: Some(0x123e_4567_e89b_42d3_a456_4266_1417_4000_u128.to_be_bytes()),
             vendor: Some("V".into()),
             product: Some("P".into()),
             revision: Some("1.2".into()),
@@ -78,8 +83,9 @@ fn what_is_not_said_of_a_unit_has_a_default() {
         let u = &c.units[0];
         assert_eq!((u.block_size, u.physical_block_size, u.physical_exponent()), (512, 512, 0));
         assert_eq!((u.rotation_rate, u.provisioning), (1, Provisioning::AsImage));
-        assert!(u.write_cache && !u.descriptor_sense && !u.read_only);
+        assert!(u.write_cache && !u.descriptor_sense && !u.read_only && !u.removable);
         assert_eq!((&u.serial, u.naa, &u.vendor, &u.product, &u.revision), (&None, None, &None, &None, &None));
+        assert_eq!((u.lowest_aligned, &u.eui, u.uuid), (0, &None, None));
     }
 }
 
@@ -123,6 +129,24 @@ fn reserved_values_are_refused() {
     {
         assert!(with(&format!("naa={naa}")).unwrap_err().contains("16 hexadecimal digits"), "{naa}");
     }
+    for eui in ["0x0200000000000001", "0x020000000000000100000000", "0xffffffffffffffffffffffffffffffff"] {
+        assert!(with(&format!("eui={eui}")).is_ok(), "{eui}");
+    }
+    for eui in ["0x0000000000000000", "0200000000000001", "0x02000000000000010", "0x+200000000000001", "0x"] {
+        assert!(with(&format!("eui={eui}")).unwrap_err().contains("16, 24 or 32"), "{eui}");
+    }
+    for uuid in [
+        "00000000-0000-0000-0000-000000000000",
+        "123e4567e89b42d3a456426614174000",
+        "123e4567-e89b-42d3-a456-42661417400",
+        "123e4567-e89b-42d3-a456-42661417400g",
+        "123e456-7e89b-42d3-a456-426614174000",
+    ] {
+        assert!(with(&format!("uuid={uuid}")).unwrap_err().contains("a UUID"), "{uuid}");
+    }
+    assert!(with("lowest-aligned-lba=1").unwrap_err().contains("from 0 to 0"));
+    assert!(with("lowest-aligned-lba=7,physical-block-size=4096").is_ok());
+    assert!(with("lowest-aligned-lba=8,physical-block-size=4096").unwrap_err().contains("from 0 to 7"));
     assert!(with("provisioning=thick").unwrap_err().contains("thin or full"));
     assert!(with("sense-format=both").unwrap_err().contains("fixed or descriptor"));
     assert!(with("write-cache=maybe").unwrap_err().contains("on or off"));
@@ -142,6 +166,11 @@ fn two_images_are_not_one_unit() {
     // A serial number that is configured and one that is derived from a designator.
     let error = two(",naa=0x5000000000000001", ",serial=5000000000000001").unwrap_err();
     assert!(error.contains("one serial number '5000000000000001'"), "{error}");
+    let error = two(",eui=0x0200000000000001", ",eui=0x0200000000000001").unwrap_err();
+    assert!(error.contains("one EUI-64 designator 0x0200000000000001"), "{error}");
+    let uuid = ",uuid=123e4567-e89b-42d3-a456-426614174000";
+    let error = two(uuid, &uuid.to_uppercase().replace(",UUID", ",uuid")).unwrap_err();
+    assert!(error.contains("one UUID 123e4567e89b42d3a456426614174000"), "{error}");
     // A designator that another unit derives from its path.
     let (derived, _) = crate::lu::derive(Path::new("/a"), None, None);
     assert!(two("", &format!(",serial=T,naa=0x{derived:016x}")).unwrap_err().contains("NAA designator"));

@@ -22,10 +22,14 @@ pub struct UnitConfig {
     pub lun: u16,
     /// Serve it read-only.
     pub read_only: bool,
+    /// RMB: guests can eject and load its medium.
+    pub removable: bool,
     /// Logical block size in bytes: 512 or 4096.
     pub block_size: u32,
     /// Physical block size in bytes: `block_size` times a power of two up to 128.
     pub physical_block_size: u32,
+    /// LOWEST ALIGNED LOGICAL BLOCK ADDRESS: less than the logical blocks in a physical one.
+    pub lowest_aligned: u16,
     /// MEDIUM ROTATION RATE (SBC-3 6.6.2): 0 not reported, 1 non-rotating, else revolutions a minute, 1025–65534.
     pub rotation_rate: u16,
     /// Whether blocks can be deallocated.
@@ -38,6 +42,10 @@ pub struct UnitConfig {
     pub serial: Option<String>,
     /// NAA designator: type 2h, 3h or 5h, eight bytes. By default made from the serial number or the path.
     pub naa: Option<u64>,
+    /// EUI-64 based designator: 8, 12 or 16 bytes.
+    pub eui: Option<Vec<u8>>,
+    /// UUID designator.
+    pub uuid: Option<[u8; 16]>,
     /// T10 vendor identification, at most 8 characters.
     pub vendor: Option<String>,
     /// Product identification, at most 16 characters.
@@ -133,7 +141,10 @@ fn identities(units: &[UnitConfig]) -> Result<(), ConfigError> {
     for u in units {
         let path = canonical(u);
         let (naa, serial) = lu::derive(&path, u.serial.as_deref(), u.naa);
-        for what in [format!("serial number '{serial}'"), format!("NAA designator 0x{naa:016x}")] {
+        let mut names = vec![format!("serial number '{serial}'"), format!("NAA designator 0x{naa:016x}")];
+        names.extend(u.eui.as_ref().map(|eui| format!("EUI-64 designator 0x{}", hex(eui))));
+        names.extend(u.uuid.map(|uuid| format!("UUID {}", hex(&uuid))));
+        for what in names {
             let (image, first) = named.entry(what.clone()).or_insert_with(|| (path.clone(), u));
             if *image != path {
                 let (first, second) = (first.file.clone(), u.file.clone());
@@ -144,6 +155,10 @@ fn identities(units: &[UnitConfig]) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// One unit from what was said of it, but for its file.
 fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig, OptionsError> {
     let lun = o.number("lun", 0, 0..=16383)?;
@@ -151,19 +166,24 @@ fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig
     let read_only = o.switch("read-only", false)?;
     let block_size = o.choice("block-size", 512, &[512, 4096])?;
     let physical: Vec<u32> = (0..=MAX_PHYSICAL_EXPONENT).map(|exponent| block_size << exponent).collect();
+    let physical_block_size = o.choice("physical-block-size", block_size, &physical)?;
     let unit = UnitConfig {
         file,
         target: target as u8,
         lun: lun as u16,
         read_only: read_only || all_read_only,
+        removable: o.switch("removable", false)?,
         block_size,
-        physical_block_size: o.choice("physical-block-size", block_size, &physical)?,
+        physical_block_size,
+        lowest_aligned: o.number("lowest-aligned-lba", 0, 0..=physical_block_size / block_size - 1)? as u16,
         rotation_rate: o.parsed("rotation-rate", "0, 1 or 1025 to 65534", rotation_rate)?.unwrap_or(1),
         provisioning: o.parsed("provisioning", "thin or full", provisioning)?.unwrap_or_default(),
         write_cache: o.switch("write-cache", true)?,
         descriptor_sense: o.parsed("sense-format", "fixed or descriptor", sense_format)?.unwrap_or(false),
         serial: o.text("serial", 1, MAX_SERIAL)?,
         naa: o.parsed("naa", "0x and 16 hexadecimal digits, the first of them 2, 3 or 5", naa)?,
+        eui: o.parsed("eui", "0x and 16, 24 or 32 hexadecimal digits, not all of them 0", eui)?,
+        uuid: o.parsed("uuid", "a UUID, as in 123e4567-e89b-42d3-a456-426614174000, that is not nil", uuid)?,
         vendor: o.text("vendor", 1, 8)?,
         product: o.text("product", 1, 16)?,
         revision: o.text("revision", 1, 4)?,
@@ -200,4 +220,27 @@ fn sense_format(text: &str) -> Option<bool> {
 fn naa(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x").filter(|d| d.len() == 16 && d.bytes().all(|b| b.is_ascii_hexdigit()))?;
     u64::from_str_radix(digits, 16).ok().filter(|naa| matches!(naa >> 60, 2 | 3 | 5))
+}
+
+/// The lengths of EUI-64 based designators (SPC-4 7.8.6.5).
+fn eui(text: &str) -> Option<Vec<u8>> {
+    let digits = text.strip_prefix("0x").filter(|digits| matches!(digits.len(), 16 | 24 | 32))?;
+    bytes(digits)
+}
+
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let groups: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+    if lengths != [8, 4, 4, 4, 12] {
+        return None;
+    }
+    bytes(&groups.concat())?.try_into().ok()
+}
+
+/// Hexadecimal digits as bytes; a name of nothing but zeros is none.
+fn bytes(digits: &str) -> Option<Vec<u8>> {
+    let value = |digit: char| digit.to_digit(16).map(|value| value as u8);
+    let digits: Vec<u8> = digits.chars().map(value).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+    bytes.iter().any(|byte| *byte != 0).then_some(bytes)
 }

@@ -266,7 +266,8 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
     };
     let (row, command) = match opcode::decode(request.cdb) {
         Ok(decoded) => decoded,
-        Err(sense) => return over(Plan::Done(Answer::check(sense))),
+        // That there is no such command comes before what is wrong with its fields.
+        Err(sense) => return over(Plan::Done(Answer::check(unsupported(itl, request.cdb).unwrap_or(sense)))),
     };
     let mask = mask(row, &command);
     let mut admission = itl.gate().admit(mask);
@@ -291,6 +292,7 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Admission::Occupied => return over(Plan::Done(Answer::check(itl.lu().occupied_sense()))),
         Admission::NoMedium => return over(Plan::Done(Answer::check(NO_MEDIUM))),
         Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
+        Admission::LowPower => itl.lu().wake(),
     }
     let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, buf });
     let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
@@ -303,6 +305,13 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Plan::Done(_) | Plan::Change(_) | Plan::Held => Touches::Nothing,
     };
     Started { plan, needs: mask.common(NEEDS), touches }
+}
+
+/// INVALID COMMAND OPERATION CODE, if the CDB's is one that this unit has not, though others have.
+fn unsupported(itl: &Itl, cdb: &[u8]) -> Option<Sense> {
+    let rows = opcode::rows_of(*cdb.first()?);
+    let none = !rows.is_empty() && !rows.iter().any(|row| spc::supported(itl.lu(), row));
+    none.then(|| Sense::illegal_request(AdditionalSense::INVALID_COMMAND_OPERATION_CODE))
 }
 
 /// Whether a command of this attribute passes what holds its task set (SAM-5 8.6).
@@ -328,6 +337,7 @@ pub fn still_admitted(itl: &Itl, needs: GateBits) -> Result<(), Answer> {
         Admission::Conflict => Err(ended(itl, Answer::status(Status::ReservationConflict))),
         Admission::Inaccessible(state) => Err(access::refusal(state)),
         Admission::Occupied => Err(Answer::check(itl.lu().occupied_sense())),
+        Admission::NoMedium => Err(Answer::check(NO_MEDIUM)),
         _ => Ok(()),
     }
 }
@@ -355,7 +365,7 @@ fn ended(itl: &Itl, answer: Answer) -> Answer {
 }
 
 /// What a gate can close while commands that need it open are running.
-const NEEDS: GateBits = GateBits::DENY.and(GateBits::ACCESS).and(GateBits::OCCUPIED);
+const NEEDS: GateBits = GateBits::DENY.and(GateBits::ACCESS).and(GateBits::NO_MEDIUM).and(GateBits::OCCUPIED);
 
 /// The blocks that a command may use, before it is known whether there are such blocks.
 fn touches(itl: &Itl, command: &Command) -> Touches {
@@ -367,9 +377,9 @@ fn touches(itl: &Itl, command: &Command) -> Touches {
         Command::Read(t) | Command::Write(t) | Command::CompareAndWrite(t) | Command::Orwrite(t) => {
             blocks(t.lba, t.blocks)
         }
-        Command::Verify { transfer, .. } | Command::WriteAndVerify { transfer, .. } => {
-            blocks(transfer.lba, transfer.blocks)
-        }
+        Command::Verify { transfer, .. }
+        | Command::WriteAndVerify { transfer, .. }
+        | Command::WriteAtomic { transfer, .. } => blocks(transfer.lba, transfer.blocks),
         Command::WriteSame { transfer, .. } if transfer.blocks != 0 => blocks(transfer.lba, transfer.blocks),
         Command::WriteSame { .. } | Command::Unmap { .. } => Touches::Everything,
         // They use no blocks, or read what is there only to see whether it can be read.
@@ -389,11 +399,15 @@ fn mask(row: &Row, command: &Command) -> GateBits {
     if row.attention == opcode::Attention::Reports {
         mask = mask.and(GateBits::ATTENTION);
     }
-    mask = mask.and(match row.readiness {
-        Readiness::Ready => GateBits::NOT_READY,
+    mask = mask.and(match row.readiness(command) {
+        // TEST UNIT READY looks at the medium and does not use it.
+        Readiness::Ready if *command == Command::TestUnitReady => GateBits::NOT_READY,
+        Readiness::Ready => GateBits::NOT_READY.and(GateBits::LOW_POWER),
         Readiness::Medium => GateBits::NO_USABLE_MEDIUM,
         Readiness::Unoccupied => GateBits::OCCUPIED,
-        Readiness::Occupies => GateBits::NOT_READY.without(GateBits::OCCUPIED).without(GateBits::FORMAT_CORRUPT),
+        Readiness::Occupies => {
+            GateBits::NOT_READY.without(GateBits::OCCUPIED.and(GateBits::FORMAT_CORRUPT)).and(GateBits::LOW_POWER)
+        }
         Readiness::Any => GateBits::NONE,
     });
     mask = mask.and(match row.access {
@@ -487,14 +501,13 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::WriteAndVerify { transfer, check } => sbc::write_and_verify(task, transfer, check),
         Command::Verify { transfer, check } => sbc::verify(task, transfer, check),
         Command::CompareAndWrite(transfer) => sbc::compare_and_write(task, transfer),
+        Command::WriteAtomic { transfer, boundary } => sbc::write_atomic(task, transfer, boundary),
         Command::Orwrite(transfer) => sbc::orwrite(task, transfer),
         Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),
         Command::WriteSame { transfer, unmap, anchor, ndob } => sbc::write_same(task, transfer, unmap, anchor, ndob),
-        Command::StartStopUnit { power_condition, no_flush, loej, start, .. } => {
-            sbc::start_stop_unit(task, power_condition, no_flush, loej, start)
-        }
+        Command::StartStopUnit(fields) => sbc::start_stop_unit(task, fields),
         Command::FormatUnit { long_list, data } => erase::format_unit(task, long_list, data),
         Command::Sanitize { action, immed, ause, parameter_list_length } => {
             erase::sanitize(task, action, immed, ause, parameter_list_length)

@@ -2,10 +2,12 @@
 
 use super::transfer::{needs, parameter_data};
 use super::{NO_MEDIUM, Planned, STOPPED, Task, access, erase, ports};
-use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu};
+use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu, PowerCondition};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
-use crate::scsi::sbc::{BlockDeviceCharacteristics, BlockLimits, LogicalBlockProvisioning, ProvisioningType};
+use crate::scsi::sbc::{
+    AtomicWrites, BlockDeviceCharacteristics, BlockLimits, LogicalBlockProvisioning, ProvisioningType,
+};
 use crate::scsi::spc::{self as data, Designator, ExtendedInquiry, Peripheral, StandardInquiry, vpd_page};
 use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseFormat, SenseKey, TaskManagementFunction};
 
@@ -35,7 +37,7 @@ pub(super) fn request_sense<'a>(task: Task<'a, '_>, descriptor: bool, allocation
     let attention = if allocation_length == 0 { None } else { gate.take_attention() };
     let sense = match attention {
         Some(attention) => attention.sense(),
-        None => not_ready(task.itl.lu(), gate.bits()).unwrap_or(NO_SENSE),
+        None => not_ready(task.itl.lu(), gate.bits()).unwrap_or_else(|| power_condition(task.itl.lu())),
     };
     sense_data(task.buf, sense, descriptor, allocation_length)
 }
@@ -52,6 +54,17 @@ fn not_ready(lu: &Lu, gate: GateBits) -> Option<Sense> {
         return Some(NO_MEDIUM);
     }
     gate.intersects(GateBits::STOPPED).then_some(STOPPED)
+}
+
+/// What REQUEST SENSE tells of the power condition of a unit that is ready (SPC-4 5.6).
+fn power_condition(lu: &Lu) -> Sense {
+    match lu.power_condition() {
+        PowerCondition::Active => NO_SENSE,
+        PowerCondition::Idle => Sense::new(SenseKey::NoSense, AdditionalSense::IDLE_CONDITION_ACTIVATED_BY_COMMAND),
+        PowerCondition::Standby => {
+            Sense::new(SenseKey::NoSense, AdditionalSense::STANDBY_CONDITION_ACTIVATED_BY_COMMAND)
+        }
+    }
 }
 
 /// Ends a command with sense data as its parameter data.
@@ -75,7 +88,7 @@ fn standard_inquiry(itl: &Itl) -> ParameterData {
     let location = if identity.vendor == DEFAULT_VENDOR { ports::location(itl) } else { None };
     StandardInquiry {
         peripheral: Peripheral::DISK,
-        removable: false,
+        removable: itl.lu().removable(),
         normal_aca: true,
         multi_port: itl.ports().several(),
         target_port_groups: ports::TPGS,
@@ -97,29 +110,21 @@ fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
         vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
         vpd_page::SCSI_PORTS => data::scsi_ports(Peripheral::DISK, &ports::scsi_ports(itl.ports())),
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
-        vpd_page::BLOCK_DEVICE_CHARACTERISTICS => {
-            // FUAB 0: SYNCHRONIZE CACHE makes everything durable, which is more than FUAB 1 promises.
-            BlockDeviceCharacteristics {
-                rotation_rate: lu.rotation_rate(),
-                form_factor: 0,
-                after_block_erase: u8::from(erase::has_block_erase(lu)),
-                fuab: false,
-            }
-            .data(Peripheral::DISK)
-        }
+        vpd_page::BLOCK_DEVICE_CHARACTERISTICS => characteristics(lu).data(Peripheral::DISK),
         vpd_page::LOGICAL_BLOCK_PROVISIONING => provisioning(lu).data(Peripheral::DISK),
         _ => return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(2, 7))),
     })
 }
 
-/// The unit's names: NAA first, then vendor, product and serial number as SPC-4 7.8.6.4 recommends; after them its port's.
+/// The unit's names: NAA first, then EUI-64 and UUID, if it has them, then vendor, product and serial number as SPC-4 7.8.6.4
+/// recommends; after them its port's.
 fn designators(itl: &Itl) -> Vec<Designator> {
     let identity = itl.lu().identity();
     let identifier = format!("{:16}{}", identity.product, identity.serial);
-    let mut designators = vec![
-        Designator::Naa8(identity.naa.to_be_bytes()),
-        Designator::T10VendorId { vendor: identity.vendor.clone(), identifier },
-    ];
+    let mut designators = vec![Designator::Naa8(identity.naa.to_be_bytes())];
+    designators.extend(identity.eui.clone().map(Designator::Eui64));
+    designators.extend(identity.uuid.map(Designator::Uuid));
+    designators.push(Designator::T10VendorId { vendor: identity.vendor.clone(), identifier });
     designators.extend(ports::designators(itl.ports()));
     designators
 }
@@ -130,6 +135,7 @@ fn extended_inquiry() -> ExtendedInquiry {
     ExtendedInquiry {
         simple: true,
         ordered: true,
+        grouping: true,
         head_of_queue: true,
         volatile_cache: true,
         ..ExtendedInquiry::default()
@@ -148,7 +154,26 @@ fn block_limits(lu: &Lu) -> BlockLimits {
         maximum_unmap_descriptors: limits.unmap_descriptors,
         unmap_granularity: limits.unmap_granularity,
         unmap_alignment: lu.thin().then_some(0),
+        atomic: lu.atomic_limits().map_or(AtomicWrites::default(), |atomic| AtomicWrites {
+            maximum: atomic.maximum,
+            alignment: atomic.granularity,
+            granularity: atomic.granularity,
+            maximum_with_boundary: atomic.maximum,
+            maximum_boundary: atomic.maximum,
+        }),
         ..BlockLimits::default()
+    }
+}
+
+/// FUAB: what is durable may be in a cache of the host's disk that does not lose it, which SBC-2 would not have allowed. VBULS: what is
+/// unmapped is compared as the zeros that it reads as.
+fn characteristics(lu: &Lu) -> BlockDeviceCharacteristics {
+    BlockDeviceCharacteristics {
+        rotation_rate: lu.rotation_rate(),
+        form_factor: 0,
+        after_block_erase: u8::from(erase::has_block_erase(lu)),
+        fuab: true,
+        verifies_unmapped: lu.thin(),
     }
 }
 
@@ -180,11 +205,20 @@ pub(super) fn report_supported_operation_codes<'a>(
     service_action: u16,
     allocation_length: u32,
 ) -> Planned<'a> {
-    const UNMAP: u8 = 0x42;
-    let lu = task.itl.lu();
-    let supported = |row: &Row| (row.opcode != UNMAP || lu.thin()) && erase::is_supported(row, lu);
+    let supported = |row: &Row| supported(task.itl.lu(), row);
     let data = data::report_operation_codes(rctd, options, opcode, service_action, supported)?;
     parameter_data(task.buf, data, allocation_length)
+}
+
+/// Whether a unit has a command: some depend on what its image can do.
+pub(super) fn supported(lu: &Lu, row: &Row) -> bool {
+    const UNMAP: u8 = 0x42;
+    const WRITE_ATOMIC: u8 = 0x9c;
+    match row.opcode {
+        UNMAP => lu.thin(),
+        WRITE_ATOMIC => lu.atomic_limits().is_some(),
+        _ => erase::is_supported(row, lu),
+    }
 }
 
 /// The functions that the target performs.

@@ -1,5 +1,5 @@
-//! Who a logical unit says it is: vendor, product, revision, serial number and NAA designator, and how the last two come
-//! about when nobody configured them.
+//! Who a logical unit says it is: vendor, product, revision, serial number and designators, and how serial number and NAA
+//! designator come about when nobody configured them. There is no EUI-64 and no UUID unless one is configured.
 //!
 //! # Frozen derivation
 //!
@@ -40,6 +40,10 @@ pub struct Identity {
     pub serial: String,
     /// The NAA designator, 64 bits (big-endian on the wire).
     pub naa: u64,
+    /// The EUI-64 based designator: 8, 12 or 16 bytes (SPC-4 7.8.6.5).
+    pub eui: Option<Vec<u8>>,
+    /// The UUID designator.
+    pub uuid: Option<[u8; 16]>,
 }
 
 /// Why an identity was refused.
@@ -66,6 +70,9 @@ pub enum IdentityError {
     /// There must be a serial number.
     #[error("the serial number is empty")]
     EmptySerial,
+    /// EUI-64 based designators have these lengths and no others.
+    #[error("an EUI-64 based designator has 8, 12 or 16 bytes, not {0}")]
+    EuiLength(usize),
 }
 
 impl Identity {
@@ -82,7 +89,21 @@ impl Identity {
             revision: checked("revision", revision, 4)?,
             serial,
             naa,
+            eui: None,
+            uuid: None,
         })
+    }
+
+    /// The same with further designators.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::EuiLength`].
+    pub fn with_designators(self, eui: Option<Vec<u8>>, uuid: Option<[u8; 16]>) -> Result<Identity, IdentityError> {
+        match eui {
+            Some(eui) if !matches!(eui.len(), 8 | 12 | 16) => Err(IdentityError::EuiLength(eui.len())),
+            _ => Ok(Identity { eui, uuid, ..self }),
+        }
     }
 }
 
@@ -182,6 +203,10 @@ mod tests {
         assert!(matches!(Identity::new("\n", "", "", "s", 0), Err(IdentityError::NotAscii { field: "vendor", .. })));
         assert!(matches!(Identity::new("", "é", "", "s", 0), Err(IdentityError::NotAscii { .. })));
         assert_eq!(Identity::new("", "", "", "  ", 0), Err(IdentityError::EmptySerial));
+        for (length, fits) in [(0, false), (7, false), (8, true), (12, true), (16, true), (17, false)] {
+            let with = id.clone().with_designators(Some(vec![1; length]), None);
+            assert_eq!(with.is_ok(), fits, "{length}");
+        }
         let long = "x".repeat(MAX_SERIAL);
         assert!(Identity::new("", "", "", &long, 0).is_ok());
         assert!(Identity::new("", "", "", &(long + "x"), 0).is_err());

@@ -15,9 +15,11 @@
 //!   [`Background`] that a unit was given.
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
 //!   ([`Lu::persist`]) before a change is answered, soon after everything else.
+//! * Whether the medium can be used, for all nexuses at once, is [`Lu::eject`]'s and [`Lu::load`]'s to say.
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod access;
+mod atomic;
 mod attention;
 mod background;
 mod errors;
@@ -29,6 +31,8 @@ mod identity;
 mod itl;
 mod keeping;
 mod kept;
+mod medium;
+mod mode_word;
 mod occupation;
 mod port;
 mod records;
@@ -38,6 +42,7 @@ mod self_test;
 mod unit;
 
 pub use access::*;
+pub use atomic::AtomicLimits;
 pub use attention::*;
 pub use background::*;
 pub use errors::*;
@@ -47,6 +52,7 @@ pub use holds::*;
 pub use identity::*;
 pub use itl::*;
 pub use kept::*;
+pub use medium::*;
 pub use occupation::*;
 pub use port::*;
 pub use records::*;

@@ -120,6 +120,17 @@ pub unsafe fn pwritev(file: &File, iov: &[libc::iovec], offset: u64, durable: bo
     retry(|| unsafe { libc::pwritev(fd, iov.as_ptr(), count, offset) } as i64)
 }
 
+/// Writes one piece of memory whole or not at all (`RWF_ATOMIC`). The file must be open for direct I/O.
+///
+/// # Safety
+///
+/// The piece must be memory that may be read until the call returns.
+pub unsafe fn pwrite_atomic(file: &File, piece: libc::iovec, offset: u64) -> io::Result<u64> {
+    let (fd, offset) = (file.as_raw_fd(), file_offset(offset)?);
+    // SAFETY: there is one piece; the caller vouches for it.
+    retry(|| unsafe { libc::pwritev2(fd, &piece, 1, offset, libc::RWF_ATOMIC) } as i64)
+}
+
 /// `fallocate(2)`.
 pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> io::Result<()> {
     let (offset, len) = (file_offset(offset)?, file_offset(len)?);
@@ -181,17 +192,32 @@ fn statfs(file: &File) -> io::Result<libc::statfs> {
     Ok(stat)
 }
 
+/// The least and the most bytes of a write that happens whole or not at all (`STATX_WRITE_ATOMIC`), both powers of two; `None` if this file
+/// cannot, or the kernel does not say.
+pub fn atomic_write_unit(file: &File) -> io::Result<Option<(u32, u32)>> {
+    const STATX_WRITE_ATOMIC: u32 = 0x0001_0000;
+    let stat = statx(file, STATX_WRITE_ATOMIC)?;
+    let told = stat.stx_mask & STATX_WRITE_ATOMIC != 0;
+    let (min, max) = (stat.stx_atomic_write_unit_min, stat.stx_atomic_write_unit_max);
+    Ok((told && min.is_power_of_two() && max.is_power_of_two()).then_some((min, max)))
+}
+
 /// What direct I/O on this file needs (`STATX_DIOALIGN`); `None` if it cannot be done, or if the kernel does not say, which is no promise either.
 pub fn direct_alignment(file: &File) -> io::Result<Option<DirectAlignment>> {
+    let stat = statx(file, libc::STATX_DIOALIGN)?;
+    let told = stat.stx_mask & libc::STATX_DIOALIGN != 0;
+    let (memory, offset) = (stat.stx_dio_mem_align, stat.stx_dio_offset_align);
+    Ok((told && memory.is_power_of_two() && offset.is_power_of_two()).then_some(DirectAlignment { memory, offset }))
+}
+
+fn statx(file: &File, what: u32) -> io::Result<libc::statx> {
     // SAFETY: all zeros is a value of this plain struct; the kernel fills it.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
     let fd = file.as_raw_fd();
     // SAFETY: the path is an empty C string, `stat` lives through the call.
-    let mut ask = || unsafe { libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut stat) };
+    let mut ask = || unsafe { libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, what, &mut stat) };
     retry(|| ask().into())?;
-    let told = stat.stx_mask & libc::STATX_DIOALIGN != 0;
-    let (memory, offset) = (stat.stx_dio_mem_align, stat.stx_dio_offset_align);
-    Ok((told && memory.is_power_of_two() && offset.is_power_of_two()).then_some(DirectAlignment { memory, offset }))
+    Ok(stat)
 }
 
 /// Switches a file to direct I/O; `Ok(false)` if its file system cannot.

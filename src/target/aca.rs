@@ -14,10 +14,18 @@ use crate::lu::Itl;
 use crate::scsi::{HostByte, TaskAttribute};
 use crate::tgt::{CmdReq, ItnId, Tag};
 
-/// NACA of a CDB's CONTROL byte.
+/// NACA of a CDB's CONTROL byte. No, where the operation code does not say how long the CDB is (60h to 7Eh are reserved, C0h and above
+/// vendor specific; SPC-4 4.2.5.1): no byte of it is known to be CONTROL.
 pub(super) fn naca(scb: &[u8; 16]) -> bool {
-    const CONTROL: [usize; 8] = [5, 9, 9, 1, 15, 11, 5, 5];
-    scb[CONTROL[usize::from(scb[0] >> 5)]] & 0x04 != 0
+    let control = match scb[0] {
+        0x00..=0x1F => 5,
+        0x20..=0x5F => 9,
+        0x7F => 1,
+        0x80..=0x9F => 15,
+        0xA0..=0xBF => 11,
+        0x60..=0x7E | 0xC0..=0xFF => return false,
+    };
+    scb[control] & 0x04 != 0
 }
 
 /// Whether a command may be started in spite of what its task attribute asks for.
@@ -76,6 +84,33 @@ impl Shard {
             if let Some(known) = self.known(itn_id) {
                 known.nexus.units_of(lu).for_each(|itl| self.clear_aca(itl));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::naca;
+
+    #[test]
+    fn control_is_where_the_operation_code_puts_it() {
+        for (opcode, control) in
+            [(0x00, 5), (0x1F, 5), (0x28, 9), (0x5F, 9), (0x7F, 1), (0x88, 15), (0x9F, 15), (0xA0, 11)]
+        {
+            let mut scb = [0xFB; 16];
+            scb[0] = opcode;
+            assert!(!naca(&scb), "{opcode:02X}");
+            scb[control] = 0x04;
+            assert!(naca(&scb), "{opcode:02X}");
+        }
+    }
+
+    #[test]
+    fn a_cdb_of_unknown_length_has_no_control_byte() {
+        for opcode in [0x60, 0x7E, 0xC0, 0xD5, 0xFF] {
+            let mut scb = [0xFF; 16];
+            scb[0] = opcode;
+            assert!(!naca(&scb), "{opcode:02X}");
         }
     }
 }

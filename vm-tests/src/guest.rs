@@ -104,8 +104,16 @@ impl Guest {
     /// # Errors
     /// As [`start_boot`](Guest::start_boot).
     pub fn start_boot_debian(machine: Machine, dir: &Path) -> Result<Booting> {
+        Guest::start_boot_debian_with(machine, &[], dir)
+    }
+
+    /// [`start_boot_debian`](Guest::start_boot_debian) with further kernel modules, which are loaded before anything else runs.
+    ///
+    /// # Errors
+    /// As [`start_boot`](Guest::start_boot), and when the kernel has no such module.
+    pub fn start_boot_debian_with(machine: Machine, modules: &[&str], dir: &Path) -> Result<Booting> {
         let root = packageroot::get(&Cache::open()?)?;
-        Guest::start_boot_from(machine, Line::V6_12Full, &root, dir)
+        Guest::start_machine(machine, Line::V6_12Full, modules, &root, dir)
     }
 
     /// [`start_boot`](Guest::start_boot) with a given root.
@@ -113,9 +121,13 @@ impl Guest {
     /// # Errors
     /// As [`start_boot`](Guest::start_boot).
     pub fn start_boot_from(machine: Machine, line: Line, root: &Path, dir: &Path) -> Result<Booting> {
+        Guest::start_machine(machine, line, &[], root, dir)
+    }
+
+    fn start_machine(machine: Machine, line: Line, modules: &[&str], root: &Path, dir: &Path) -> Result<Booting> {
         let cache = Cache::open()?;
         let kernel = Kernel::get(&cache, line)?;
-        let initrd = initramfs::get(&cache, line, &kernel)?;
+        let initrd = initramfs::get(&cache, line, &kernel, modules)?;
         let slowness = machine.accel().slowness();
         let machine = machine.read_only_disk(root).kernel(&kernel, &initrd, CMDLINE);
         Ok(Booting { vm: machine.start(dir)?, slowness })

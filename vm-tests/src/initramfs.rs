@@ -15,11 +15,11 @@ use std::time::Duration;
 /// How long a local tool may take.
 const TOOL: Duration = Duration::from_secs(120);
 
-/// The test initramfs for a kernel of a line, from the cache when it is there.
+/// The test initramfs for a kernel of a line, from the cache when it is there. It loads the modules `more`, too, after the recipe's own.
 ///
 /// # Errors
 /// When a program or module of the recipe is missing.
-pub fn get(cache: &Cache, line: Line, kernel: &Kernel) -> Result<PathBuf> {
+pub fn get(cache: &Cache, line: Line, kernel: &Kernel, more: &[&str]) -> Result<PathBuf> {
     let source = paths::images().join("initramfs");
     let (init, mut lists) = (source.join("init"), vec![source.join("modules")]);
     if line == Line::V6_12Full {
@@ -30,14 +30,18 @@ pub fn get(cache: &Cache, line: Line, kernel: &Kernel) -> Result<PathBuf> {
     for list in &lists {
         recipe = recipe.file(list)?;
     }
-    let recipe = recipe.part(kernel.release.as_bytes());
+    recipe = recipe.part(kernel.release.as_bytes());
+    if !more.is_empty() {
+        recipe = recipe.part(more.join(" ").as_bytes());
+    }
     let entry = cache.entry(&format!("initramfs-{}", kernel.release), &recipe, |dir| {
         let mut modules = String::new();
         for list in &lists {
             modules += &fs::read_to_string(list).context(|| format!("read {}", list.display()))?;
         }
         let init = fs::read(&init).context(|| format!("read {}", init.display()))?;
-        build(kernel, &words(&modules), &init, &dir.join("initrd"))
+        let modules: Vec<&str> = words(&modules).into_iter().chain(more.iter().copied()).collect();
+        build(kernel, &modules, &init, &dir.join("initrd"))
     })?;
     Ok(entry.join("initrd"))
 }

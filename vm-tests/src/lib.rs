@@ -14,6 +14,7 @@
 //! * [`vstgt`] runs the program under test; [`qemu`] a virtual machine, [`guest`] a shell inside it.
 //! * [`cluster`] is several such machines on one disk.
 //! * [`mod@bench`] loads vstgt and its peers without a guest and compares them.
+//! * [`said`] checks what tools printed.
 //! * [`process`], [`tools`] and [`workdir`] own what a test leaves behind: processes, and files.
 //!
 //! Three promises hold everywhere: every wait is bounded; every process started ends with the value that owns it;
@@ -41,6 +42,7 @@ pub mod provision;
 pub mod qemu;
 pub mod qmp;
 pub mod rootdisk;
+pub mod said;
 pub mod sys;
 pub mod tools;
 pub mod vstgt;

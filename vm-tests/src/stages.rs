@@ -26,12 +26,14 @@ pub fn test(quick: bool) -> Result<()> {
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     stages.run("documentation", doc)?;
+    if !quick {
+        stages.step("install what guests need, and some tests of vstgt's own", provision::ensure)?;
+    }
     units_and_sockets(&stages)?;
     if quick {
         let words = ["test", "-p", "vm-tests", "--lib", "--bins"];
         return stages.run("harness tests", cargo(&words));
     }
-    stages.step("install what guests need", provision::ensure)?;
     stages.run("release build", release())?;
     stages.run("harness and guest tests", guest_tests(&[]))
 }

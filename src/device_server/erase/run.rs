@@ -121,6 +121,10 @@ impl<'a> Passes<'a> {
     }
 
     fn run(&mut self) -> Result<(), Stopped> {
+        if self.len == 0 {
+            // The image is empty since the process before this one ended: what was to be erased is not here.
+            return Err(Stopped::Failed(BackingError::OutOfRange, 0));
+        }
         let mut written = (u64::MAX, Vec::new());
         while self.done < self.total() {
             self.lu.set_progress(self.done, self.total());

@@ -33,7 +33,7 @@ fn read_capacity<'a>(task: Task<'a, '_>, data: fn(&Capacity) -> ParameterData, a
 fn fresh(itl: &Itl) -> Result<Capacity, Answer> {
     let lu = itl.lu();
     lu.image().refresh_size(lu.geometry().block_size).map_err(|e| sense(e, 0))?;
-    lu.update_capacity(itl);
+    lu.update_capacity(Some(itl));
     Ok(capacity(lu))
 }
 
@@ -43,7 +43,7 @@ fn capacity(lu: &Lu) -> Capacity {
         blocks: geometry.blocks,
         block_length: geometry.block_size,
         physical_exponent: geometry.physical_exponent,
-        lowest_aligned: 0,
+        lowest_aligned: lu.lowest_aligned(),
         lbpme: lu.thin(),
         lbprz: lu.thin(),
     }

@@ -7,7 +7,7 @@
 //!
 //! # Atomic commands
 //!
-//! COMPARE AND WRITE and ORWRITE are [`Plan::Exclusive`]: from the first read to the last write nobody else uses their blocks. What they
+//! COMPARE AND WRITE, ORWRITE and WRITE ATOMIC are [`Plan::Exclusive`]: from the first read to the last write nobody else uses their blocks. What they
 //! were sent is copied out of the Data-Out buffer once: a guest that changes it meanwhile changes nothing.
 //!
 //! # Ranges
@@ -19,12 +19,14 @@ mod cache;
 mod capacity;
 mod compare_and_write;
 mod lba_status;
+mod load_eject;
 mod orwrite;
 pub(super) mod pieces;
 mod read_write;
 mod start_stop;
 mod unmap;
 mod verify;
+mod write_atomic;
 mod write_same;
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub(super) use read_write::{read, write};
 pub(super) use start_stop::{prevent_allow_medium_removal, start_stop_unit};
 pub(super) use unmap::unmap;
 pub(super) use verify::{verify, write_and_verify};
+pub(super) use write_atomic::write_atomic;
 pub(super) use write_same::write_same;
 
 use super::{Answer, BlockIo, Finish, Plan, Task};

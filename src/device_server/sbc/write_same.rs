@@ -10,13 +10,16 @@ use crate::device_server::transfer::needs;
 use crate::device_server::{AbortFlag, Answer, Finish, Job, Planned, Task};
 use crate::lu::{Extent, Lu};
 use crate::mem::Direction;
-use crate::scsi::{FieldPointer, Sense, Transfer};
+use crate::scsi::{AdditionalSense, FieldPointer, Sense, Transfer};
 
 /// WRITE SAME (SBC-3 5.48, 5.49).
 ///
 /// Zeros, be it for NDOB or because the block says so, are one operation of the image; UNMAP lets it deallocate, since
 /// deallocated blocks read as zeros (LBPRZ). Any other block is written in steps, UNMAP or not: deallocated blocks would not read as
 /// that.
+///
+/// The Data-Out buffer is one block, whatever is done with it. One of another length comes of somebody who believes in another block
+/// size, whose half or double block would be wrong data everywhere: INVALID FIELD IN COMMAND INFORMATION UNIT, and nothing is written.
 pub(in crate::device_server) fn write_same<'a>(
     task: Task<'a, '_>,
     transfer: Transfer,
@@ -37,6 +40,10 @@ pub(in crate::device_server) fn write_same<'a>(
     writable(lu)?;
     let mut block = vec![0; lu.geometry().block_size as usize];
     let transferred = if ndob { 0 } else { block.len() as u64 };
+    let sent = (task.buf.direction() == Direction::Out).then_some(task.buf.len());
+    if !ndob && sent.is_some_and(|sent| sent != 0 && sent != transferred) {
+        return Err(Sense::illegal_request(AdditionalSense::INVALID_FIELD_IN_COMMAND_INFORMATION_UNIT).into());
+    }
     needs(task.buf, Direction::Out, transferred)?;
     if !ndob {
         task.buf.read_at(0, &mut block);

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::backing::{BackingError, Capabilities, Image, RawFile, Run};
+use crate::backing::{AtomicUnit, BackingError, Capabilities, Image, RawFile, Run};
 use crate::mem::IoBuf;
 
 /// What a [`MemImage`] was asked to do, in order; offsets and lengths in bytes.
@@ -11,6 +11,7 @@ use crate::mem::IoBuf;
 pub enum Call {
     Read(u64, u64),
     Write(u64, u64, bool),
+    WriteAtomic(u64, u64, bool),
     Flush,
     Unmap(u64, u64),
     WriteZeroes(u64, u64, bool),
@@ -23,6 +24,7 @@ pub enum Call {
 pub struct MemImage {
     state: Mutex<State>,
     capabilities: Capabilities,
+    atomic: Option<AtomicUnit>,
     hook: Mutex<Option<Hook>>,
     reported: AtomicU64,
 }
@@ -66,6 +68,7 @@ impl MemImage {
                 never_waits: true,
                 direct: false,
             },
+            atomic: None,
             hook: Mutex::default(),
             reported: AtomicU64::new(len as u64),
         }
@@ -93,6 +96,12 @@ impl MemImage {
     pub fn without_unmap(mut self) -> MemImage {
         self.capabilities.unmap = false;
         self.capabilities.write_zeroes = false;
+        self
+    }
+
+    /// Writes of these sizes are never torn.
+    pub fn with_atomic(mut self, min: u32, max: u32) -> MemImage {
+        self.atomic = Some(AtomicUnit { min, max });
         self
     }
 
@@ -270,6 +279,19 @@ impl Image for MemImage {
         let mut state = self.enter(Call::WriteZeroes(offset, len, unmap));
         let range = state.writes(offset, len)?;
         state.bytes[range].fill(0);
+        Ok(())
+    }
+
+    fn atomic_unit(&self) -> Option<AtomicUnit> {
+        self.atomic
+    }
+
+    fn write_atomic(&self, offset: u64, src: &[u8], fua: bool) -> Result<(), BackingError> {
+        let len = src.len() as u64;
+        let mut state = self.enter(Call::WriteAtomic(offset, len, fua));
+        assert!(self.atomic.unwrap().takes(offset, len), "{offset} {len}");
+        let range = state.writes(offset, len)?;
+        state.bytes[range].copy_from_slice(src);
         Ok(())
     }
 

@@ -24,6 +24,7 @@ fn standard_data() {
     assert_eq!((data[5], data[6]), (0x30, 0x00), "TPGS 11b, one port");
     assert_eq!(data[7] & 0x02, 0x02, "CMDQUE");
     assert_eq!(&data[8..36], b"IBM     VDASD blkdev    0001");
+    assert_eq!(data[58..74], [0x00, 0xa0, 0x04, 0x60, 0x04, 0xc0, 0x09, 0x40, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -79,6 +80,18 @@ fn serial_and_identification() {
     expected.extend(*b"\x43\x98\x00\x28eui.00000000000000000000000000000000\0\0\0\0");
     expected.extend([0x41, 0x94, 0, 4, 0, 0, 0, 1, 0x41, 0x95, 0, 4, 0, 0, 0, 1]);
     assert_eq!(vpd(&b, 0x83), expected);
+    // An EUI-64 and a UUID come after the NAA.
+    let b = Bench::with(MemImage::new(512), |s| {
+        s.eui = Some(vec![0x02, 0x11, 0x22, 0xff, 0xfe, 0x33, 0x44, 0x55]);
+        s.uuid = Some([0xa1; 16]);
+    });
+    let data = vpd(&b, 0x83);
+    assert_eq!(data[..4], [0x00, 0x83, 0x00, 108 + 12 + 22]);
+    assert_eq!(data[4..16], expected[4..16]);
+    assert_eq!(data[16..28], [0x01, 0x02, 0x00, 0x08, 0x02, 0x11, 0x22, 0xff, 0xfe, 0x33, 0x44, 0x55]);
+    assert_eq!(data[28..34], [0x01, 0x0a, 0x00, 0x12, 0x10, 0x00]);
+    assert_eq!(data[34..50], [0xa1; 16]);
+    assert_eq!(data[50..], expected[16..]);
     // The longest serial number still fits its designator.
     let b = Bench::with(MemImage::new(512), |s| s.serial = "x".repeat(crate::lu::MAX_SERIAL));
     let data = b.data_in(&inquiry(1, 0x83, 0xffff), 1000);
@@ -115,13 +128,18 @@ fn block_limits_are_those_that_are_enforced() {
 #[test]
 fn characteristics_and_provisioning() {
     let b = bench();
-    assert_eq!(vpd(&b, 0xb1)[..8], [0, 0xb1, 0, 0x3c, 0, 1, 0, 0x40], "not rotating, WABEREQ 01b");
+    assert_eq!(
+        vpd(&b, 0xb1)[..10],
+        [0, 0xb1, 0, 0x3c, 0, 1, 0, 0x40, 0x03, 0],
+        "not rotating, WABEREQ 01b, FUAB, VBULS"
+    );
     assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0xe4, 2, 0], "LBPU LBPWS LBPWS10 LBPRZ, thin");
     let b = Bench::with(MemImage::new(512).without_unmap(), |s| s.rotation_rate = 7200);
     assert_eq!(vpd(&b, 0xb1)[4..6], 7200u16.to_be_bytes());
+    assert_eq!(vpd(&b, 0xb1)[8], 0x02, "FUAB, nothing is unmapped");
     assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0, 0, 0]);
     assert_eq!(vpd(&b, 0x87), [0, 0x87, 0, 4, 0x3f, 0xff, 0, 0], "all mode pages are shared");
-    assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x07, 0x01, 0]);
+    assert_eq!(vpd(&b, 0x86)[..8], [0, 0x86, 0, 0x3c, 0, 0x17, 0x01, 0]);
 }
 
 #[test]

@@ -28,6 +28,23 @@ pub struct BlockLimits {
     pub unmap_alignment: Option<u32>,
     /// MAXIMUM WRITE SAME LENGTH.
     pub maximum_write_same: u64,
+    /// Of WRITE ATOMIC (SBC-4 6.6.4); all zero: the command is not supported.
+    pub atomic: AtomicWrites,
+}
+
+/// The fields of page B0h about WRITE ATOMIC (SBC-4 6.6.4), in logical blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AtomicWrites {
+    /// MAXIMUM ATOMIC TRANSFER LENGTH.
+    pub maximum: u32,
+    /// ATOMIC ALIGNMENT.
+    pub alignment: u32,
+    /// ATOMIC TRANSFER LENGTH GRANULARITY.
+    pub granularity: u32,
+    /// MAXIMUM ATOMIC TRANSFER LENGTH WITH ATOMIC BOUNDARY.
+    pub maximum_with_boundary: u32,
+    /// MAXIMUM ATOMIC BOUNDARY SIZE.
+    pub maximum_boundary: u32,
 }
 
 impl BlockLimits {
@@ -41,7 +58,9 @@ impl BlockLimits {
             data.u32(self.maximum_unmap_blocks).u32(self.maximum_unmap_descriptors);
             data.u32(self.unmap_granularity).u32(alignment);
             data.u64(self.maximum_write_same);
-            data.zeros(20);
+            let atomic = self.atomic;
+            data.u32(atomic.maximum).u32(atomic.alignment).u32(atomic.granularity);
+            data.u32(atomic.maximum_with_boundary).u32(atomic.maximum_boundary);
         })
     }
 }
@@ -55,8 +74,11 @@ pub struct BlockDeviceCharacteristics {
     pub form_factor: u8,
     /// WABEREQ (SBC-3 table 172): what a read finds after SANITIZE, BLOCK ERASE; 00b not told, 01b it completes without error.
     pub after_block_erase: u8,
-    /// FUAB: SYNCHRONIZE CACHE acts on all blocks, FUA on the addressed ones.
+    /// FUAB: SYNCHRONIZE CACHE and FUA do what SBC-3 says, for which non-volatile caches are as good as the medium, and not
+    /// what SBC-2 says.
     pub fuab: bool,
+    /// VBULS: VERIFY and WRITE AND VERIFY compare unmapped blocks (BYTCHK 01b).
+    pub verifies_unmapped: bool,
 }
 
 impl BlockDeviceCharacteristics {
@@ -64,7 +86,8 @@ impl BlockDeviceCharacteristics {
     pub fn data(&self, peripheral: Peripheral) -> ParameterData {
         vpd(peripheral, vpd_page::BLOCK_DEVICE_CHARACTERISTICS, |data| {
             let after = self.after_block_erase << 6;
-            data.u16(self.rotation_rate).u8(0).u8(after | self.form_factor & 0x0f).u8(u8::from(self.fuab) << 1);
+            data.u16(self.rotation_rate).u8(0).u8(after | self.form_factor & 0x0f);
+            data.u8(u8::from(self.fuab) << 1 | u8::from(self.verifies_unmapped));
             data.zeros(55);
         })
     }
@@ -134,6 +157,13 @@ mod tests {
             unmap_granularity: 8,
             unmap_alignment: Some(0x8000_0003),
             maximum_write_same: 0x0102_0304_0506_0708,
+            atomic: AtomicWrites {
+                maximum: 0x100,
+                alignment: 8,
+                granularity: 9,
+                maximum_with_boundary: 0x200,
+                maximum_boundary: 0x80,
+            },
         };
         let data = page.data(Peripheral::DISK);
         assert_eq!(data.len(), 64);
@@ -146,7 +176,7 @@ mod tests {
                 1, 2, 3, 4, 5, 6, 7, 8,
             ]
         );
-        assert_eq!(data.bytes()[44..], [0; 20]);
+        assert_eq!(data.bytes()[44..], [0, 0, 1, 0, 0, 0, 0, 8, 0, 0, 0, 9, 0, 0, 2, 0, 0, 0, 0, 0x80]);
         let unknown = BlockLimits::default().data(Peripheral::DISK);
         assert_eq!(unknown.bytes()[4..], [0; 60]);
     }
@@ -154,10 +184,18 @@ mod tests {
     /// SBC-3 table 169.
     #[test]
     fn characteristics() {
-        let page = BlockDeviceCharacteristics { rotation_rate: 1, form_factor: 5, after_block_erase: 0b01, fuab: true };
+        let page = BlockDeviceCharacteristics {
+            rotation_rate: 1,
+            form_factor: 5,
+            after_block_erase: 1,
+            fuab: true,
+            verifies_unmapped: false,
+        };
         let data = page.data(Peripheral::DISK);
         assert_eq!(data.len(), 64);
         assert_eq!(data.bytes()[..9], [0x00, 0xb1, 0x00, 0x3c, 0x00, 0x01, 0x00, 0x45, 0x02]);
+        let page = BlockDeviceCharacteristics { verifies_unmapped: true, ..BlockDeviceCharacteristics::default() };
+        assert_eq!(page.data(Peripheral::DISK).bytes()[4..10], [0, 0, 0, 0, 0x01, 0]);
     }
 
     /// SBC-3 table 178.

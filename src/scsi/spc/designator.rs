@@ -26,10 +26,8 @@ pub enum Designator {
         /// VENDOR SPECIFIC IDENTIFIER; up to 244 characters are kept.
         identifier: String,
     },
-    /// Type 2h with 8 bytes: EUI-64.
-    Eui64([u8; 8]),
-    /// Type 2h with 16 bytes.
-    Eui64Based16([u8; 16]),
+    /// Type 2h: EUI-64 (8 bytes), or one of the names made from it (12 or 16 bytes).
+    Eui64(Vec<u8>),
     /// Type 3h with 8 bytes: NAA 2h, 3h or 5h.
     Naa8([u8; 8]),
     /// Type 3h with 16 bytes: NAA 6h.
@@ -40,6 +38,8 @@ pub enum Designator {
     TargetPortGroup(u16),
     /// Type 6h.
     LogicalUnitGroup(u16),
+    /// Type Ah: a UUID (RFC 4122). SPC-5 defines it; to who knows SPC-4 it is of a type that is reserved, to be passed over.
+    Uuid([u8; 16]),
     /// Type 8h: a SCSI name string (`naa.`, `eui.`, `iqn.`), UTF-8; up to 247 bytes are kept.
     ScsiName(Association, String),
 }
@@ -60,7 +60,7 @@ impl Designator {
         match self {
             Designator::T10VendorId { .. }
             | Designator::Eui64(_)
-            | Designator::Eui64Based16(_)
+            | Designator::Uuid(_)
             | Designator::Naa8(_)
             | Designator::Naa16(_)
             | Designator::LogicalUnitGroup(_) => Association::LogicalUnit,
@@ -72,12 +72,13 @@ impl Designator {
     const fn designator_type(&self) -> u8 {
         match self {
             Designator::T10VendorId { .. } => 0x1,
-            Designator::Eui64(_) | Designator::Eui64Based16(_) => 0x2,
+            Designator::Eui64(_) => 0x2,
             Designator::Naa8(_) | Designator::Naa16(_) => 0x3,
             Designator::RelativeTargetPort(_) => 0x4,
             Designator::TargetPortGroup(_) => 0x5,
             Designator::LogicalUnitGroup(_) => 0x6,
             Designator::ScsiName(..) => 0x8,
+            Designator::Uuid(_) => 0xa,
         }
     }
 
@@ -108,11 +109,18 @@ impl Designator {
             Designator::T10VendorId { vendor, identifier } => {
                 data.ascii(vendor, 8).ascii(identifier, identifier.len().min(244));
             }
-            Designator::Eui64(name) | Designator::Naa8(name) => {
+            Designator::Eui64(name) => {
                 data.raw(name);
             }
-            Designator::Eui64Based16(name) | Designator::Naa16(name) => {
+            Designator::Naa8(name) => {
                 data.raw(name);
+            }
+            Designator::Naa16(name) => {
+                data.raw(name);
+            }
+            // UUID TYPE 1h: a locally assigned UUID; a reserved byte.
+            Designator::Uuid(uuid) => {
+                data.u8(0x10).u8(0).raw(uuid);
             }
             Designator::RelativeTargetPort(number)
             | Designator::TargetPortGroup(number)
@@ -147,8 +155,12 @@ mod tests {
         assert_eq!(written(&naa), [0x01, 0x03, 0, 8, 0x31, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
         let naa = Designator::Naa16([0x60, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
         assert_eq!(written(&naa)[..6], [0x01, 0x03, 0, 16, 0x60, 1]);
-        assert_eq!(written(&Designator::Eui64([9; 8])), [1, 2, 0, 8, 9, 9, 9, 9, 9, 9, 9, 9]);
-        assert_eq!(written(&Designator::Eui64Based16([9; 16])).len(), 20);
+        assert_eq!(written(&Designator::Eui64(vec![9; 8])), [1, 2, 0, 8, 9, 9, 9, 9, 9, 9, 9, 9]);
+        assert_eq!(written(&Designator::Eui64(vec![7; 12]))[..5], [1, 2, 0, 12, 7]);
+        assert_eq!(written(&Designator::Eui64(vec![9; 16])).len(), 20);
+        let uuid = [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0x4d, 0xef, 0x80, 1, 2, 3, 4, 5, 6, 7];
+        assert_eq!(written(&Designator::Uuid(uuid))[..7], [0x01, 0x0a, 0, 18, 0x10, 0, 0x12]);
+        assert_eq!(written(&Designator::Uuid(uuid))[6..], uuid);
         assert_eq!(written(&Designator::LogicalUnitGroup(7)), [0x01, 0x06, 0, 4, 0, 0, 0, 7]);
     }
 

@@ -76,6 +76,8 @@ pub fn scsi_ports(peripheral: Peripheral, ports: &[(u16, Vec<Designator>)]) -> P
 pub struct ExtendedInquiry {
     /// UASK_SUP: unit attentions carry sense-key-specific data.
     pub unit_attention_sense_key_specific: bool,
+    /// GROUP_SUP: commands may have a GROUP NUMBER (SBC-3 4.22).
+    pub grouping: bool,
     /// HEADSUP: HEAD OF QUEUE is supported.
     pub head_of_queue: bool,
     /// ORDSUP: ORDERED is supported.
@@ -84,8 +86,10 @@ pub struct ExtendedInquiry {
     pub simple: bool,
     /// V_SUP: there is a volatile cache, written by SYNCHRONIZE CACHE.
     pub volatile_cache: bool,
-    /// LUICLR: unit attentions for I_T nexus loss are cleared as SPC-4 says.
+    /// LUICLR: once REPORTED LUNS DATA HAS CHANGED was reported by one unit, no other unit of the I_T nexus reports it.
     pub lu_i_t_nexus_clear: bool,
+    /// EXTENDED SELF-TEST COMPLETION MINUTES; 0 says nothing.
+    pub extended_self_test_minutes: u16,
     /// MAXIMUM SUPPORTED SENSE DATA LENGTH; 0 says nothing.
     pub maximum_sense_data_length: u8,
 }
@@ -97,12 +101,13 @@ impl ExtendedInquiry {
         vpd(peripheral, vpd_page::EXTENDED_INQUIRY_DATA, |data| {
             data.u8(0);
             data.u8(bit(self.unit_attention_sense_key_specific, 5)
+                | bit(self.grouping, 4)
                 | bit(self.head_of_queue, 2)
                 | bit(self.ordered, 1)
                 | bit(self.simple, 0));
             data.u8(bit(self.volatile_cache, 0));
             data.u8(bit(self.lu_i_t_nexus_clear, 0));
-            data.zeros(5);
+            data.zeros(2).u16(self.extended_self_test_minutes).u8(0);
             data.u8(self.maximum_sense_data_length);
             data.zeros(50);
         })
@@ -153,17 +158,19 @@ mod tests {
     #[test]
     fn extended_inquiry() {
         let page = ExtendedInquiry {
+            grouping: true,
             head_of_queue: true,
             ordered: true,
             simple: true,
             volatile_cache: true,
             lu_i_t_nexus_clear: true,
+            extended_self_test_minutes: 0x0102,
             maximum_sense_data_length: 96,
             ..ExtendedInquiry::default()
         };
         let data = page.data(Peripheral::DISK);
         assert_eq!(data.len(), 64);
-        assert_eq!(data.bytes()[..14], [0x00, 0x86, 0x00, 0x3c, 0, 0x07, 0x01, 0x01, 0, 0, 0, 0, 0, 96]);
+        assert_eq!(data.bytes()[..14], [0x00, 0x86, 0x00, 0x3c, 0, 0x17, 0x01, 0x01, 0, 0, 1, 2, 0, 96]);
         assert_eq!(data.bytes()[14..], [0; 50]);
     }
 }

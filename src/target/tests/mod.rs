@@ -7,6 +7,7 @@ mod commands;
 mod erase;
 mod events;
 mod interleavings;
+mod medium;
 mod mode;
 mod nexuses;
 mod setup;

@@ -57,6 +57,8 @@ const NEEDS: &[(&str, &str)] = &[
     ("mcopy", "mtools"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.vfat", "dosfstools"),
+    // A file system whose files can be written atomically, for vstgt's own tests.
+    ("mkfs.xfs", "xfsprogs"),
     ("sfdisk", "fdisk"),
     ("xz", "xz-utils"),
     // Firmware.
@@ -150,7 +152,7 @@ pub fn ensure() -> Result<()> {
     }
     for line in Line::ALL {
         let kernel = Kernel::get(&cache, line)?;
-        initramfs::get(&cache, line, &kernel)?;
+        initramfs::get(&cache, line, &kernel, &[])?;
     }
     packageroot::get(&cache)?;
     guestroot::get(&cache).map(drop)

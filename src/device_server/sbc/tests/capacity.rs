@@ -42,6 +42,8 @@ fn sixteen() {
     expected[13] = 3; // physical exponent
     expected[14] = 0xc0; // LBPME, LBPRZ
     assert_eq!(ran.data, expected);
+    let b = Bench::with(MemImage::new(51_200), |s| (s.physical_exponent, s.lowest_aligned) = (3, 7));
+    assert_eq!(b.data_in(&cdb(32), 32).data[12..16], [0, 3, 0xc0, 7], "lowest aligned LBA");
     let b = Bench::new(MemImage::new(51_200).without_unmap());
     assert_eq!(b.data_in(&cdb(32), 32).data[12..16], [0, 0, 0, 0], "fully provisioned");
     for (asked, got) in [(0, 0), (1, 1), (12, 12), (32, 32), (255, 32)] {

@@ -4,11 +4,13 @@ mod cache;
 mod capacity;
 mod compare_and_write;
 mod lba_status;
+mod load_eject;
 mod orwrite;
 mod provisioning;
 mod read_write;
 mod start_stop;
 mod verify;
+mod write_atomic;
 
 use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};
 

@@ -105,6 +105,7 @@ const EXPECTED: &[(u8, Option<u16>, &str, &str)] = &[
     (0x90, None, "PRE-FETCH(16)", "-+-+-"),
     (0x91, None, "SYNCHRONIZE CACHE(16)", "-----"),
     (0x93, None, "WRITE SAME(16)", "-----"),
+    (0x9c, None, "WRITE ATOMIC(16)", "-----"),
     (0x9e, Some(0x10), "READ CAPACITY(16)", "+++++"),
     (0x9e, Some(0x12), "GET LBA STATUS", "-+-+-"),
     (0x9e, Some(0x13), "REPORT REFERRALS", "+++++"),

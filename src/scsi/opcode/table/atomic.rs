@@ -1,4 +1,4 @@
-//! Reading and writing the medium in one step.
+//! Reading and writing the medium in one step, and writing it whole or not at all.
 
 use super::super::{Access, Attention, DataDirection, Readiness, Reservation, Row, Usage, decode};
 
@@ -9,7 +9,7 @@ pub(super) const ROWS: &[Row] = &[
         name: "COMPARE AND WRITE",
         clause: "SBC-3 5.2",
         usage: Usage::new(&[
-            0x89, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0x00, 0x04,
+            0x89, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0x1f, 0x04,
         ]),
         direction: DataDirection::Out,
         attention: Attention::Reports,
@@ -24,7 +24,7 @@ pub(super) const ROWS: &[Row] = &[
         name: "ORWRITE(16)",
         clause: "SBC-3 5.5",
         usage: Usage::new(&[
-            0x8b, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x04,
+            0x8b, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0x04,
         ]),
         direction: DataDirection::Out,
         attention: Attention::Reports,
@@ -32,5 +32,20 @@ pub(super) const ROWS: &[Row] = &[
         access: Access::Active,
         reservation: Reservation::WRITES,
         decode: decode::orwrite,
+    },
+    Row {
+        opcode: 0x9c,
+        service_action: None,
+        name: "WRITE ATOMIC(16)",
+        clause: "SBC-4 5.48",
+        usage: Usage::new(&[
+            0x9c, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0x04,
+        ]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Ready,
+        access: Access::Active,
+        reservation: Reservation::WRITES,
+        decode: decode::write_atomic,
     },
 ];
