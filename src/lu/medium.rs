@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::unit::{Cold, live, tell};
-use super::{Attention, GateBits, Itl, Lu, NexusId};
+use super::{Attention, GateBits, Itl, Lu, NexusId, SelfTestOutcome};
 use crate::backing::BackingError;
 
 /// The power condition of a unit that is not stopped (SBC-3 4.20).
@@ -104,6 +104,7 @@ impl Lu {
         }
         cold.medium.ejected = true;
         cold.medium.ejections += 1;
+        cold.records.self_tests.abort(SelfTestOutcome::Aborted);
         live(&cold).for_each(|itl| itl.gate().raise(GateBits::NO_MEDIUM));
         self.note();
         Ok(Some(Ejection(cold.medium.ejections)))
@@ -206,6 +207,7 @@ impl Lu {
             if !by.gate().bits().intersects(GateBits::STOPPED) {
                 cold.records.cycles = cold.records.cycles.saturating_add(1);
             }
+            cold.records.self_tests.abort(SelfTestOutcome::Aborted);
             by.gate().raise(GateBits::STOPPED);
         }
         !shared

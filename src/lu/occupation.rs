@@ -14,7 +14,7 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::unit::{Cold, live};
-use super::{GateBits, Itl, KeepError, Lu};
+use super::{GateBits, Itl, KeepError, Lu, SelfTestOutcome};
 use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};
 
 /// What is, or was, done to the whole medium.
@@ -179,6 +179,11 @@ impl Lu {
         self.cold().occupations.now.clone()
     }
 
+    /// Whether something is being done to the whole medium.
+    pub fn is_occupied(&self) -> bool {
+        matches!(self.cold().occupations.now, Some(Occupation { stage: Stage::Running { .. }, .. }))
+    }
+
     /// Sense data of who asks for the medium while something is done to the whole of it, or after that failed.
     pub fn occupied_sense(&self) -> Sense {
         let progress = self.progress.get();
@@ -246,6 +251,7 @@ impl Lu {
         let mut cold = self.cold();
         if let Some(coming) = cold.occupations.coming.take() {
             self.progress.set(0, 1);
+            cold.records.self_tests.abort(SelfTestOutcome::Aborted);
             self.occupy(&mut cold, coming);
         }
     }

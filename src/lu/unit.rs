@@ -12,7 +12,7 @@ use super::occupation::{Occupations, Progress};
 use super::reserve::{Reservations, reset_reserve};
 use super::{
     AccessState, Attention, Background, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError,
-    Itl, Keeper, KeptState, ModeChange, NexusId, NoBackground, Records, TargetPort, Touches,
+    Itl, Keeper, KeptState, ModeChange, NexusId, NoBackground, Records, SelfTestOutcome, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::SenseFormat;
@@ -429,6 +429,7 @@ impl Lu {
     pub fn reset(&self) {
         let mut cold = self.cold();
         reset_reserve(&mut cold);
+        cold.records.self_tests.abort(SelfTestOutcome::Aborted);
         let mode = cold.saved_mode.unwrap_or(self.default_mode);
         self.store_mode(&cold, mode);
         self.note();
