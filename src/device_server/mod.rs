@@ -17,6 +17,7 @@
 //! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `erase` FORMAT UNIT and SANITIZE, `mode` the mode pages, `reservations` what is
 //! reserved; `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `ports` names target ports, `access` has their access states, `transfer` checks data buffers.
+//! `third_party_copy` copies between units, `rod_tokens` by token.
 
 mod absent;
 mod access;
@@ -31,12 +32,14 @@ mod mode;
 mod outcome;
 mod ports;
 mod reservations;
+mod rod_tokens;
 mod sbc;
 mod spc;
 #[cfg(test)]
 pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
+mod third_party_copy;
 mod timestamp;
 mod transfer;
 mod well_known;
@@ -45,6 +48,7 @@ pub use change::{Change, Fence, Losers};
 pub use erase::go_on;
 pub use log::io_failed;
 pub use outcome::io_done;
+pub use third_party_copy::{Copying, Use};
 
 use std::sync::Arc;
 
@@ -66,6 +70,8 @@ pub enum Plan<'a> {
     Job(Job),
     /// The same, while no other command uses the blocks that it uses.
     Exclusive(Exclusive),
+    /// Several steps, which use other units as well.
+    Copy(Copying),
     /// A change of what nexuses share, in its turn.
     Change(Box<dyn Change>),
     /// Nothing yet: a hold stops it. To be started again when a hold has ended; nothing has happened to its buffer or to the unit.
@@ -243,7 +249,6 @@ pub struct Request<'a> {
 struct Task<'a, 'b> {
     itl: &'a Arc<Itl>,
     luns: &'a [u16],
-    #[expect(dead_code, reason = "third-party copy commands")]
     peers: &'a dyn Peers,
     row: &'static Row,
     buf: &'b mut IoBuf,
@@ -297,14 +302,34 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
     let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, buf });
     let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
     let plan = log::counted(plan, itl, log::verifies(&command));
+    if let Plan::Copy(copy) = &plan
+        && copy.uses.iter().any(Use::is_held)
+    {
+        return over(Plan::Held);
+    }
     let touches = match &plan {
         Plan::Io(io) if io.op.kind == OpKind::Flush => Touches::Nothing,
         Plan::Io(io) => Touches::Blocks(Extent { offset: io.op.offset, len: io.op.len }),
         Plan::Exclusive(exclusive) => Touches::Blocks(exclusive.extent),
         Plan::Job(_) => touches(itl, &command),
-        Plan::Done(_) | Plan::Change(_) | Plan::Held => Touches::Nothing,
+        // Of a copy each use says what it touches, on its own unit or another one.
+        Plan::Copy(_) | Plan::Done(_) | Plan::Change(_) | Plan::Held => Touches::Nothing,
     };
+    announce(itl, row, &command, &plan, touches);
     Started { plan, needs: mask.common(NEEDS), touches }
+}
+
+/// Says to the units that their blocks are about to change, if this command is to change some; see [`Lu::will_change`](crate::lu::Lu::will_change).
+fn announce(itl: &Itl, row: &Row, command: &Command, plan: &Plan<'_>, touches: Touches) {
+    match plan {
+        Plan::Copy(copy) => copy.uses.iter().for_each(Use::announce),
+        // It knows better what it will change: it says so itself.
+        _ if matches!(command, Command::Unmap { .. }) => {}
+        Plan::Io(_) | Plan::Job(_) | Plan::Exclusive(_) if row.reservation.persistent == Persistent::Writes => {
+            itl.lu().will_change(touches);
+        }
+        _ => {}
+    }
 }
 
 /// INVALID COMMAND OPERATION CODE, if the CDB's is one that this unit has not, though others have.
@@ -493,6 +518,16 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::ModeSelect { ten, page_format, save, parameter_list_length } => {
             mode::mode_select(task, ModeSelectFields { ten, page_format, save }, parameter_list_length)
         }
+        Command::ExtendedCopy { parameter_list_length } => third_party_copy::extended_copy(task, parameter_list_length),
+        Command::ReceiveCopyStatus { list, allocation_length } => {
+            third_party_copy::receive_status(task, list, allocation_length)
+        }
+        Command::ReceiveCopyOperatingParameters { allocation_length } => {
+            third_party_copy::receive_operating_parameters(task, allocation_length)
+        }
+        Command::ReceiveCopyFailureDetails { list, allocation_length } => {
+            third_party_copy::receive_failure_details(task, list, allocation_length)
+        }
         Command::ReadCapacity10 => sbc::read_capacity10(task),
         Command::ReadCapacity16 { allocation_length } => sbc::read_capacity16(task, allocation_length),
         Command::GetLbaStatus { lba, allocation_length } => sbc::get_lba_status(task, lba, allocation_length),
@@ -505,6 +540,19 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::Orwrite(transfer) => sbc::orwrite(task, transfer),
         Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
+        Command::PopulateToken { list_identifier, parameter_list_length } => {
+            rod_tokens::populate(task, list_identifier, parameter_list_length)
+        }
+        Command::WriteUsingToken { list_identifier, parameter_list_length } => {
+            rod_tokens::write(task, list_identifier, parameter_list_length)
+        }
+        Command::CopyOperationAbort { list_identifier } => rod_tokens::copy_operation_abort(task, list_identifier),
+        Command::ReceiveCopyStatusLid4 { list_identifier, allocation_length } => {
+            rod_tokens::receive_copy_status(task, list_identifier, allocation_length)
+        }
+        Command::ReceiveRodTokenInformation { list_identifier, allocation_length } => {
+            rod_tokens::receive_rod_token_information(task, list_identifier, allocation_length)
+        }
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),
         Command::WriteSame { transfer, unmap, anchor, ndob } => sbc::write_same(task, transfer, unmap, anchor, ndob),
         Command::StartStopUnit(fields) => sbc::start_stop_unit(task, fields),

@@ -14,7 +14,7 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::unit::{Cold, live};
-use super::{GateBits, Itl, KeepError, Lu, SelfTestOutcome};
+use super::{GateBits, Itl, KeepError, Lu, SelfTestOutcome, Touches};
 use crate::scsi::{AdditionalSense, FieldPointer, Sense, SenseKey};
 
 /// What is, or was, done to the whole medium.
@@ -252,6 +252,9 @@ impl Lu {
         if let Some(coming) = cold.occupations.coming.take() {
             self.progress.set(0, 1);
             cold.records.self_tests.abort(SelfTestOutcome::Aborted);
+            if coming.is_some() {
+                self.disturb_under_lock(&mut cold, Touches::Everything);
+            }
             self.occupy(&mut cold, coming);
         }
     }

@@ -77,12 +77,15 @@ pub struct Sense {
     pub field: Option<FieldPointer>,
     /// PROGRESS INDICATION (SPC-4 4.5.2.4.4), in 65536ths: for NO SENSE and NOT READY only, which have no field pointer.
     pub progress: Option<u16>,
+    /// With COPY ABORTED: which segment descriptor was being processed, from 0 on. The field pointer, if there is one, is relative
+    /// to it, and else to the parameter list (SPC-4 4.5.2.4.5).
+    pub segment: Option<u16>,
 }
 
 impl Sense {
     /// A condition without further fields.
     pub const fn new(key: SenseKey, code: AdditionalSense) -> Sense {
-        Sense { key, code, information: None, field: None, progress: None }
+        Sense { key, code, information: None, field: None, progress: None, segment: None }
     }
 
     /// ILLEGAL REQUEST.
@@ -130,6 +133,16 @@ impl Sense {
         Sense { information: Some(information), ..self }
     }
 
+    /// COPY ABORTED.
+    pub const fn copy_aborted(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::CopyAborted, code)
+    }
+
+    /// The same with its segment descriptor.
+    pub const fn with_segment(self, segment: u16) -> Sense {
+        Sense { segment: Some(segment), ..self }
+    }
+
     /// The same with its field pointer.
     pub const fn with_field(self, field: FieldPointer) -> Sense {
         Sense { field: Some(field), ..self }
@@ -143,7 +156,7 @@ impl Sense {
     /// SENSE KEY SPECIFIC (SPC-4 4.5.2.4), if there is any: SKSV is set.
     fn sense_key_specific(&self) -> Option<[u8; 3]> {
         match (self.field, self.progress) {
-            (Some(field), _) => Some(field.sense_key_specific()),
+            (Some(field), _) => Some(self.pointing(field)),
             (None, Some(progress)) => {
                 let [high, low] = progress.to_be_bytes();
                 Some([0x80, high, low])
@@ -194,7 +207,9 @@ impl Sense {
         let mut data = vec![valid | 0x70, 0, self.key as u8];
         data.extend(information.unwrap_or(0).to_be_bytes());
         data.push(10);
-        data.extend([0; 4]);
+        // COMMAND-SPECIFIC INFORMATION: the segment is in its third and fourth bytes (SPC-4 5.17.7.4).
+        data.extend([0; 2]);
+        data.extend(self.segment.unwrap_or(0).to_be_bytes());
         data.extend(self.code.0.to_be_bytes());
         data.push(0);
         data.extend(self.sense_key_specific().unwrap_or_default());
@@ -207,6 +222,10 @@ impl Sense {
             descriptors.extend([0x00, 0x0a, 0x80, 0]);
             descriptors.extend(information.to_be_bytes());
         }
+        if let Some(segment) = self.segment {
+            let [high, low] = segment.to_be_bytes();
+            descriptors.extend([0x01, 0x0a, 0, 0, 0, 0, high, low, 0, 0, 0, 0]);
+        }
         if let Some([first, second, third]) = self.sense_key_specific() {
             descriptors.extend([0x02, 0x06, 0, 0, first, second, third, 0]);
         }
@@ -217,13 +236,18 @@ impl Sense {
     }
 }
 
-impl FieldPointer {
-    /// SENSE KEY SPECIFIC of ILLEGAL REQUEST (SPC-4 4.5.2.4.2): SKSV, C/D, BPV, BIT POINTER, FIELD POINTER.
-    fn sense_key_specific(self) -> [u8; 3] {
-        let command = if self.in_cdb { 0x40 } else { 0 };
-        let bit = self.bit.map_or(0, |bit| 0x08 | bit & 0x07);
-        let [high, low] = self.byte.to_be_bytes();
-        [0x80 | command | bit, high, low]
+impl Sense {
+    /// SENSE KEY SPECIFIC: of ILLEGAL REQUEST SKSV, C/D, BPV, BIT POINTER, FIELD POINTER (SPC-4 4.5.2.4.2); of COPY ABORTED SKSV, SD, BPV,
+    /// BIT POINTER, FIELD POINTER (SPC-4 4.5.2.4.5).
+    fn pointing(&self, field: FieldPointer) -> [u8; 3] {
+        let whose = match self.segment {
+            Some(_) => 0x20,
+            None if field.in_cdb => 0x40,
+            None => 0,
+        };
+        let bit = field.bit.map_or(0, |bit| 0x08 | bit & 0x07);
+        let [high, low] = field.byte.to_be_bytes();
+        [0x80 | whose | bit, high, low]
     }
 }
 
@@ -292,6 +316,26 @@ mod tests {
                 0x02, 0x06, 0, 0, 0xcf, 0x00, 0x02, 0,
             ]
         );
+    }
+
+    /// SPC-4 4.5.2.4.5: SKSV 1, SD 1, BPV 1, bit 7 of byte 20 of the third segment descriptor.
+    #[test]
+    fn segment_pointers() {
+        let sense = Sense::copy_aborted(AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION).with_segment(2);
+        let pointed = sense.with_field(FieldPointer::parameter_list(20, 7));
+        assert_eq!(
+            pointed.encode(SenseFormat::Fixed, 96),
+            [0x70, 0, 0x0a, 0, 0, 0, 0, 10, 0, 0, 0, 2, 0x00, 0x00, 0, 0xaf, 0x00, 0x14]
+        );
+        assert_eq!(
+            pointed.encode(SenseFormat::Descriptor, 96),
+            [
+                0x72, 0x0a, 0x00, 0x00, 0, 0, 0, 20, //
+                0x01, 0x0a, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, //
+                0x02, 0x06, 0, 0, 0xaf, 0x00, 0x14, 0,
+            ]
+        );
+        assert_eq!(sense.encode(SenseFormat::Fixed, 18)[15..], [0, 0, 0], "there need not be a pointer");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod format_unit;
 mod lba_status;
 mod limits;
 mod sanitize;
+mod token;
 mod unmap;
 
 pub use capacity::*;
@@ -12,4 +13,5 @@ pub use format_unit::*;
 pub use lba_status::*;
 pub use limits::*;
 pub use sanitize::*;
+pub use token::*;
 pub use unmap::*;

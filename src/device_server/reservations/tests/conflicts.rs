@@ -35,7 +35,11 @@ const CASES: &[Case] = &[
     (&[0xa4, 0x0f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),    // SET TIMESTAMP
     (&[0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, READS),     // REPORT SUPPORTED OPERATION CODES
     (&[0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, READS),     // REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
-    (&[0x5e, 0x00, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),         // PERSISTENT RESERVE IN
+    (&[0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // EXTENDED COPY
+    (&[0x84, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0], 12, WRITES), // RECEIVE COPY RESULTS
+    (&[0x84, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, WRITES),
+    (&[0x84, 0x04, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, WRITES),
+    (&[0x5e, 0x00, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED), // PERSISTENT RESERVE IN
     (&[0x5e, 0x03, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),
     (&[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, ALLOWED), // REPORT TARGET PORT GROUPS
     (&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),  // SET TARGET PORT GROUPS
@@ -65,7 +69,12 @@ const CASES: &[Case] = &[
     (&[0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),
     (&[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0], -512, WRITES), // WRITE SAME
     (&[0x93, 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], 0, WRITES),
-    (&[0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),  // UNMAP
+    (&[0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // UNMAP
+    (&[0x83, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, READS), // POPULATE TOKEN
+    (&[0x83, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // WRITE USING TOKEN
+    (&[0x83, 0x1c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // COPY OPERATION ABORT
+    (&[0x84, 0x05, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, ALLOWED), // RECEIVE COPY STATUS(LID4)
+    (&[0x84, 0x07, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, ALLOWED), // RECEIVE ROD TOKEN INFORMATION
     (&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8, ALLOWED), // READ CAPACITY
     (&[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], 32, ALLOWED),
     (&[0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0], 24, READS), // GET LBA STATUS

@@ -11,6 +11,8 @@ mod inquiry;
 mod medium;
 mod reserve;
 mod settings;
+mod third_party_copy;
+mod token;
 
 use super::Row;
 
@@ -23,6 +25,8 @@ const FAMILIES: &[&[Row]] = &[
     medium::ROWS,
     reserve::ROWS,
     settings::ROWS,
+    third_party_copy::ROWS,
+    token::ROWS,
 ];
 
 const COUNT: usize = {
