@@ -1,8 +1,8 @@
 //! Builds everything from a configuration, waits for the signal that ends it, takes it down in order. SIGUSR1 does not end it: the
 //! images are looked at again, for who resized one, or wants a medium loaded that a guest ejected.
 //!
-//! Order up: inherited descriptors → images → state → units → target → reactors → sockets. Order down: sockets (sessions drain) →
-//! state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
+//! Order up: inherited descriptors → images → state → units → target → reactors → background → sockets. Order down: background → sockets
+//! (sessions drain) → state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
 //! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
 
 mod space;
@@ -16,10 +16,12 @@ use std::time::Duration;
 use self::space::Watch;
 use crate::backing::{self, Image, OpenOptions};
 use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice};
+use crate::device_server;
 use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
-use crate::lu::{self, Lu, LuSetup, TargetPort};
+use crate::lu::{self, Background, Lu, LuSetup, TargetPort};
 use crate::srp::PortId;
 use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
+use crate::sys::background::Threads;
 use crate::sys::limits;
 use crate::sys::signals::{Signal, Termination};
 use crate::sys::wait::probe_io_uring;
@@ -88,7 +90,8 @@ pub fn run(config: Config) -> Result<(), Error> {
     }
     let images = images(&config)?;
     let state_dir = StateDir::open(&config.state_dir)?;
-    let (units, kept) = units(&config, &images, state_dir.as_ref())?;
+    let background = Arc::new(Threads::new("vstgt-background"));
+    let (units, kept) = units(&config, &images, state_dir.as_ref(), &background)?;
     let of_unit = |(of, unit): (&UnitConfig, &UnitMapping)| (of.file.clone(), Arc::clone(&unit.lu));
     let lus: Arc<[_]> = config.units.iter().zip(&units).map(of_unit).collect();
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
@@ -110,7 +113,10 @@ pub fn run(config: Config) -> Result<(), Error> {
     let writer = state_dir.as_ref().map(start).transpose()?;
     let watched = lus.iter().map(|(file, lu)| (Arc::clone(lu), file.display().to_string()));
     let watch = Watch::start(watched).map_err(system("cannot start a thread"))?;
-    let served = serve(&config, inherited, &hba, || wait(&termination, &lus));
+    lus.iter().for_each(|(_, lu)| device_server::go_on(lu));
+    let served = serve(&config, inherited, &hba, || wait(&termination, &lus), &background);
+    // If nothing was served it runs still. It is not to outlast the state that is kept.
+    background.stop();
     if let Some(watch) = watch {
         watch.stop();
     }
@@ -139,6 +145,7 @@ fn serve(
     inherited: Vec<Option<Inherited>>,
     hba: &Hba,
     wait: impl FnOnce() -> io::Result<i32>,
+    background: &Threads,
 ) -> Result<(), Error> {
     let mut endpoints = Vec::new();
     let ports = hba.add_ports(&nexuses(config));
@@ -159,6 +166,8 @@ fn serve(
     let signal = wait();
     // From here on connections end because the process does.
     hba.keep_nexuses();
+    // Commands that wait for what runs in the background are to end, too.
+    background.stop();
     if let Err(e) = server.stop(STOP_BOUND) {
         log::error!("{e}");
         return Err(Error::Undrained);
@@ -250,6 +259,7 @@ fn units(
     config: &Config,
     images: &[Arc<dyn Image>],
     state_dir: Option<&StateDir>,
+    background: &Arc<Threads>,
 ) -> Result<(Vec<UnitMapping>, Vec<KeptUnit>), Error> {
     let (mut units, mut kept_units) = (Vec::new(), Vec::new());
     let rods = Arc::default();
@@ -272,6 +282,7 @@ fn units(
             descriptor_sense: u.descriptor_sense,
             ports: reached_by(u, config),
             access: config.target_ports.iter().map(|port| (port.group, port.state)).collect(),
+            background: Arc::clone(background) as Arc<dyn Background>,
             rods: Arc::clone(&rods),
             ..LuSetup::new(Arc::clone(image), naa, serial)
         };

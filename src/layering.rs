@@ -24,7 +24,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("state_dir", &["scsi", "lu", "sys"]),
     ("cli", &[]),
     ("config", &["cli", "backing", "lu", "state_dir"]),
-    ("daemon", &["config", "backing", "lu", "srp", "target", "tgt", "hba", "state_dir", "vhost_user", "mem", "sys"]),
+    (
+        "daemon",
+        &[
+            "config",
+            "backing",
+            "lu",
+            "device_server",
+            "srp",
+            "target",
+            "tgt",
+            "hba",
+            "state_dir",
+            "vhost_user",
+            "mem",
+            "sys",
+        ],
+    ),
 ];
 
 /// Files at the top that are no rooms.

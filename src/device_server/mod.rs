@@ -14,7 +14,7 @@
 //! # Where is what
 //!
 //! `spc` and `sbc` hold the commands, a file for each family; `timestamp`, `identifying`, `buffer`, `diagnostic` and `log` hold those that
-//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages, `reservations` what is
+//! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `erase` FORMAT UNIT and SANITIZE, `mode` the mode pages, `reservations` what is
 //! reserved; `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `ports` names target ports, `access` has their access states, `transfer` checks data buffers.
 //! `third_party_copy` copies between units, `rod_tokens` by token.
@@ -25,6 +25,7 @@ mod buffer;
 mod change;
 mod defects;
 mod diagnostic;
+mod erase;
 mod identifying;
 mod log;
 mod mode;
@@ -44,6 +45,7 @@ mod transfer;
 mod well_known;
 
 pub use change::{Change, Fence, Losers};
+pub use erase::go_on;
 pub use log::io_failed;
 pub use outcome::io_done;
 pub use third_party_copy::{Copying, Use};
@@ -345,11 +347,24 @@ pub fn passes_task_sets(attribute: TaskAttribute) -> bool {
     matches!(attribute, TaskAttribute::HeadOfQueue | TaskAttribute::Aca)
 }
 
+/// With which task attribute, in tgt's numbers, a command is processed that came with `attribute`: SANITIZE as if it were HEAD OF QUEUE
+/// (SBC-3 5.24.1).
+pub fn processed_as(cdb: &[u8], attribute: i32) -> i32 {
+    const SANITIZE: u8 = 0x48;
+    match TaskAttribute::from_tgt_code(attribute) {
+        Ok(TaskAttribute::Simple | TaskAttribute::Ordered) if cdb.first() == Some(&SANITIZE) => {
+            TaskAttribute::HeadOfQueue.tgt_code()
+        }
+        _ => attribute,
+    }
+}
+
 /// Whether a command that was started, and has waited, may still go on; else its answer. Unit attentions do not matter any more.
 pub fn still_admitted(itl: &Itl, needs: GateBits) -> Result<(), Answer> {
     match itl.gate().admit(needs) {
         Admission::Conflict => Err(ended(itl, Answer::status(Status::ReservationConflict))),
         Admission::Inaccessible(state) => Err(access::refusal(state)),
+        Admission::Occupied => Err(Answer::check(itl.lu().occupied_sense())),
         Admission::NoMedium => Err(Answer::check(NO_MEDIUM)),
         _ => Ok(()),
     }
@@ -378,7 +393,7 @@ fn ended(itl: &Itl, answer: Answer) -> Answer {
 }
 
 /// What a gate can close while commands that need it open are running.
-const NEEDS: GateBits = GateBits::DENY.and(GateBits::ACCESS).and(GateBits::NO_MEDIUM);
+const NEEDS: GateBits = GateBits::DENY.and(GateBits::ACCESS).and(GateBits::NO_MEDIUM).and(GateBits::OCCUPIED);
 
 /// The blocks that a command may use, before it is known whether there are such blocks.
 fn touches(itl: &Itl, command: &Command) -> Touches {
@@ -418,6 +433,9 @@ fn mask(row: &Row, command: &Command) -> GateBits {
         Readiness::Ready => GateBits::NOT_READY.and(GateBits::LOW_POWER),
         Readiness::Medium => GateBits::NO_USABLE_MEDIUM,
         Readiness::Unoccupied => GateBits::OCCUPIED,
+        Readiness::Occupies => {
+            GateBits::NOT_READY.without(GateBits::OCCUPIED.and(GateBits::FORMAT_CORRUPT)).and(GateBits::LOW_POWER)
+        }
         Readiness::Any => GateBits::NONE,
     });
     mask = mask.and(match row.access {
@@ -541,6 +559,10 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),
         Command::WriteSame { transfer, unmap, anchor, ndob } => sbc::write_same(task, transfer, unmap, anchor, ndob),
         Command::StartStopUnit(fields) => sbc::start_stop_unit(task, fields),
+        Command::FormatUnit { long_list, data } => erase::format_unit(task, long_list, data),
+        Command::Sanitize { action, immed, ause, parameter_list_length } => {
+            erase::sanitize(task, action, immed, ause, parameter_list_length)
+        }
         Command::PreventAllowMediumRemoval { prevent } => sbc::prevent_allow_medium_removal(task, prevent),
     }
 }

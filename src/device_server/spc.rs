@@ -1,7 +1,7 @@
 //! Primary commands (SPC-4).
 
 use super::transfer::{needs, parameter_data};
-use super::{NO_MEDIUM, Planned, STOPPED, Task, access, ports, third_party_copy};
+use super::{NO_MEDIUM, Planned, STOPPED, Task, access, diagnostic, erase, ports, third_party_copy};
 use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu, PowerCondition};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
@@ -29,7 +29,7 @@ const VPD_PAGES: [u8; 10] = [
 ];
 
 /// REQUEST SENSE (SPC-4 6.39): a pending unit attention as data, which clears it; else what keeps the unit from being
-/// ready; else NO SENSE. The sense data of a command that failed went out with its status.
+/// ready; else how far a self-test in the background is; else NO SENSE. The sense data of a command that failed went out with its status.
 pub(super) fn request_sense<'a>(task: Task<'a, '_>, descriptor: bool, allocation_length: u32) -> Planned<'a> {
     // What cannot be told must not be cleared: sense data of a unit attention is this long.
     let length = if descriptor { 8 } else { 18 };
@@ -38,7 +38,11 @@ pub(super) fn request_sense<'a>(task: Task<'a, '_>, descriptor: bool, allocation
     let attention = if allocation_length == 0 { None } else { gate.take_attention() };
     let sense = match attention {
         Some(attention) => attention.sense(),
-        None => not_ready(task.itl.lu(), gate.bits()).unwrap_or_else(|| power_condition(task.itl.lu())),
+        None => {
+            let lu = task.itl.lu();
+            let busy = not_ready(lu, gate.bits()).or_else(|| diagnostic::in_progress(lu));
+            busy.unwrap_or_else(|| power_condition(lu))
+        }
     };
     sense_data(task.buf, sense, descriptor, allocation_length)
 }
@@ -48,7 +52,7 @@ fn not_ready(lu: &Lu, gate: GateBits) -> Option<Sense> {
     if let Some(sense) = gate.access_state().and_then(access::inaccessible) {
         return Some(sense);
     }
-    if gate.intersects(GateBits::OCCUPIED) {
+    if gate.intersects(GateBits::OCCUPIED.and(GateBits::FORMAT_CORRUPT)) {
         return Some(lu.occupied_sense());
     }
     if gate.intersects(GateBits::NO_MEDIUM) {
@@ -176,6 +180,7 @@ fn characteristics(lu: &Lu) -> BlockDeviceCharacteristics {
     BlockDeviceCharacteristics {
         rotation_rate: lu.rotation_rate(),
         form_factor: 0,
+        after_block_erase: u8::from(erase::has_block_erase(lu)),
         fuab: true,
         verifies_unmapped: lu.thin(),
     }
@@ -222,7 +227,7 @@ pub(super) fn supported(lu: &Lu, row: &Row) -> bool {
     match row.opcode {
         UNMAP => lu.thin(),
         WRITE_ATOMIC => lu.atomic_limits().is_some(),
-        _ => true,
+        _ => erase::is_supported(row, lu),
     }
 }
 

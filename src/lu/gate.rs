@@ -20,7 +20,7 @@
 //! | 41–44 | the access state of its target port's group: standby, unavailable, offline, on its way; none of them: active |
 //! | 45 | not ready: no medium |
 //! | 46 | not ready: the medium is occupied, by FORMAT UNIT or SANITIZE |
-//! | 47 | a further not-ready cause |
+//! | 47 | not ready: the medium's format is corrupt, after a FORMAT UNIT that failed |
 //! | 48 | held: some hold of the unit may concern this nexus; see [`Holds`](super::Holds) |
 //! | 49 | low power: the unit is idle or in standby; stops nothing, but who uses the medium wakes it |
 //! | 56 | an ACA condition is established for this nexus |
@@ -61,6 +61,8 @@ impl GateBits {
     pub const NO_MEDIUM: GateBits = GateBits(1 << 45);
     /// Something is done to the whole medium, or was and failed; the unit says what: FORMAT UNIT, SANITIZE.
     pub const OCCUPIED: GateBits = GateBits(1 << 46);
+    /// FORMAT UNIT failed: blocks cannot be accessed until another one succeeds.
+    pub const FORMAT_CORRUPT: GateBits = GateBits(1 << 47);
     /// The nexus's target port is in standby state for the unit.
     pub const STANDBY: GateBits = GateBits(1 << 41);
     /// It is in unavailable state.
@@ -123,7 +125,7 @@ impl GateBits {
     fn not_ready(self) -> Admission {
         match self.access_state() {
             Some(state) => Admission::Inaccessible(state),
-            None if self.intersects(GateBits::OCCUPIED) => Admission::Occupied,
+            None if self.intersects(GateBits::OCCUPIED.and(GateBits::FORMAT_CORRUPT)) => Admission::Occupied,
             None if self.intersects(GateBits::NO_MEDIUM) => Admission::NoMedium,
             None => Admission::Stopped,
         }

@@ -94,6 +94,7 @@ impl Lu {
             reservations: cold.reservations.kept().clone(),
             access: cold.access.kept(),
             records,
+            occupation: cold.occupations.kept(),
             nexuses,
         }
     }

@@ -1,7 +1,7 @@
 //! What of a unit outlives the process, as plain data, and the seam to who keeps it.
 
 use super::reservation::ReservationState;
-use super::{AccessState, Attention, IdentifyingInformation, NexusId, SelfTestResult};
+use super::{AccessState, Attention, IdentifyingInformation, NexusId, Occupation, SelfTestResult};
 use crate::scsi::spc::{LogErrors, ModeState};
 
 /// Everything of one unit that the next process goes on with.
@@ -21,6 +21,8 @@ pub struct KeptState {
     pub access: Vec<KeptAccess>,
     /// What initiators left with it.
     pub records: KeptRecords,
+    /// What is, or was, done to the whole medium.
+    pub occupation: Option<Occupation>,
     /// The nexuses that there are, and what waits for those that there are not.
     pub nexuses: Vec<KeptNexus>,
 }
@@ -107,18 +109,20 @@ impl KeptState {
             reservations: ReservationState::default(),
             access: Vec::new(),
             records: KeptRecords::default(),
+            occupation: None,
             nexuses: Vec::new(),
         }
     }
 
-    /// What is left after a loss of power: what APTPL preserves, mode parameters that were saved, and what initiators left, but for the
-    /// clock. Every nexus is new.
+    /// What is left after a loss of power: what APTPL preserves, mode parameters that were saved, what initiators left, but for the
+    /// clock, and what was done to the whole medium. Every nexus is new.
     pub fn after_power_loss(self) -> KeptState {
         let KeptMode { default, saved, .. } = self.mode;
         KeptState {
             mode: KeptMode { current: saved.unwrap_or(default), default, saved },
             reservations: self.reservations.after_power_loss(),
             records: KeptRecords { clock: None, threshold_reached: false, ..self.records },
+            occupation: self.occupation.map(Occupation::after_power_loss),
             ..KeptState::new(default)
         }
     }
@@ -226,6 +230,7 @@ mod tests {
                 threshold_reached: true,
                 ..KeptRecords::default()
             },
+            occupation: None,
             access: vec![KeptAccess { group: 1, current: AccessState::Standby, default: AccessState::ActiveOptimized }],
             nexuses: vec![KeptNexus {
                 nexus,

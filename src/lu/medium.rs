@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::unit::{Cold, live, tell};
-use super::{Attention, GateBits, Itl, Lu, NexusId, Touches};
+use super::{Attention, GateBits, Itl, Lu, NexusId, SelfTestOutcome, Touches};
 use crate::backing::BackingError;
 
 /// The power condition of a unit that is not stopped (SBC-3 4.20).
@@ -99,6 +99,7 @@ impl Lu {
         }
         cold.medium.ejected = true;
         cold.medium.ejections += 1;
+        cold.records.self_tests.abort(SelfTestOutcome::Aborted);
         self.disturb_under_lock(&mut cold, Touches::Everything);
         live(&cold).for_each(|itl| itl.gate().raise(GateBits::NO_MEDIUM));
         self.note();
@@ -195,6 +196,7 @@ impl Lu {
                 cold.records.cycles = cold.records.cycles.saturating_add(1);
                 self.note();
             }
+            cold.records.self_tests.abort(SelfTestOutcome::Aborted);
             by.gate().raise(GateBits::STOPPED);
         }
         !shared

@@ -12,6 +12,8 @@
 //! * What a thin unit's file system has left is watched, and initiators are told before it is nothing: [`Lu::look_at_space`].
 //! * What is reserved changes in steps, so that nobody gains before those who lose have stopped: [`Lu::evaluate_reservation`] and
 //!   what follows it. Each nexus's gate says what it is denied at every step.
+//! * What is done to the whole medium, and by whom it is stopped, is an [`Occupation`]; work that outlasts its command runs in the
+//!   [`Background`] that a unit was given.
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
 //!   ([`Lu::persist`]) before a change is answered, soon after everything else.
 //! * Whether the medium can be used, for all nexuses at once, is [`Lu::eject`]'s and [`Lu::load`]'s to say.
@@ -21,6 +23,7 @@
 mod access;
 mod atomic;
 mod attention;
+mod background;
 mod copies;
 mod copy_operations;
 mod errors;
@@ -34,6 +37,7 @@ mod keeping;
 mod kept;
 mod medium;
 mod mode_word;
+mod occupation;
 mod port;
 mod records;
 pub mod reservation;
@@ -48,6 +52,7 @@ mod watch;
 pub use access::*;
 pub use atomic::AtomicLimits;
 pub use attention::*;
+pub use background::*;
 pub use copies::*;
 pub use copy_operations::*;
 pub use errors::*;
@@ -58,6 +63,7 @@ pub use identity::*;
 pub use itl::*;
 pub use kept::*;
 pub use medium::*;
+pub use occupation::*;
 pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;

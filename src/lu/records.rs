@@ -45,7 +45,7 @@ impl Records {
             clock: self.clock.set,
             identifying: self.identifying.clone(),
             cycles: self.cycles,
-            self_tests: self.self_tests.results().copied().collect(),
+            self_tests: self.self_tests.results().collect(),
             hours: self.self_tests.hours(),
             threshold_reached: self.threshold_reached,
             ..KeptRecords::default()

@@ -8,16 +8,17 @@ use super::holds::Holds;
 use super::keeping::Continuity;
 use super::medium::{self, Medium};
 use super::mode_word::ModeWord;
+use super::occupation::{Occupations, Progress};
 use super::reserve::{Reservations, reset_reserve};
 use super::watch::Watches;
 use super::{
-    AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, IdentifyingInformation, Identity,
-    IdentityError, Itl, Keeper, KeptState, ModeChange, NexusId, Records, Rods, SoftThreshold, Statistics, TargetPort,
+    AccessState, Attention, Background, ErrorCounters, GateBits, Geometry, HoldId, Holding, IdentifyingInformation, Identity,
+    IdentityError, Itl, Keeper, KeptState, ModeChange, NexusId, NoBackground, Records, Rods, SelfTestOutcome, SoftThreshold, Statistics, TargetPort,
     Touches, thresholds,
 };
 use crate::backing::Image;
 use crate::scsi::spc::{IdentifyingInformationType, LogCounters, ModeState, ModeThreshold};
-use crate::scsi::{AdditionalSense, Sense, SenseFormat};
+use crate::scsi::{Sense, SenseFormat};
 
 /// Whether a unit's blocks can be deallocated (SBC-3 4.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,13 +80,16 @@ pub struct LuSetup {
     pub keeper: Option<Arc<dyn Keeper>>,
     /// What was kept: the unit goes on from there.
     pub kept: Option<KeptState>,
+    /// Runs what outlasts its command.
+    pub background: Arc<dyn Background>,
     /// Where tokens for its data are known; the same for all units of the process.
     pub rods: Arc<Rods>,
 }
 
 impl LuSetup {
     /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
-    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept, tokens for this unit only.
+    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept, no background, tokens for this unit
+    /// only.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -110,6 +114,7 @@ impl LuSetup {
             access: Vec::new(),
             keeper: None,
             kept: None,
+            background: Arc::new(NoBackground),
             rods: Arc::default(),
         }
     }
@@ -211,6 +216,9 @@ pub struct Lu {
     pub(super) keeper: Option<Arc<dyn Keeper>>,
     /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
     pub(super) writing: Mutex<bool>,
+    background: Arc<dyn Background>,
+    /// Of what is done to the whole medium.
+    pub(super) progress: Progress,
     cold: Mutex<Cold>,
 }
 
@@ -235,6 +243,8 @@ pub(super) struct Cold {
     pub(super) reservations: Reservations,
     /// Access states, and how they are changing.
     pub(super) access: Access,
+    /// What is done to the whole medium.
+    pub(super) occupations: Occupations,
 }
 
 impl Lu {
@@ -322,12 +332,15 @@ impl Lu {
             watched: AtomicBool::new(false),
             keeper: setup.keeper,
             writing: Mutex::default(),
+            background: setup.background,
+            progress: Progress::default(),
             cold: Mutex::new(Cold {
                 reservations: kept.reservations.clone().into(),
                 records,
                 access,
                 medium: Medium::new(kept.ejected && setup.removable),
                 saved_mode: kept.mode.saved_under(default_mode),
+                occupations: Occupations::new(kept.occupation.clone()),
                 ..Cold::default()
             }),
             image: setup.image,
@@ -475,6 +488,7 @@ impl Lu {
     pub fn reset(&self) {
         let mut cold = self.cold();
         reset_reserve(&mut cold);
+        cold.records.self_tests.abort(SelfTestOutcome::Aborted);
         let mode = cold.saved_mode.unwrap_or(self.default_mode);
         self.store_mode(&mut cold, mode);
         self.note();
@@ -487,9 +501,9 @@ impl Lu {
         }
     }
 
-    /// Sense data of who asks for the medium while something is done to the whole of it.
-    pub fn occupied_sense(&self) -> Sense {
-        Sense::not_ready(AdditionalSense::NOT_READY_OPERATION_IN_PROGRESS)
+    /// Runs what outlasts its command.
+    pub fn background(&self) -> &Arc<dyn Background> {
+        &self.background
     }
 
     /// Establishes a unit attention for every nexus but, perhaps, one.
@@ -634,6 +648,7 @@ impl Lu {
         }
         cold.reservations.attach(itl);
         cold.access.attach(itl);
+        cold.occupations.attach(itl);
         cold.nexuses.retain(|n| n.strong_count() > 0);
         cold.nexuses.push(Arc::downgrade(itl));
     }

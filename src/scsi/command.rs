@@ -101,6 +101,18 @@ pub enum ReserveOut {
     ReplaceLostReservation = 0x08,
 }
 
+/// SERVICE ACTION of SANITIZE (SBC-3 5.24); the discriminant is its code. CRYPTOGRAPHIC ERASE is not here: nothing is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SanitizeAction {
+    /// 01h.
+    Overwrite = 0x01,
+    /// 02h.
+    BlockErase = 0x02,
+    /// 1Fh.
+    ExitFailureMode = 0x1f,
+}
+
 /// The fields of START STOP UNIT (SBC-3 5.29). IMMED is not among them: nobody heeds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartStopFields {
@@ -218,4 +230,8 @@ pub enum Command {
     WriteAndVerify { transfer: Transfer, check: ByteCheck },
     /// SBC-3 5.7, 5.8. `blocks` 0 means to the end of the medium.
     PreFetch { transfer: Transfer, immed: bool },
+    /// SBC-3 5.3; `long_list` says which header the parameter list has, which there is with `data`.
+    FormatUnit { long_list: bool, data: bool },
+    /// SBC-3 5.24. PARAMETER LIST LENGTH is 0 for all but OVERWRITE.
+    Sanitize { action: SanitizeAction, immed: bool, ause: bool, parameter_list_length: u16 },
 }

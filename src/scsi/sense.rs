@@ -98,6 +98,8 @@ pub struct Sense {
     pub information: Option<u64>,
     /// Sense-key-specific field pointer.
     pub field: Option<FieldPointer>,
+    /// PROGRESS INDICATION (SPC-4 4.5.2.4.4), in 65536ths: for NO SENSE and NOT READY only, which have no field pointer.
+    pub progress: Option<u16>,
     /// With COPY ABORTED: which segment descriptor was being processed, from 0 on. The field pointer, if there is one, is relative
     /// to it, and else to the parameter list (SPC-4 4.5.2.4.5).
     pub segment: Option<u16>,
@@ -106,7 +108,7 @@ pub struct Sense {
 impl Sense {
     /// A condition without further fields.
     pub const fn new(key: SenseKey, code: AdditionalSense) -> Sense {
-        Sense { key, code, information: None, field: None, segment: None }
+        Sense { key, code, information: None, field: None, progress: None, segment: None }
     }
 
     /// ILLEGAL REQUEST.
@@ -168,6 +170,23 @@ impl Sense {
     pub const fn with_field(self, field: FieldPointer) -> Sense {
         Sense { field: Some(field), ..self }
     }
+
+    /// The same with its progress indication, in 65536ths.
+    pub const fn with_progress(self, progress: u16) -> Sense {
+        Sense { progress: Some(progress), ..self }
+    }
+
+    /// SENSE KEY SPECIFIC (SPC-4 4.5.2.4), if there is any: SKSV is set.
+    fn sense_key_specific(&self) -> Option<[u8; 3]> {
+        match (self.field, self.progress) {
+            (Some(field), _) => Some(self.pointing(field)),
+            (None, Some(progress)) => {
+                let [high, low] = progress.to_be_bytes();
+                Some([0x80, high, low])
+            }
+            (None, None) => None,
+        }
+    }
 }
 
 /// The two formats of sense data.
@@ -216,7 +235,7 @@ impl Sense {
         data.extend(self.segment.unwrap_or(0).to_be_bytes());
         data.extend(self.code.0.to_be_bytes());
         data.push(0);
-        data.extend(self.field.map_or([0; 3], |field| self.sense_key_specific(field)));
+        data.extend(self.sense_key_specific().unwrap_or_default());
         data
     }
 
@@ -230,8 +249,7 @@ impl Sense {
             let [high, low] = segment.to_be_bytes();
             descriptors.extend([0x01, 0x0a, 0, 0, 0, 0, high, low, 0, 0, 0, 0]);
         }
-        if let Some(field) = self.field {
-            let [first, second, third] = self.sense_key_specific(field);
+        if let Some([first, second, third]) = self.sense_key_specific() {
             descriptors.extend([0x02, 0x06, 0, 0, first, second, third, 0]);
         }
         let [asc, ascq] = self.code.0.to_be_bytes();
@@ -244,7 +262,7 @@ impl Sense {
 impl Sense {
     /// SENSE KEY SPECIFIC: of ILLEGAL REQUEST SKSV, C/D, BPV, BIT POINTER, FIELD POINTER (SPC-4 4.5.2.4.2); of COPY ABORTED SKSV, SD, BPV,
     /// BIT POINTER, FIELD POINTER (SPC-4 4.5.2.4.5).
-    fn sense_key_specific(&self, field: FieldPointer) -> [u8; 3] {
+    fn pointing(&self, field: FieldPointer) -> [u8; 3] {
         let whose = match self.segment {
             Some(_) => 0x20,
             None if field.in_cdb => 0x40,
@@ -291,6 +309,20 @@ mod tests {
         let byte = FieldPointer { in_cdb: false, byte: 0x0123, bit: None };
         let in_list = Sense::invalid_field_in_parameter_list(byte);
         assert_eq!(in_list.encode(SenseFormat::Fixed, 18)[12..], [0x26, 0x00, 0, 0x80, 0x01, 0x23]);
+    }
+
+    /// SPC-4 4.5.2.4.4: SKSV 1, then two bytes of progress.
+    #[test]
+    fn progress() {
+        let sense = Sense::not_ready(AdditionalSense::SANITIZE_IN_PROGRESS).with_progress(0x8123);
+        assert_eq!(
+            sense.encode(SenseFormat::Fixed, 18),
+            [0x70, 0, 0x02, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x04, 0x1b, 0, 0x80, 0x81, 0x23]
+        );
+        assert_eq!(
+            sense.encode(SenseFormat::Descriptor, 96),
+            [0x72, 0x02, 0x04, 0x1b, 0, 0, 0, 8, 0x02, 0x06, 0, 0, 0x80, 0x81, 0x23, 0]
+        );
     }
 
     /// SPC-4 4.5.2, 4.5.2.2 and 4.5.2.4.

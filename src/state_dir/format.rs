@@ -37,6 +37,13 @@
 //! | `absent NEXUS [CODE]...` * | one that is not there, and what waits for it |
 //! | `prevent NEXUS` * | a nexus that is there and prevents medium removal |
 //!
+//! Version 2 adds one line, and is written only while there is something to say in it: a program that passed it over would give guests a
+//! medium that is half erased.
+//!
+//! | line | content |
+//! |---|---|
+//! | `erasing COMMAND STAGE DONE LENGTH [PASSES INVERT PATTERN]` | see [`erasing`](super::erasing) |
+//!
 //! NEXUS is the initiator port identifier, a colon, and the relative target port identifier in decimal. NAA, KEY, TYPE, BYTES, access states, identifiers and
 //! CODE (ADDITIONAL SENSE CODE and qualifier) are hexadecimal; other numbers are decimal. Codes are those of the standards, so that nothing
 //! here depends on how the program numbers its own things. A kind of line, or a mode parameter, may be added within a version if a program
@@ -47,6 +54,7 @@ use std::str::FromStr;
 
 use super::boot::BootId;
 use super::records;
+use super::erasing;
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
 use crate::lu::{AccessState, Attention, KeptAccess, KeptNexus, KeptState, NexusId};
 use crate::scsi::spc::ModeState;
@@ -54,8 +62,13 @@ use crate::scsi::spc::ModeState;
 const MAGIC: &[u8; 8] = b"vstgtLU\n";
 const HEADER: usize = 20;
 
-/// The version that is written.
-pub(super) const VERSION: u32 = 1;
+/// The latest version.
+pub(super) const VERSION: u32 = 2;
+
+/// The version in which a state is written: the oldest that can say all of it.
+fn version(state: &KeptState) -> u32 {
+    if state.occupation.is_some() { VERSION } else { 1 }
+}
 
 /// Why bytes are no state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +95,7 @@ pub(super) fn encode(content: &Content) -> Result<Vec<u8>, String> {
     let mut payload = String::new();
     lines(content, &mut payload).map_err(|e| e.to_string())?;
     let length = u32::try_from(payload.len()).map_err(|_| "it is longer than 4 GiB".to_owned())?;
-    Ok(frame(VERSION, length, payload.as_bytes()))
+    Ok(frame(version(&content.state), length, payload.as_bytes()))
 }
 
 fn frame(version: u32, length: u32, payload: &[u8]) -> Vec<u8> {
@@ -121,7 +134,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
     }
     // Only now: the header's layout is the same in all versions, and a flipped bit is not to be taken for a version.
     match number(8) {
-        1 => version_1(payload).map_err(Flaw::Damaged),
+        1 | VERSION => payload_of(payload).map_err(Flaw::Damaged),
         0 => Err(damaged("there is no format 0")),
         version => Err(Flaw::Newer(version)),
     }
@@ -129,7 +142,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     let Content { naa, boot, state } = content;
-    let KeptState { mode, blocks, ejected, reservations, access, records, nexuses } = state;
+    let KeptState { mode, blocks, ejected, reservations, access, records, occupation, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
@@ -165,6 +178,9 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     for KeptAccess { group, current, default } in access {
         writeln!(text, "access {group} {:x} {:x}", *current as u8, *default as u8)?;
     }
+    if let Some(occupation) = occupation {
+        writeln!(text, "erasing {}", erasing::Words(occupation))?;
+    }
     for KeptNexus { nexus, present, attentions, prevent } in nexuses {
         let nexus = Name(*nexus);
         write!(text, "{} {nexus}", if *present { "nexus" } else { "absent" })?;
@@ -179,7 +195,7 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-fn version_1(payload: &[u8]) -> Result<Content, String> {
+fn payload_of(payload: &[u8]) -> Result<Content, String> {
     let text = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
     let mut naa = None;
     let mut boot = None;
@@ -229,6 +245,7 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
             let (group, current, default) = (number(word()?)?, access_state(word()?)?, access_state(word()?)?);
             state.access.push(KeptAccess { group, current, default });
         }
+        "erasing" => state.occupation = Some(erasing::read(words)?),
         "nexus" | "absent" => {
             let (nexus, present) = (nexus(word()?)?, about == "nexus");
             let attentions = words.map(attention).collect::<Result<Vec<_>, _>>()?;
@@ -345,7 +362,8 @@ pub(super) fn number<T: FromStr>(word: &str) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lu::{KeptMode, KeptRecords};
+    use crate::lu::KeptRecords;
+    use crate::lu::{Erasure, KeptMode, Method, Occupation, Pattern, Purpose, Stage};
     use crate::scsi::spc::ModeThreshold;
 
     fn nexus(n: u8) -> NexusId {
@@ -384,6 +402,7 @@ mod tests {
                     current: AccessState::Offline,
                     default: AccessState::ActiveNonOptimized,
                 }],
+                occupation: None,
                 nexuses: vec![
                     KeptNexus {
                         nexus: nexus(1),
@@ -418,6 +437,19 @@ mod tests {
         let mut held = content.clone();
         held.state.reservations.reservation = all;
         assert_eq!(decode(&encode(&held).unwrap()), Ok(held));
+        let mut occupied = content.clone();
+        let method = Method::Pattern(Pattern { bytes: vec![0xa5, 0x5a], passes: 3, invert: true });
+        occupied.state.occupation = Some(Occupation {
+            erasure: Erasure { purpose: Purpose::Sanitize { ause: true }, method },
+            stage: Stage::Running { done: 1 << 20, len: 1 << 30 },
+        });
+        let bytes = encode(&occupied).unwrap();
+        assert!(
+            String::from_utf8_lossy(&bytes).contains("erasing sanitize-ause running 1048576 1073741824 3 1 a55a\n")
+        );
+        assert_eq!(bytes[8..12], [2, 0, 0, 0], "a program that would pass over it does not read it");
+        assert_eq!(encode(&content).unwrap()[8..12], [1, 0, 0, 0]);
+        assert_eq!(decode(&bytes), Ok(occupied));
         let mut reserved = content;
         reserved.state.reservations = ReservationState { legacy: Some(nexus(9)), ..ReservationState::default() };
         let threshold = ModeThreshold { enabled: true, count: u32::MAX };
@@ -499,7 +531,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_told_from_damage() {
-        for version in [2, 3, u32::MAX] {
+        for version in [3, 4, u32::MAX] {
             assert_eq!(decode(&frame(version, 3, b"abc")), Err(Flaw::Newer(version)));
         }
         assert!(damaged(&frame(0, 3, b"abc")));

@@ -23,6 +23,7 @@
 
 mod boot;
 mod directory;
+mod erasing;
 mod file;
 mod format;
 mod records;

@@ -31,7 +31,9 @@ pub(super) fn write(records: &KeptRecords, text: &mut String) -> std::fmt::Resul
     for SelfTestResult { code, outcome, hours } in self_tests {
         let (result, number, lba, key, sense) = match outcome {
             SelfTestOutcome::Passed => (PASSED, 0, 0, 0, 0),
-            SelfTestOutcome::Aborted => (ABORTED, 0, 0, 0, 0),
+            SelfTestOutcome::AbortedByCommand => (ABORTED_BY_COMMAND, 0, 0, 0, 0),
+            // One that runs ends with the process.
+            SelfTestOutcome::Aborted | SelfTestOutcome::Running => (ABORTED, 0, 0, 0, 0),
             SelfTestOutcome::Failed { segment, lba, sense } => (FAILED, *segment, *lba, sense.key as u8, sense.code.0),
         };
         writeln!(text, "self-test {code:x} {result:x} {number:x} {hours:x} {lba:x} {key:x} {sense:04x}")?;
@@ -75,6 +77,7 @@ pub(super) fn read<'a>(
 
 /// SELF-TEST RESULTS values; which segment failed is told by its number.
 const PASSED: u64 = 0x0;
+const ABORTED_BY_COMMAND: u64 = 0x1;
 const ABORTED: u64 = 0x2;
 const FAILED: u64 = 0x6;
 
@@ -86,6 +89,7 @@ fn self_test(numbers: &[u64]) -> Result<Option<SelfTestResult>, String> {
     }
     let outcome = match *result {
         PASSED => SelfTestOutcome::Passed,
+        ABORTED_BY_COMMAND => SelfTestOutcome::AbortedByCommand,
         ABORTED => SelfTestOutcome::Aborted,
         FAILED => SelfTestOutcome::Failed {
             segment: narrow(*number)?,
@@ -126,7 +130,8 @@ mod tests {
         records.identifying.set(IdentifyingInformationType::Text, b"name\n\0".to_vec());
         let sense = Sense::new(SenseKey::MediumError, AdditionalSense::UNRECOVERED_READ_ERROR);
         let failed = SelfTestOutcome::Failed { segment: 2, lba: u64::MAX, sense };
-        let outcomes = [SelfTestOutcome::Passed, failed, SelfTestOutcome::Aborted];
+        let outcomes =
+            [SelfTestOutcome::Passed, failed, SelfTestOutcome::Aborted, SelfTestOutcome::AbortedByCommand];
         let result = |outcome| SelfTestResult { code: 0b110, outcome, hours: u16::MAX };
         records.self_tests = outcomes.map(result).to_vec();
         records

@@ -177,14 +177,14 @@ fn a_newer_file_is_refused_and_kept() {
     file.keep(&state(1)).unwrap();
     drop(file);
     let mut bytes = fs::read(scratch.file()).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let mut sum = crc32fast::Hasher::new();
     sum.update(&bytes[..16]);
     sum.update(&bytes[20..]);
     bytes[16..20].copy_from_slice(&sum.finalize().to_le_bytes());
     fs::write(scratch.file(), &bytes).unwrap();
     let text = scratch.unit().unwrap_err().to_string();
-    assert!(text.contains("newer vstgt (format 2, this one knows up to 1)"), "{text}");
+    assert!(text.contains("newer vstgt (format 3, this one knows up to 2)"), "{text}");
     assert_eq!(fs::read(scratch.file()).unwrap(), bytes);
 }
 

@@ -6,6 +6,7 @@
 //! each with its argument.
 
 pub mod clock;
+pub mod background;
 pub mod drowse;
 pub mod event;
 pub mod fair;

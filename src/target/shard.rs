@@ -181,7 +181,8 @@ impl Shard {
             ..Task::FREE
         };
         self.serial += 1;
-        self.start(req, data, None, io, rings);
+        let attribute = device_server::processed_as(&req.scb, req.attribute);
+        self.start(&CmdReq { attribute, ..*req }, data, None, io, rings);
     }
 
     /// Starts a command that has its place in the table: for the first time, or `again`, when what it waited for is over.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{HostSetup, Post, Shard, ShardMail, Spawn, Target, TargetSetup, UnitMapping};
 use crate::backing::{BackingError, Completion, Image, Op, OpKind, Submit};
-use crate::device_server::testkit::MemImage;
+use crate::device_server::testkit::{HeldBackground, MemImage};
 use crate::lu::{Lu, LuSetup, TargetPort};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{CommandResult, FunctionResponse, HostByte, Lun, TaskManagementFunction};
@@ -160,6 +160,15 @@ pub fn unit() -> Arc<Lu> {
 pub fn unit_at(ports: &[u16]) -> Arc<Lu> {
     let setup = LuSetup::new(Arc::new(MemImage::new(1 << 16)), 0x3123_4567_89ab_cdef, "SERIAL".into());
     Lu::new(LuSetup { ports: ports.iter().map(|&port| target_port(port)).collect(), ..setup }).unwrap()
+}
+
+/// A unit with something in it that can be erased, and what erases it.
+pub fn erasable() -> (Arc<Lu>, Arc<MemImage>, Arc<HeldBackground>) {
+    let (image, background) = (Arc::new(MemImage::patterned(1 << 16)), Arc::new(HeldBackground::default()));
+    let mut setup = LuSetup::new(image.clone(), 0x3123_4567_89ab_cdef, "SERIAL".into());
+    setup.ports = vec![target_port(1)];
+    setup.background = background.clone();
+    (Lu::new(setup).unwrap(), image, background)
 }
 
 /// A unit that every initiator sees.

@@ -50,7 +50,7 @@ fn log_unit(lu: &Lu, resources: Option<LogResources>) -> LogUnit {
         saved: lu.survives_power_loss(),
         resources,
         cycles: records.cycles,
-        self_tests: records.self_tests.results().map(self_test).collect(),
+        self_tests: records.self_tests.results().map(|test| self_test(&test)).collect(),
     })
 }
 
@@ -58,7 +58,9 @@ fn self_test(test: &SelfTestResult) -> LogSelfTest {
     let SelfTestResult { code, outcome, hours } = *test;
     let (result, number, failure, sense) = match outcome {
         SelfTestOutcome::Passed => (0x0, 0, None, None),
+        SelfTestOutcome::AbortedByCommand => (0x1, 0, None, None),
         SelfTestOutcome::Aborted => (0x2, 0, None, None),
+        SelfTestOutcome::Running => (0xf, 0, None, None),
         SelfTestOutcome::Failed { segment, lba, sense } => {
             let result = if segment == 1 { 0x5 } else { 0x6 };
             (result, segment, Some(lba), Some((sense.key, sense.code)))

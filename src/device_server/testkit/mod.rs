@@ -1,8 +1,10 @@
 //! For tests: a nexus on a unit in memory, and an executor that runs a plan to its end.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+mod held_background;
 mod mem_image;
 
+pub use held_background::HeldBackground;
 pub use mem_image::{Call, MemImage, pattern};
 
 use std::sync::Arc;

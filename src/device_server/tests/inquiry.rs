@@ -128,7 +128,11 @@ fn block_limits_are_those_that_are_enforced() {
 #[test]
 fn characteristics_and_provisioning() {
     let b = bench();
-    assert_eq!(vpd(&b, 0xb1)[..10], [0, 0xb1, 0, 0x3c, 0, 1, 0, 0, 0x03, 0], "not rotating, FUAB, VBULS");
+    assert_eq!(
+        vpd(&b, 0xb1)[..10],
+        [0, 0xb1, 0, 0x3c, 0, 1, 0, 0x40, 0x03, 0],
+        "not rotating, WABEREQ 01b, FUAB, VBULS"
+    );
     assert_eq!(vpd(&b, 0xb2), [0, 0xb2, 0, 4, 0, 0xe4, 2, 0], "LBPU LBPWS LBPWS10 LBPRZ, thin");
     let b = Bench::with(MemImage::new(512).without_unmap(), |s| s.rotation_rate = 7200);
     assert_eq!(vpd(&b, 0xb1)[4..6], 7200u16.to_be_bytes());

@@ -22,7 +22,8 @@ VSTGT_WRITE_DOCS=1 cargo test --lib conformance_table
 * **Unit attention**: whether a pending one ends the command (*reported*) or the command is performed all the same.
 * **Needs**: what it needs, or else it ends with NOT READY: *a ready unit*, neither stopped nor without a medium; *a medium*, even if the
   unit is stopped; *an idle medium*, to which neither FORMAT UNIT nor SANITIZE is doing something; *nothing*. Each includes what is
-  named after it.
+  named after it. After a FORMAT UNIT that failed, what needs a ready unit ends with MEDIUM ERROR, after a SANITIZE that failed all that
+  needs an idle medium. FORMAT UNIT and SANITIZE need a ready unit, but are what gets it out of such a failure.
 * **Access**: in which states of its target port group it is performed: *active* (optimized or not); in *standby*, too; in all that are
   *settled*, unavailable and offline, too; *always*, even between two states.
 * **RESERVE**, **Persistent**: what it is to a reservation of another nexus, at its strictest: it conflicts with RESERVE(6); as
@@ -54,6 +55,7 @@ fn document() -> String {
             Readiness::Ready => "a ready unit",
             Readiness::Medium => "a medium",
             Readiness::Unoccupied => "an idle medium",
+            Readiness::Occupies => "a ready unit",
             Readiness::Any => "nothing",
         };
         let access = match row.access {

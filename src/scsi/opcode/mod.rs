@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod conformance_table;
 mod decode;
+mod decode_erase;
 mod decode_management;
 mod decode_reserve;
 mod decode_third_party_copy;
@@ -99,6 +100,8 @@ pub enum Readiness {
     Medium,
     /// Nothing is done to the whole medium, as FORMAT UNIT and SANITIZE do.
     Unoccupied,
+    /// What `Ready` needs, except that the command itself looks at what is or was done to the whole medium: FORMAT UNIT and SANITIZE.
+    Occupies,
     /// It is performed whatever is or is done to the unit.
     Any,
 }

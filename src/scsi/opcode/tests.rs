@@ -19,6 +19,10 @@ fn bare(row: &Row) -> [u8; 32] {
     if (row.opcode, row.service_action) == (0xa3, Some(0x0d)) {
         cdb[9] = 4;
     }
+    // The one that refuses a parameter list length of 0.
+    if (row.opcode, row.service_action) == (0x48, Some(0x01)) {
+        cdb[8] = 5;
+    }
     cdb
 }
 
@@ -487,4 +491,44 @@ fn third_parties_and_extents_are_refused() {
         assert_eq!(pointer(&[opcode, 0, 0, 2, 0, 0, 0, 0, 0, 0]), (3, Some(1)));
         assert_eq!(pointer(&[opcode, 0, 0, 0, 0, 0, 0, 0, 8, 0]), (8, Some(3)));
     }
+}
+
+#[test]
+fn format_unit() {
+    let format = |long_list, data| Command::FormatUnit { long_list, data };
+    assert_eq!(command(&[0x04, 0, 0, 0, 0, 0]), format(false, false));
+    assert_eq!(command(&[0x04, 0x10, 0, 0, 0, 0]), format(false, true));
+    assert_eq!(command(&[0x04, 0x38, 0, 0, 0, 0]), format(true, true), "CMPLST");
+    assert_eq!(command(&[0x04, 0x28, 0, 0, 0, 0]), format(true, false), "without FMTDATA they mean nothing");
+    for defect_list_format in 0..=5 {
+        assert_eq!(command(&[0x04, 0x10 | defect_list_format, 0, 0, 0, 0]), format(false, true));
+    }
+    for byte in [0x16, 0x17, 0x01, 0x05] {
+        assert_eq!(pointer(&[0x04, byte, 0, 0, 0, 0]), (1, Some(2)), "{byte:02x}");
+    }
+    assert_eq!(pointer(&[0x04, 0x40, 0, 0, 0, 0]), (1, Some(6)), "FMTPINFO");
+    assert_eq!(pointer(&[0x04, 0x80, 0, 0, 0, 0]), (1, Some(7)), "FMTPINFO");
+    assert_eq!(pointer(&[0x04, 0, 1, 0, 0, 0]), (2, Some(0)), "vendor-specific");
+    assert_eq!(pointer(&[0x04, 0, 0, 0, 1, 0]), (4, Some(0)), "FFMT came with SBC-4");
+}
+
+#[test]
+fn sanitize() {
+    use crate::scsi::SanitizeAction::*;
+    let sanitize =
+        |action, immed, ause, parameter_list_length| Command::Sanitize { action, immed, ause, parameter_list_length };
+    assert_eq!(command(&[0x48, 0x01, 0, 0, 0, 0, 0, 0x02, 0x04, 0]), sanitize(Overwrite, false, false, 516));
+    assert_eq!(command(&[0x48, 0x81, 0, 0, 0, 0, 0, 0, 5, 0]), sanitize(Overwrite, true, false, 5));
+    assert_eq!(command(&[0x48, 0xa2, 0, 0, 0, 0, 0, 0, 0, 0]), sanitize(BlockErase, true, true, 0));
+    assert_eq!(command(&[0x48, 0x22, 0, 0, 0, 0, 0, 0, 0, 0]), sanitize(BlockErase, false, true, 0));
+    assert_eq!(command(&[0x48, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0]), sanitize(ExitFailureMode, false, false, 0));
+    for length in 0..5 {
+        assert_eq!(pointer(&[0x48, 0x01, 0, 0, 0, 0, 0, 0, length, 0]), (7, Some(7)));
+    }
+    assert_eq!(pointer(&[0x48, 0x02, 0, 0, 0, 0, 0, 0, 8, 0]), (8, Some(3)));
+    assert_eq!(pointer(&[0x48, 0x1f, 0, 0, 0, 0, 0, 1, 0, 0]), (7, Some(0)));
+    for service_action in (0..=0x1e).filter(|action| ![1, 2].contains(action)) {
+        assert_eq!(pointer(&[0x48, service_action, 0, 0, 0, 0, 0, 0, 0, 0]), (1, Some(4)));
+    }
+    assert_eq!(pointer(&[0x48, 0x42, 0, 0, 0, 0, 0, 0, 0, 0]), (1, Some(6)), "ZNR came with SBC-4");
 }

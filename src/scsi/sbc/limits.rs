@@ -72,6 +72,8 @@ pub struct BlockDeviceCharacteristics {
     pub rotation_rate: u16,
     /// NOMINAL FORM FACTOR; 0 not told.
     pub form_factor: u8,
+    /// WABEREQ (SBC-3 table 172): what a read finds after SANITIZE, BLOCK ERASE; 00b not told, 01b it completes without error.
+    pub after_block_erase: u8,
     /// FUAB: SYNCHRONIZE CACHE and FUA do what SBC-3 says, for which non-volatile caches are as good as the medium, and not
     /// what SBC-2 says.
     pub fuab: bool,
@@ -83,7 +85,8 @@ impl BlockDeviceCharacteristics {
     /// The page.
     pub fn data(&self, peripheral: Peripheral) -> ParameterData {
         vpd(peripheral, vpd_page::BLOCK_DEVICE_CHARACTERISTICS, |data| {
-            data.u16(self.rotation_rate).u8(0).u8(self.form_factor & 0x0f);
+            let after = self.after_block_erase << 6;
+            data.u16(self.rotation_rate).u8(0).u8(after | self.form_factor & 0x0f);
             data.u8(u8::from(self.fuab) << 1 | u8::from(self.verifies_unmapped));
             data.zeros(55);
         })
@@ -183,11 +186,16 @@ mod tests {
     /// SBC-3 table 169.
     #[test]
     fn characteristics() {
-        let page =
-            BlockDeviceCharacteristics { rotation_rate: 1, form_factor: 5, fuab: true, verifies_unmapped: false };
+        let page = BlockDeviceCharacteristics {
+            rotation_rate: 1,
+            form_factor: 5,
+            after_block_erase: 1,
+            fuab: true,
+            verifies_unmapped: false,
+        };
         let data = page.data(Peripheral::DISK);
         assert_eq!(data.len(), 64);
-        assert_eq!(data.bytes()[..9], [0x00, 0xb1, 0x00, 0x3c, 0x00, 0x01, 0x00, 0x05, 0x02]);
+        assert_eq!(data.bytes()[..9], [0x00, 0xb1, 0x00, 0x3c, 0x00, 0x01, 0x00, 0x45, 0x02]);
         let page = BlockDeviceCharacteristics { verifies_unmapped: true, ..BlockDeviceCharacteristics::default() };
         assert_eq!(page.data(Peripheral::DISK).bytes()[4..10], [0, 0, 0, 0, 0x01, 0]);
     }

@@ -5,6 +5,7 @@ mod barrier;
 mod barrier_rules;
 mod commands;
 mod copies;
+mod erase;
 mod events;
 mod interleavings;
 mod medium;

@@ -80,8 +80,12 @@ const CASES: &[Case] = &[
     (&[0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0], 24, READS), // GET LBA STATUS
     (&[0x37, 0, 0, 0, 0, 0, 0, 0, 4, 0], 4, READS),                        // READ DEFECT DATA
     (&[0xb7, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0], 8, READS),
-    (&[0x1b, 0, 0, 0, 1, 0], 0, ALLOWED),   // START
-    (&[0x1b, 0, 0, 0, 0x10, 0], 0, WRITES), // a power condition
+    (&[0x1b, 0, 0, 0, 1, 0], 0, ALLOWED),                // START
+    (&[0x1b, 0, 0, 0, 0x10, 0], 0, WRITES),              // a power condition
+    (&[0x48, 0x1f, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),  // SANITIZE: exit failure mode,
+    (&[0x48, 0x01, 0, 0, 0, 0, 0, 0, 5, 0], -5, WRITES), // overwrite (with a parameter list that is refused),
+    (&[0x04, 0x10, 0, 0, 0, 0], -8, WRITES), // FORMAT UNIT (which fails, for there is no background; so does the last one)
+    (&[0x48, 0x02, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // SANITIZE, block erase
 ];
 
 fn status(node: &Bench, cdb: &[u8], data: i32) -> Status {

@@ -119,7 +119,8 @@ fn refused_forms() {
     let b = Bench::new(MemImage::patterned(51_200).read_only());
     assert_eq!(run_unmap(&b, &[(0, 1)]), check(plain(SenseKey::DataProtect, 0x2700)));
     // Thin, and nothing in it may be deallocated.
-    let b = Bench::with(MemImage::patterned(51_200).without_unmap().read_only(), |s| s.provisioning = Provisioning::Thin);
+    let b =
+        Bench::with(MemImage::patterned(51_200).without_unmap().read_only(), |s| s.provisioning = Provisioning::Thin);
     let write_protected = check(plain(SenseKey::DataProtect, 0x2700));
     assert_eq!(run_unmap(&b, &[(0, 1)]), write_protected);
     assert_eq!(b.data_out(&cdb10(0x41, WRITE_SAME_UNMAP, 0, 1), &[0; 512]), write_protected);

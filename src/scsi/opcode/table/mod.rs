@@ -6,6 +6,7 @@
 mod access;
 mod atomic;
 mod diagnostic;
+mod erase;
 mod inquiry;
 mod medium;
 mod reserve;
@@ -19,6 +20,7 @@ const FAMILIES: &[&[Row]] = &[
     access::ROWS,
     atomic::ROWS,
     diagnostic::ROWS,
+    erase::ROWS,
     inquiry::ROWS,
     medium::ROWS,
     reserve::ROWS,

@@ -1,0 +1,58 @@
+//! What is done to the whole medium: FORMAT UNIT and SANITIZE.
+
+use super::super::{Access, Attention, DataDirection, Readiness, Reservation, Row, Usage, decode_erase};
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        opcode: 0x04,
+        service_action: None,
+        name: "FORMAT UNIT",
+        clause: "SBC-3 5.3",
+        usage: Usage::new(&[0x04, 0x3f, 0x00, 0x00, 0x00, 0x04]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Occupies,
+        access: Access::Active,
+        reservation: Reservation::WRITES,
+        decode: decode_erase::format_unit,
+    },
+    Row {
+        opcode: 0x48,
+        service_action: Some(0x01),
+        name: "SANITIZE, OVERWRITE",
+        clause: "SBC-3 5.24.2.2",
+        usage: Usage::new(&[0x48, 0xa1, 0x00, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0x04]),
+        direction: DataDirection::Out,
+        attention: Attention::Reports,
+        readiness: Readiness::Occupies,
+        access: Access::Active,
+        reservation: Reservation::WRITES,
+        decode: decode_erase::overwrite,
+    },
+    Row {
+        opcode: 0x48,
+        service_action: Some(0x02),
+        name: "SANITIZE, BLOCK ERASE",
+        clause: "SBC-3 5.24.2.3",
+        usage: Usage::new(&[0x48, 0xa2, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x04]),
+        direction: DataDirection::None,
+        attention: Attention::Reports,
+        readiness: Readiness::Occupies,
+        access: Access::Active,
+        reservation: Reservation::WRITES,
+        decode: decode_erase::block_erase,
+    },
+    Row {
+        opcode: 0x48,
+        service_action: Some(0x1f),
+        name: "SANITIZE, EXIT FAILURE MODE",
+        clause: "SBC-3 5.24.2.5",
+        usage: Usage::new(&[0x48, 0xbf, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x04]),
+        direction: DataDirection::None,
+        attention: Attention::Reports,
+        readiness: Readiness::Occupies,
+        access: Access::Active,
+        reservation: Reservation::WRITES,
+        decode: decode_erase::exit_failure_mode,
+    },
+];
