@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{POPULATE_TOKEN, begin, limits, token_list};
 use crate::device_server::{AbortFlag, Answer, Exclusive, Planned, Task};
-use crate::lu::{Extent, Itl, Lu, OutOfRange};
+use crate::lu::{Extent, GateBits, Itl, Lu, OutOfRange, Touches};
 use crate::scsi::sbc::{PopulateToken, populate_token};
 use crate::scsi::spc::{Association, CopyState, Designator, ROD_TOKEN_RANDOM, RodToken, RodTokenFields};
 use crate::scsi::{AdditionalSense, Sense};
@@ -55,6 +55,10 @@ fn make(
     let token = |identifier, random| token(lu, asked.rod_type, identifier, bytes, random);
     match lu.rods().make(lu, extents, inactivity, token) {
         Ok(token) => {
+            if itl.gate().bits().intersects(GateBits::NO_USABLE_MEDIUM) {
+                // Somebody takes the medium, and waits for this command: whoever is told of changes was told before the token was there.
+                lu.will_change(Touches::Everything);
+            }
             run.progress(asked.ranges.iter().map(|range| range.blocks).sum());
             run.finish(CopyState::Done, Some(token));
             Ok(Answer::good(transferred))

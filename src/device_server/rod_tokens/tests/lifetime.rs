@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::device_server::testkit::pattern;
+use crate::device_server::AbortFlag;
+use crate::device_server::testkit::{execute, out_buf, pattern};
 use crate::lu::GateBits;
 
 const CANCELLED: u16 = 0x2308;
@@ -52,6 +53,24 @@ fn an_eject_cancels() {
     let token = token(&a, &[(0, 4)]);
     a.itl.lu().eject().unwrap();
     assert_eq!(write(&b, 1, &token, &[(0, 4)]), check(illegal(CANCELLED)));
+}
+
+/// Nor does a token survive that is made while the medium is taken.
+#[test]
+fn an_eject_while_it_is_made() {
+    let rods: Arc<Rods> = Arc::default();
+    let with = |removable| {
+        Bench::with(MemImage::patterned(51_200), |setup| (setup.rods, setup.removable) = (rods.clone(), removable))
+    };
+    let (a, b) = (with(true), with(false));
+    let data = populate_list(0, 0, &[(0, 4)]);
+    let cdb = out_cdb(0x10, 1, 32);
+    let mut buf = out_buf(&data);
+    let plan = a.plan(&cdb, &mut buf);
+    a.itl.lu().eject().unwrap();
+    assert_eq!(execute(plan, &mut buf, &AbortFlag::default()), good(32));
+    let token = a.itl.copy_operations().find(1).unwrap().token().unwrap();
+    assert_eq!(write(&b, 1, token.bytes(), &[(0, 4)]), check(illegal(CANCELLED)));
 }
 
 #[test]
