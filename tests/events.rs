@@ -412,7 +412,7 @@ fn a_mode_page_that_changes_is_told_of() {
     let buffer = leave(&mut guest);
     let own = leave(&mut disk.finder);
     // MODE SELECT(6), PF: Control page with TAS.
-    let list = [0, 0, 0, 0, 0x0a, 10, 0x22, 0x10, 0, 0x40, 0, 0, 0, 0, 0, 0];
+    let list = [0, 0, 0, 0, 0x0a, 10, 0x20, 0x10, 0, 0x40, 0, 0, 0, 0, 0, 0];
     let at = disk.finder.ram.alloc(16);
     disk.finder.ram.write(at, &list);
     let answer = disk.finder.command(&[0x15, 0x10, 0, 0, 16, 0], &[Buffer::out(at, 16)], &[]);
@@ -421,7 +421,7 @@ fn a_mode_page_that_changes_is_told_of() {
     assert_eq!(guest.clear_attentions(), [(6, 0x2a, 0x01)]);
     assert_no_event(&mut disk.finder);
     // And the other way.
-    guest.ram.write(0x100_0000 - 16, &[0, 0, 0, 0, 0x0a, 10, 0x22, 0x10, 0, 0, 0, 0, 0, 0, 0, 0]);
+    guest.ram.write(0x100_0000 - 16, &[0, 0, 0, 0, 0x0a, 10, 0x20, 0x10, 0, 0, 0, 0, 0, 0, 0, 0]);
     let answer = guest.command(&[0x15, 0x10, 0, 0, 16, 0], &[Buffer::out(0x100_0000 - 16, 16)], &[]);
     assert!(answer.good(), "{answer:?}");
     assert_eq!(event(&mut disk.finder, own), param_change(0x2a, 0x01));

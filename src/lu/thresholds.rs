@@ -128,7 +128,7 @@ mod tests {
             let exponent = exponent(bytes, block_size);
             assert_eq!(exponent, expected, "{bytes} {block_size}");
             // What SBC-3 6.6.4 asks for.
-            assert!(bytes / u64::from(block_size) >> exponent < 1 << 32);
+            assert!((bytes / u64::from(block_size)) >> exponent < 1 << 32);
         }
     }
 

@@ -257,7 +257,7 @@ fn a_task_set_that_is_full_says_so() {
     let mut a = attach("a", &rings, SIZE);
     // MODE SELECT(6): UA_INTLCK_CTRL 11b.
     let list = a.ram.alloc(16);
-    a.ram.write(list, &[0, 0, 0, 0, 0x0a, 10, 0x22, 0x10, 0x30, 0, 0, 0, 0, 0, 0, 0]);
+    a.ram.write(list, &[0, 0, 0, 0, 0x0a, 10, 0x20, 0x10, 0x30, 0, 0, 0, 0, 0, 0, 0]);
     let answer = a.command(&[0x15, 0x10, 0, 0, 16, 0], &[Buffer::out(list, 16)], &[]);
     assert!(answer.good(), "{answer:?}");
 
