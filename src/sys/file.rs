@@ -120,6 +120,17 @@ pub unsafe fn pwritev(file: &File, iov: &[libc::iovec], offset: u64, durable: bo
     retry(|| unsafe { libc::pwritev(fd, iov.as_ptr(), count, offset) } as i64)
 }
 
+/// Writes one piece of memory whole or not at all (`RWF_ATOMIC`). The file must be open for direct I/O.
+///
+/// # Safety
+///
+/// The piece must be memory that may be read until the call returns.
+pub unsafe fn pwrite_atomic(file: &File, piece: libc::iovec, offset: u64) -> io::Result<u64> {
+    let (fd, offset) = (file.as_raw_fd(), file_offset(offset)?);
+    // SAFETY: there is one piece; the caller vouches for it.
+    retry(|| unsafe { libc::pwritev2(fd, &piece, 1, offset, libc::RWF_ATOMIC) } as i64)
+}
+
 /// Makes `len` bytes of `to` from `to_offset` on share their storage with those of `from` from `from_offset` on (`FICLONERANGE`). Fails with
 /// `EOPNOTSUPP`, `EXDEV` or `EINVAL` where the file system cannot do that, or not with this range.
 pub fn clone_range(to: &File, to_offset: u64, from: &File, from_offset: u64, len: u64) -> io::Result<()> {
@@ -148,17 +159,6 @@ pub fn copy_range(to: &File, to_offset: u64, from: &File, from_offset: u64, len:
     let (to, from) = (to.as_raw_fd(), from.as_raw_fd());
     // SAFETY: the two offsets live through the call; no other addresses.
     retry(|| unsafe { libc::copy_file_range(from, &mut from_offset, to, &mut to_offset, len, 0) } as i64)
-}
-
-/// Writes one piece of memory whole or not at all (`RWF_ATOMIC`). The file must be open for direct I/O.
-///
-/// # Safety
-///
-/// The piece must be memory that may be read until the call returns.
-pub unsafe fn pwrite_atomic(file: &File, piece: libc::iovec, offset: u64) -> io::Result<u64> {
-    let (fd, offset) = (file.as_raw_fd(), file_offset(offset)?);
-    // SAFETY: there is one piece; the caller vouches for it.
-    retry(|| unsafe { libc::pwritev2(fd, &piece, 1, offset, libc::RWF_ATOMIC) } as i64)
 }
 
 /// `fallocate(2)`.

@@ -13,3 +13,4 @@ mod nexuses;
 mod setup;
 mod task_management;
 mod task_set;
+mod tokens;
