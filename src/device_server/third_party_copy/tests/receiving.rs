@@ -57,21 +57,26 @@ fn the_vpd_page() {
     assert_eq!(page[..2], [0x00, 0x8f]);
     assert_eq!(usize::from(u16::from_be_bytes([page[2], page[3]])), page.len() - 4);
     // Descriptors follow each other, by ascending type, in multiples of four bytes.
-    let (mut at, mut types) = (4, Vec::new());
+    let (mut at, mut types, mut commands) = (4, Vec::new(), None);
     while at < page.len() {
-        types.push(u16::from_be_bytes([page[at], page[at + 1]]));
+        let kind = u16::from_be_bytes([page[at], page[at + 1]]);
         let length = usize::from(u16::from_be_bytes([page[at + 2], page[at + 3]]));
         assert_eq!(length % 4, 0);
+        types.push(kind);
+        if kind == 1 {
+            commands = Some(&page[at + 5..at + 5 + usize::from(page[at + 4])]);
+        }
         at += 4 + length;
     }
     assert_eq!(at, page.len());
     assert!(types.is_sorted() && [1, 4, 8, 0x0c, 0x8001, 0xc001].iter().all(|kind| types.contains(kind)), "{types:x?}");
     // Supported Commands: what the table has.
-    let commands = &page[9..9 + usize::from(page[8])];
+    let commands = commands.unwrap();
     let end = 2 + usize::from(commands[1]);
     assert_eq!(commands[..3], [0x83, commands[1], 0x00]);
     assert_eq!(commands[end], 0x84);
     assert_eq!(commands[end + 2..end + 5], [0x00, 0x03, 0x04]);
+    assert_eq!(commands.len(), end + 2 + usize::from(commands[end + 1]));
 }
 
 /// SPC-4 6.25 for copies that ended well: told once, of the right one.
