@@ -57,26 +57,23 @@ fn the_vpd_page() {
     assert_eq!(page[..2], [0x00, 0x8f]);
     assert_eq!(usize::from(u16::from_be_bytes([page[2], page[3]])), page.len() - 4);
     // Descriptors follow each other, by ascending type, in multiples of four bytes.
-    let (mut at, mut types, mut commands) = (4, Vec::new(), None);
+    let (mut at, mut types) = (4, Vec::new());
     while at < page.len() {
-        let kind = u16::from_be_bytes([page[at], page[at + 1]]);
+        types.push(u16::from_be_bytes([page[at], page[at + 1]]));
         let length = usize::from(u16::from_be_bytes([page[at + 2], page[at + 3]]));
         assert_eq!(length % 4, 0);
-        types.push(kind);
-        if kind == 1 {
-            commands = Some(&page[at + 5..at + 5 + usize::from(page[at + 4])]);
-        }
         at += 4 + length;
     }
     assert_eq!(at, page.len());
-    assert!(types.is_sorted() && [1, 4, 8, 0x0c, 0x8001, 0xc001].iter().all(|kind| types.contains(kind)), "{types:x?}");
+    assert_eq!(types, [0, 1, 4, 8, 0x0c, 0x0106, 0x0108, 0x8001, 0xc001], "{types:x?}");
+    // Block Device ROD Token Limits: 256 ranges, 3600 and 60 seconds, 2^25 blocks of 512 bytes, 2^17 to be asked for.
+    let limits = [0, 0, 0, 32, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0x0e, 0x10, 0, 0, 0, 60, 0, 0, 0, 0, 2, 0, 0, 0];
+    assert_eq!(page[4..40], [&limits[..], &[0, 0, 0, 0, 0, 2, 0, 0]].concat());
     // Supported Commands: what the table has.
-    let commands = commands.unwrap();
+    let commands = &page[45..45 + usize::from(page[44])];
     let end = 2 + usize::from(commands[1]);
-    assert_eq!(commands[..3], [0x83, commands[1], 0x00]);
-    assert_eq!(commands[end], 0x84);
-    assert_eq!(commands[end + 2..end + 5], [0x00, 0x03, 0x04]);
-    assert_eq!(commands.len(), end + 2 + usize::from(commands[end + 1]));
+    assert_eq!((commands[0], &commands[2..end]), (0x83, &[0x00, 0x10, 0x11, 0x1c][..]));
+    assert_eq!((commands[end], &commands[end + 2..]), (0x84, &[0x00, 0x03, 0x04, 0x05, 0x07][..]));
 }
 
 /// SPC-4 6.25 for copies that ended well: told once, of the right one.
