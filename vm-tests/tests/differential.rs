@@ -41,8 +41,8 @@ struct Peer {
 }
 
 const PEERS: &[Peer] = &[
-    Peer { list: "scsi_debug", model: "scsi_debug", commands: [4_000, 60_000], seeds: 4 },
-    Peer { list: "scsi_hd", model: "QEMU HARDDISK", commands: [1_000, 20_000], seeds: 2 },
+    Peer { list: "scsi_debug", model: "scsi_debug", commands: [3_000, 60_000], seeds: 4 },
+    Peer { list: "scsi_hd", model: "QEMU HARDDISK", commands: [600, 20_000], seeds: 2 },
 ];
 
 #[test]
