@@ -10,13 +10,13 @@ impl Random {
     /// The generator of one index of a stream.
     pub fn at(seed: u64, index: u64) -> Random {
         let mut random = Random { state: seed };
-        random.state = random.next() ^ index.wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        random.next();
+        random.state = random.number() ^ index.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        random.number();
         random
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -26,7 +26,7 @@ impl Random {
 
     /// A number below `end`, which must not be 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        self.number() % end
     }
 
     /// True once in `times`.
@@ -48,7 +48,7 @@ mod tests {
     fn an_index_has_its_own_numbers_again_and_again() {
         let numbers = |seed, index| {
             let mut random = Random::at(seed, index);
-            [random.next(), random.next(), random.next()]
+            [random.number(), random.number(), random.number()]
         };
         assert_eq!(numbers(1, 7), numbers(1, 7));
         assert_ne!(numbers(1, 7), numbers(1, 8));

@@ -144,7 +144,7 @@ impl Run {
                 self.start()?;
             }
         }
-        if (index + 1) % WHOLE == 0 && *stopped == 0 && !self.same((0, self.stream.medium.blocks))? {
+        if (index + 1).is_multiple_of(WHOLE) && *stopped == 0 && !self.same((0, self.stream.medium.blocks))? {
             let sort = "the media differ, and no command was seen to make them".to_owned();
             report.unexplained.entry(sort).or_insert((0, format!("  before {index}\n"))).0 += 1;
             self.write_anew((0, self.stream.medium.blocks))?;

@@ -192,7 +192,7 @@ impl Draw {
             Field::List(..) => {}
             Field::Bits(at, mask) => {
                 if self.random.once_in(2) {
-                    cdb[at] |= self.random.next() as u8 & mask;
+                    cdb[at] |= self.random.number() as u8 & mask;
                 }
             }
             Field::Choice(at, mask, choices) => cdb[at] |= self.random.pick(choices) & mask,
