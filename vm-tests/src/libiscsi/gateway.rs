@@ -55,7 +55,9 @@ impl Gateway {
             echo 0 > $group/attrib/authentication
             echo 1 > $group/attrib/generate_node_acls
             echo 0 > $group/attrib/demo_mode_write_protect
-            echo 1 > $group/enable"
+            echo 1 > $group/enable
+            # Whoever opens a disk whose medium can be removed makes its driver prevent that: PREVENT ALLOW MEDIUM REMOVAL, allow.
+            sg_raw /dev/$(ls /sys/block/${{disk#/dev/}}/device/scsi_generic) 1e 00 00 00 00 00 > /dev/null 2>&1"
         ))?;
         Ok(format!("iscsi://127.0.0.1:{port}/{name}/0"))
     }

@@ -36,6 +36,7 @@ pub const NOT_BY_GATEWAY: &[&str] = &[
     "PreventAllow.ITNexusLoss",
     // The gateway resets its own unit, and knows neither TARGET COLD RESET nor TARGET WARM RESET.
     "MultipathIO.Reset",
+    "PreventAllow.LUNReset",
     "Reserve6.TargetColdReset",
     "Reserve6.TargetWarmReset",
     "PreventAllow.ColdReset",
@@ -135,7 +136,8 @@ pub fn conform(guest: &mut Guest, names: &[String], disk: &Disk) -> Result<Vec<T
         return Ok(tests);
     }
     for test in &mut tests {
-        if insists_on_iscsi(test) && !NOT_BY_GATEWAY.contains(&test.name.as_str()) {
+        let insists = insists_on_iscsi(test) || disk.sanitize && test.name == ENDS_THE_PROGRAM;
+        if insists && !NOT_BY_GATEWAY.contains(&test.name.as_str()) {
             *test = by_gateway(guest, &test.name, disk)?;
         }
     }
@@ -156,8 +158,8 @@ fn family(name: &str) -> &str {
 }
 
 fn insists_on_iscsi(test: &Test) -> bool {
-    test.name == ENDS_THE_PROGRAM
-        || test.verdict == Verdict::Skipped && test.said.lines().any(|line| line.contains("[SKIPPED]") && line.contains("iSCSI"))
+    let left_out = |line: &str| line.contains("[SKIPPED]") && line.contains("iSCSI");
+    test.verdict == Verdict::Skipped && test.said.lines().any(left_out)
 }
 
 /// Runs tests of one family on the generic devices: in one run, and one by one what a test that ended the program took with it.
