@@ -37,6 +37,8 @@ pub const NOT_BY_GATEWAY: &[&str] = &[
     // The gateway resets its own unit, and knows neither TARGET COLD RESET nor TARGET WARM RESET.
     "MultipathIO.Reset",
     "PreventAllow.LUNReset",
+    // It resets, too; and it wants a medium that is overwritten for five seconds at least, and then waits for minutes.
+    "Sanitize.Reset",
     "Reserve6.TargetColdReset",
     "Reserve6.TargetWarmReset",
     "PreventAllow.ColdReset",
@@ -146,9 +148,18 @@ pub fn conform(guest: &mut Guest, names: &[String], disk: &Disk) -> Result<Vec<T
 
 /// Does for a test what it takes for granted.
 fn prepare(guest: &mut Guest, name: &str, disk: &Disk) -> Result<()> {
-    // CompareAndWrite expects zeros in one block more than it writes them to.
-    if let ("MultipathIO", [path, _, ..]) = (family(name), &disk.generic[..]) {
-        guest.sh(&format!("sg_write_same --lba=0 --num=1024 --xferlen=512 --in=/dev/zero {path}"))?;
+    match (family(name), &disk.generic[..]) {
+        // CompareAndWrite expects zeros in one block more than it writes them to.
+        ("MultipathIO", [path, _, ..]) => {
+            guest.sh(&format!("sg_write_same --lba=0 --num=1024 --xferlen=512 --in=/dev/zero {path}"))?;
+        }
+        // It expects that nobody knows of a copy by the list identifier 1. One that is over is known until its status and, if it
+        // failed, its failed segment details were asked for.
+        ("ReceiveCopyResults", [path, ..]) => {
+            let ask = |what| format!("sg_raw -r 1024 {path} 84 {what} 01 00 00 00 00 00 00 00 00 00 04 00 00 00 > /dev/null 2>&1");
+            guest.sh(&format!("{}; {}; true", ask("00"), ask("04")))?;
+        }
+        _ => {}
     }
     Ok(())
 }
