@@ -40,8 +40,16 @@ struct Configuration {
     whole: bool,
 }
 
-const PLAIN: Configuration =
-    Configuration { name: "512", properties: "", bytes: 16 * MIB, guest: "one", paths: 1, gateway: false, sanitize: false, whole: true };
+const PLAIN: Configuration = Configuration {
+    name: "512",
+    properties: "",
+    bytes: 16 * MIB,
+    guest: "one",
+    paths: 1,
+    gateway: false,
+    sanitize: false,
+    whole: true,
+};
 
 const CONFIGURATIONS: &[Configuration] = &[
     PLAIN,
@@ -49,7 +57,15 @@ const CONFIGURATIONS: &[Configuration] = &[
     // A unit that may not be written is what the guest's gateway refuses to open.
     Configuration { name: "read-only", properties: ",read-only=on,provisioning=thin", whole: false, ..PLAIN },
     Configuration { name: "512-on-4096", properties: ",physical-block-size=4096", guest: "two", whole: false, ..PLAIN },
-    Configuration { name: "removable", properties: ",removable=on", guest: "two", paths: 2, gateway: true, whole: false, ..PLAIN },
+    Configuration {
+        name: "removable",
+        properties: ",removable=on",
+        guest: "two",
+        paths: 2,
+        gateway: true,
+        whole: false,
+        ..PLAIN
+    },
     Configuration { name: "two-paths", guest: "two", paths: 2, gateway: true, sanitize: true, whole: false, ..PLAIN },
 ];
 

@@ -105,8 +105,7 @@ impl Disk {
     /// When it does not have it.
     pub fn find(guest: &mut Guest, serial: &str, paths: usize) -> Result<(Disk, Vec<String>)> {
         let names = guest.disks(serial, paths)?;
-        let script =
-            |name: &String| format!("ls {}/device/scsi_generic", name.replace("/dev/", "/sys/block/"));
+        let script = |name: &String| format!("ls {}/device/scsi_generic", name.replace("/dev/", "/sys/block/"));
         let generic: Result<Vec<String>> =
             names.iter().map(|name| Ok(format!("/dev/{}", guest.sh(&script(name))?))).collect();
         Ok((Disk { generic: generic?, ..Disk::default() }, names))
@@ -156,7 +155,9 @@ fn prepare(guest: &mut Guest, name: &str, disk: &Disk) -> Result<()> {
         // It expects that nobody knows of a copy by the list identifier 1. One that is over is known until its status and, if it
         // failed, its failed segment details were asked for.
         ("ReceiveCopyResults", [path, ..]) => {
-            let ask = |what| format!("sg_raw -r 1024 {path} 84 {what} 01 00 00 00 00 00 00 00 00 00 04 00 00 00 > /dev/null 2>&1");
+            let ask = |what| {
+                format!("sg_raw -r 1024 {path} 84 {what} 01 00 00 00 00 00 00 00 00 00 04 00 00 00 > /dev/null 2>&1")
+            };
             guest.sh(&format!("{}; {}; true", ask("00"), ask("04")))?;
         }
         _ => {}
@@ -254,8 +255,7 @@ impl Run<'_> {
 /// `27 passed, 2 skipped, 3 failed of 32`, for whoever reads the log.
 pub fn counts(tests: &[Test]) -> String {
     let count = |verdict| tests.iter().filter(|test| test.verdict == verdict).count();
-    let verdicts =
-        [Verdict::Passed, Verdict::Skipped, Verdict::WriteProtected, Verdict::Failed, Verdict::Crashed];
+    let verdicts = [Verdict::Passed, Verdict::Skipped, Verdict::WriteProtected, Verdict::Failed, Verdict::Crashed];
     let said: Vec<String> = verdicts
         .iter()
         .map(|verdict| (count(*verdict), verdict.name()))

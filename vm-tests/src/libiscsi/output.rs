@@ -19,8 +19,12 @@ pub(super) const TELLING: &str = "^Suite: |^  Test: |^passed|^FAILED|SKIPPED|FAI
 /// What the tool says of a write that a unit refused because it may not be written (DATA PROTECT, WRITE PROTECTED) ...
 const PROTECTED: &str = "(0x07) / ASCQ WRITE_PROTECTED(0x2700)";
 
-/// ... and what where it expected other sense data.
+/// ... what where it expected other sense data ...
 const PROTECTED_INSTEAD: &str = "(0x07)/(0x2700)";
+
+/// ... and what of a copy that ended because another unit than the copy manager's, or it as one of the two, refused (COPY ABORTED, THIRD
+/// PARTY DEVICE FAILURE).
+const COPY_REFUSED: &str = "(0x0a) / ASCQ (null)(0x0d01)";
 
 /// Reads it. The second is a test that has no end, if there is one: the tool ended there.
 pub(super) fn parse(output: &str) -> (Vec<Test>, Option<Test>) {
@@ -64,7 +68,8 @@ pub(super) fn parse(output: &str) -> (Vec<Test>, Option<Test>) {
 /// Whether the first thing that failed is that something could not be written. Then nothing can be said of the rest.
 fn write_protected(said: &str) -> bool {
     let first = said.lines().find(|line| line.contains("[FAILED]"));
-    first.is_some_and(|line| line.contains(PROTECTED) || line.contains(PROTECTED_INSTEAD))
+    let refused = |line: &str| [PROTECTED, PROTECTED_INSTEAD, COPY_REFUSED].iter().any(|words| line.contains(words));
+    first.is_some_and(refused)
 }
 
 #[cfg(test)]
@@ -109,6 +114,8 @@ mod tests {
         let verdict = |said: &str| verdicts(&format!("Suite: A\n  Test: One ...\n{said}FAILED\n"))[0].1;
         assert_eq!(verdict(refused), Verdict::WriteProtected);
         assert_eq!(verdict(instead), Verdict::WriteProtected);
+        let copy = "    [FAILED] EXTENDEDCOPY command failed with status 2 / sense key COPY ABORTED(0x0a) / ASCQ (null)(0x0d01)\n";
+        assert_eq!(verdict(copy), Verdict::WriteProtected);
         assert_eq!(verdict(&format!("{refused}{other}")), Verdict::WriteProtected);
         assert_eq!(verdict(&format!("{other}{refused}")), Verdict::Failed);
         assert_eq!(verdict(other), Verdict::Failed);
