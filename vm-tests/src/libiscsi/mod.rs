@@ -148,8 +148,12 @@ pub fn conform(guest: &mut Guest, names: &[String], disk: &Disk) -> Result<Vec<T
 /// Does for a test what it takes for granted.
 fn prepare(guest: &mut Guest, name: &str, disk: &Disk) -> Result<()> {
     match (family(name), &disk.generic[..]) {
-        // CompareAndWrite expects zeros in one block more than it writes them to.
-        ("MultipathIO", [path, _, ..]) => {
+        // The second path was told nothing yet of what the first one did to the medium; and CompareAndWrite expects zeros in one block
+        // more than it writes them to.
+        ("MultipathIO", [path, others @ ..]) if !others.is_empty() => {
+            for other in others {
+                guest.sh(&format!("for i in 1 2 3 4; do sg_turs {other} && exit; done"))?;
+            }
             guest.sh(&format!("sg_write_same --lba=0 --num=1024 --xferlen=512 --in=/dev/zero {path}"))?;
         }
         // It expects that nobody knows of a copy by the list identifier 1. One that is over is known until its status and, if it
