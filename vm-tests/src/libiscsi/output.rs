@@ -55,6 +55,7 @@ pub(super) fn parse(output: &str) -> (Vec<Test>, Option<Test>) {
         test.said.push('\n');
         test.verdict = match words {
             _ if words.starts_with("FAILED") && write_protected(&test.said) => Verdict::WriteProtected,
+            _ if words.starts_with("FAILED") && never_sent(&test.said) => Verdict::Skipped,
             _ if words.starts_with("FAILED") => Verdict::Failed,
             _ if words.starts_with("passed") && test.said.contains("[SKIPPED]") => Verdict::Skipped,
             _ if words.starts_with("passed") => Verdict::Passed,
@@ -63,6 +64,11 @@ pub(super) fn parse(output: &str) -> (Vec<Test>, Option<Test>) {
         tests.extend(open.take());
     }
     (tests, open)
+}
+
+/// Whether the first thing that failed is that the guest's kernel sent a command nowhere: the disk never saw what the test is about.
+fn never_sent(said: &str) -> bool {
+    said.lines().find(|line| line.contains("[FAILED]")).is_some_and(|line| line.contains("SG_IO ioctl failed"))
 }
 
 /// Whether the first thing that failed is that something could not be written. Then nothing can be said of the rest.
@@ -119,6 +125,9 @@ mod tests {
         assert_eq!(verdict(&format!("{refused}{other}")), Verdict::WriteProtected);
         assert_eq!(verdict(&format!("{other}{refused}")), Verdict::Failed);
         assert_eq!(verdict(other), Verdict::Failed);
+        let unsent = "    [FAILED] Failed to send READ16 command: SG_IO ioctl failed\n";
+        assert_eq!(verdict(&format!("{unsent}{other}")), Verdict::Skipped);
+        assert_eq!(verdict(&format!("{other}{unsent}")), Verdict::Failed);
         assert_eq!(verdict(""), Verdict::Failed);
     }
 }
