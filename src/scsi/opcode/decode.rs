@@ -176,6 +176,8 @@ pub(super) fn write_and_verify(cdb: Cdb<'_>) -> Decoded {
     Ok(Command::WriteAndVerify { transfer, check: byte_check(cdb, false)? })
 }
 
+/// SYNC_NV (bit 2 of byte 1) asks for a cache that is not volatile at the least. There is none (NV_SUP is 0), so all is written to the
+/// medium, with it and without.
 pub(super) fn synchronize_cache(cdb: Cdb<'_>) -> Decoded {
     Ok(Command::SynchronizeCache { transfer: range(cdb), immed: cdb.bit(1, 1) })
 }

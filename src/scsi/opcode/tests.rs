@@ -266,6 +266,11 @@ fn caches_and_provisioning() {
     let sixteen = |opcode, flags| [opcode, flags, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0];
     assert_eq!(command(&ten(0x35, 2)), Command::SynchronizeCache { transfer, immed: true });
     assert_eq!(command(&sixteen(0x91, 0)), Command::SynchronizeCache { transfer, immed: false });
+    // SYNC_NV; the bits around it are reserved.
+    assert_eq!(command(&ten(0x35, 6)), Command::SynchronizeCache { transfer, immed: true });
+    assert_eq!(command(&sixteen(0x91, 4)), Command::SynchronizeCache { transfer, immed: false });
+    assert_eq!(pointer(&ten(0x35, 8)), (1, Some(3)));
+    assert_eq!(pointer(&sixteen(0x91, 1)), (1, Some(0)));
     assert_eq!(command(&sixteen(0x90, 2)), Command::PreFetch { transfer, immed: true });
     let same = |unmap, anchor, ndob| Command::WriteSame { transfer, unmap, anchor, ndob };
     assert_eq!(command(&ten(0x41, 0x08)), same(true, false, false));
