@@ -34,7 +34,7 @@ pub struct Cli {
     #[arg(
         long = "lun",
         value_name = "file=PATH[,KEY=VALUE]...",
-        help = "A logical unit: file=PATH[,lun=N][,target=N][,read-only=on|off][,block-size=512|4096]\
+        help = "A logical unit: file=PATH[,lun=N][,target=N][,read-only=on|off][,removable=on|off][,block-size=512|4096]\
                 [,physical-block-size=BYTES][,lowest-aligned-lba=N][,rotation-rate=RPM][,provisioning=thin|full][,write-cache=on|off]\
                 [,sense-format=fixed|descriptor][,serial=S][,naa=0xHEX][,eui=0xHEX][,uuid=UUID][,vendor=V][,product=P][,revision=R]\
                 [,initiator=NAME]...[,target-port=NAME]... With initiator= (it repeats) only those initiators see it, with \

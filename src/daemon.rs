@@ -1,12 +1,14 @@
-//! Builds everything from a configuration, waits for the signal that ends it, takes it down in order.
+//! Builds everything from a configuration, waits for the signal that ends it, takes it down in order. SIGUSR1 does not end it: the
+//! images are looked at again, for who resized one, or wants a medium loaded that a guest ejected.
 //!
 //! Order up: inherited descriptors → images → state → units → target → reactors → sockets. Order down: sockets (sessions drain) →
 //! state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
 //! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::backing::{self, Image, OpenOptions};
@@ -16,7 +18,7 @@ use crate::lu::{self, Lu, LuSetup, TargetPort};
 use crate::srp::PortId;
 use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
 use crate::sys::limits;
-use crate::sys::signals::Termination;
+use crate::sys::signals::{Signal, Termination};
 use crate::sys::wait::probe_io_uring;
 use crate::target::{HostSetup, Target, TargetError, TargetSetup, UnitMapping};
 use crate::tgt::HostNo;
@@ -70,7 +72,7 @@ pub enum Error {
     },
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT. SIGUSR1: see [`Lu::look_again`].
 pub fn run(config: Config) -> Result<(), Error> {
     let system = |what| move |source| Error::System { what, source };
     let termination = Termination::block().map_err(system("cannot block signals"))?;
@@ -84,6 +86,8 @@ pub fn run(config: Config) -> Result<(), Error> {
     let images = images(&config)?;
     let state_dir = StateDir::open(&config.state_dir)?;
     let (units, kept) = units(&config, &images, state_dir.as_ref())?;
+    let of_unit = |(of, unit): (&UnitConfig, &UnitMapping)| (of.file.clone(), Arc::clone(&unit.lu));
+    let lus: Arc<[_]> = config.units.iter().zip(&units).map(of_unit).collect();
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
     let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
     let target = Target::new(setup)?;
@@ -101,7 +105,7 @@ pub fn run(config: Config) -> Result<(), Error> {
     })?;
     let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);
     let writer = state_dir.as_ref().map(start).transpose()?;
-    let served = serve(&config, inherited, &hba, &termination);
+    let served = serve(&config, inherited, &hba, || wait(&termination, &lus));
     if let Some(writer) = writer {
         writer.stop();
     }
@@ -121,12 +125,12 @@ pub fn run(config: Config) -> Result<(), Error> {
     served
 }
 
-/// Listens, serves, and stops serving.
+/// Listens, serves until `wait` returns, and stops serving.
 fn serve(
     config: &Config,
     inherited: Vec<Option<Inherited>>,
     hba: &Hba,
-    termination: &Termination,
+    wait: impl FnOnce() -> io::Result<i32>,
 ) -> Result<(), Error> {
     let mut endpoints = Vec::new();
     let ports = hba.add_ports(&nexuses(config));
@@ -144,7 +148,7 @@ fn serve(
     let options = Options { on_exhausted: Some(on_exhausted), ..Options::default() };
     let server = Server::start(endpoints, options).map_err(system("cannot start serving"))?;
     log::info!("serving {} logical units on {} sockets", config.units.len(), config.endpoints.len());
-    let signal = termination.wait();
+    let signal = wait();
     // From here on connections end because the process does.
     hba.keep_nexuses();
     if let Err(e) = server.stop(STOP_BOUND) {
@@ -153,6 +157,35 @@ fn serve(
     }
     log::info!("ended by signal {}", signal.map_err(system("cannot wait for signals"))?);
     Ok(())
+}
+
+/// Waits for the signal that ends the process; gives back its number.
+fn wait(termination: &Termination, units: &Arc<[(PathBuf, Arc<Lu>)]>) -> io::Result<i32> {
+    let mut looks: Option<JoinHandle<()>> = None;
+    loop {
+        match termination.wait()? {
+            Signal::End(signal) => return Ok(signal),
+            Signal::LookAgain if looks.as_ref().is_some_and(|looks| !looks.is_finished()) => {
+                log::warn!("SIGUSR1: the images are still being looked at");
+            }
+            Signal::LookAgain => {
+                // On a thread of its own: a file system may hang, and the process is to end all the same.
+                let units = Arc::clone(units);
+                let look = move || units.iter().for_each(|(file, lu)| look_again(file, lu));
+                looks = Some(std::thread::Builder::new().name("vstgt-look".to_owned()).spawn(look)?);
+            }
+        }
+    }
+}
+
+fn look_again(file: &Path, lu: &Lu) {
+    let file = file.display();
+    match lu.look_again() {
+        Ok(true) => log::info!("{file}: loaded, {} blocks", lu.geometry().blocks),
+        Ok(false) if lu.is_ejected() => log::warn!("{file}: empty, so it is not loaded"),
+        Ok(false) => log::info!("{file}: {} blocks", lu.geometry().blocks),
+        Err(e) => log::error!("{file}: its size cannot be looked at: {e}"),
+    }
 }
 
 /// The sockets that are open already, each in its endpoint's place.
@@ -219,6 +252,7 @@ fn units(
         let mut setup = LuSetup {
             block_size: u.block_size,
             read_only: u.read_only,
+            removable: u.removable,
             physical_exponent: u.physical_exponent(),
             lowest_aligned: u.lowest_aligned,
             eui: u.eui.clone(),

@@ -39,7 +39,7 @@ fn all_keys_of_a_unit_are_taken() {
         "--socket-path",
         "b.sock,initiator=b",
         "--lun",
-        "file=d,lun=16383,target=255,read-only=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b,\
+        "file=d,lun=16383,target=255,read-only=on,removable=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b,\
          physical-block-size=16384,rotation-rate=7200,provisioning=full,write-cache=off,sense-format=descriptor,\
          naa=0x5000123456789aBc,eui=0x020000fffe0000010203040A,uuid=123e4567-E89B-42d3-a456-426614174000,\
          lowest-aligned-lba=3,revision=1.2,target-port=vstgt",
@@ -53,6 +53,7 @@ fn all_keys_of_a_unit_are_taken() {
             target: 255,
             lun: 16383,
             read_only: true,
+            removable: true,
             block_size: 4096,
             physical_block_size: 16384,
             lowest_aligned: 3,
@@ -82,7 +83,7 @@ fn what_is_not_said_of_a_unit_has_a_default() {
         let u = &c.units[0];
         assert_eq!((u.block_size, u.physical_block_size, u.physical_exponent()), (512, 512, 0));
         assert_eq!((u.rotation_rate, u.provisioning), (1, Provisioning::AsImage));
-        assert!(u.write_cache && !u.descriptor_sense && !u.read_only);
+        assert!(u.write_cache && !u.descriptor_sense && !u.read_only && !u.removable);
         assert_eq!((&u.serial, u.naa, &u.vendor, &u.product, &u.revision), (&None, None, &None, &None, &None));
         assert_eq!((u.lowest_aligned, &u.eui, u.uuid), (0, &None, None));
     }

@@ -22,6 +22,8 @@ pub struct UnitConfig {
     pub lun: u16,
     /// Serve it read-only.
     pub read_only: bool,
+    /// RMB: guests can eject and load its medium.
+    pub removable: bool,
     /// Logical block size in bytes: 512 or 4096.
     pub block_size: u32,
     /// Physical block size in bytes: `block_size` times a power of two up to 128.
@@ -170,6 +172,7 @@ fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig
         target: target as u8,
         lun: lun as u16,
         read_only: read_only || all_read_only,
+        removable: o.switch("removable", false)?,
         block_size,
         physical_block_size,
         lowest_aligned: o.number("lowest-aligned-lba", 0, 0..=physical_block_size / block_size - 1)? as u16,

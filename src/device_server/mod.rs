@@ -290,6 +290,7 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Admission::Occupied => return over(Plan::Done(Answer::check(itl.lu().occupied_sense()))),
         Admission::NoMedium => return over(Plan::Done(Answer::check(NO_MEDIUM))),
         Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
+        Admission::LowPower => itl.lu().wake(),
     }
     let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, buf });
     let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
@@ -321,6 +322,7 @@ pub fn still_admitted(itl: &Itl, needs: GateBits) -> Result<(), Answer> {
     match itl.gate().admit(needs) {
         Admission::Conflict => Err(ended(itl, Answer::status(Status::ReservationConflict))),
         Admission::Inaccessible(state) => Err(access::refusal(state)),
+        Admission::NoMedium => Err(Answer::check(NO_MEDIUM)),
         _ => Ok(()),
     }
 }
@@ -348,7 +350,7 @@ fn ended(itl: &Itl, answer: Answer) -> Answer {
 }
 
 /// What a gate can close while commands that need it open are running.
-const NEEDS: GateBits = GateBits::DENY.and(GateBits::ACCESS);
+const NEEDS: GateBits = GateBits::DENY.and(GateBits::ACCESS).and(GateBits::NO_MEDIUM);
 
 /// The blocks that a command may use, before it is known whether there are such blocks.
 fn touches(itl: &Itl, command: &Command) -> Touches {
@@ -382,8 +384,10 @@ fn mask(row: &Row, command: &Command) -> GateBits {
     if row.attention == opcode::Attention::Reports {
         mask = mask.and(GateBits::ATTENTION);
     }
-    mask = mask.and(match row.readiness {
-        Readiness::Ready => GateBits::NOT_READY,
+    mask = mask.and(match row.readiness(command) {
+        // TEST UNIT READY looks at the medium and does not use it.
+        Readiness::Ready if *command == Command::TestUnitReady => GateBits::NOT_READY,
+        Readiness::Ready => GateBits::NOT_READY.and(GateBits::LOW_POWER),
         Readiness::Medium => GateBits::NO_USABLE_MEDIUM,
         Readiness::Unoccupied => GateBits::OCCUPIED,
         Readiness::Any => GateBits::NONE,
@@ -485,9 +489,7 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),
         Command::WriteSame { transfer, unmap, anchor, ndob } => sbc::write_same(task, transfer, unmap, anchor, ndob),
-        Command::StartStopUnit { power_condition, no_flush, loej, start, .. } => {
-            sbc::start_stop_unit(task, power_condition, no_flush, loej, start)
-        }
+        Command::StartStopUnit(fields) => sbc::start_stop_unit(task, fields),
         Command::PreventAllowMediumRemoval { prevent } => sbc::prevent_allow_medium_removal(task, prevent),
     }
 }

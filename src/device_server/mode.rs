@@ -9,7 +9,7 @@ use super::change::{Change, Fence, Losers};
 use super::outcome::sense;
 use super::transfer::{parameter_data, parameter_list};
 use super::{Answer, Job, Plan, Planned, Task, log};
-use crate::lu::{GateBits, Itl, Lu};
+use crate::lu::{GateBits, Itl, Lu, ModeChange};
 use crate::scsi::spc::{self as data, ModeSelectFields, ModeSenseFields, ModeState, ModeUnit};
 use crate::scsi::{AdditionalSense, Sense, SenseKey};
 
@@ -19,7 +19,9 @@ fn mode_unit(lu: &Lu, current: ModeState) -> ModeUnit {
     ModeUnit {
         current,
         default: lu.default_mode(),
-        saved: None,
+        saved: lu.saved_mode(),
+        thresholds: false,
+        self_test_seconds: 0,
         write_protected: lu.read_only() || current.swp,
         dpo_fua: true,
         blocks: geometry.blocks,
@@ -44,6 +46,7 @@ pub(super) fn mode_select<'a>(task: Task<'a, '_>, fields: ModeSelectFields, para
         list,
         before,
         after: before,
+        saved: None,
         evaluated: false,
     })))
 }
@@ -58,6 +61,8 @@ struct ModeSelect {
     list: Vec<u8>,
     before: ModeState,
     after: ModeState,
+    /// What is saved before it.
+    saved: Option<ModeState>,
     /// The unit expects it.
     evaluated: bool,
 }
@@ -67,6 +72,10 @@ impl ModeSelect {
         if std::mem::take(&mut self.evaluated) {
             self.itl.lu().expect_mode(&self.itl, None);
         }
+    }
+
+    fn change(&self) -> ModeChange {
+        ModeChange { mode: self.after, save: self.fields.save }
     }
 
     fn turns_on_write_protection(&self) -> bool {
@@ -83,14 +92,17 @@ impl Change for ModeSelect {
     fn evaluate(&mut self) -> Result<Fence, Answer> {
         let lu = self.itl.lu();
         self.before = lu.mode();
-        self.after = data::mode_select(self.fields, &self.list, &mode_unit(lu, self.before))?;
+        let unit = mode_unit(lu, self.before);
+        self.after = data::mode_select(self.fields, &self.list, &unit)?;
+        self.saved = unit.saved;
         // A write that begins after `apply` is refused, or durable by itself. One that began before has ended when the change is granted:
         // so none is under way under write protection, and the flush misses none.
         let fenced = self.turns_on_write_protection() || self.turns_off_write_cache();
         let losers = if fenced { Losers::Everybody(GateBits::DENY_WRITE) } else { Losers::Nobody };
-        let persists = lu.is_kept() && self.after != self.before;
+        let saves = self.fields.save && self.saved != Some(self.after);
+        let persists = lu.is_kept() && (self.after != self.before || saves);
         if persists {
-            lu.expect_mode(&self.itl, Some(self.after));
+            lu.expect_mode(&self.itl, Some(self.change()));
             self.evaluated = true;
         }
         Ok(Fence { persists, losers, ..Fence::default() })
@@ -105,7 +117,7 @@ impl Change for ModeSelect {
 
     fn apply(&mut self) {
         self.evaluated = false;
-        self.itl.lu().set_mode(&self.itl, self.after);
+        self.itl.lu().change_mode(&self.itl, self.change());
     }
 
     fn grant(&mut self) -> Plan<'static> {

@@ -2,7 +2,7 @@
 
 use super::transfer::{needs, parameter_data};
 use super::{NO_MEDIUM, Planned, STOPPED, Task, access, ports};
-use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu};
+use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu, PowerCondition};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
 use crate::scsi::sbc::{
@@ -37,7 +37,7 @@ pub(super) fn request_sense<'a>(task: Task<'a, '_>, descriptor: bool, allocation
     let attention = if allocation_length == 0 { None } else { gate.take_attention() };
     let sense = match attention {
         Some(attention) => attention.sense(),
-        None => not_ready(task.itl.lu(), gate.bits()).unwrap_or(NO_SENSE),
+        None => not_ready(task.itl.lu(), gate.bits()).unwrap_or_else(|| power_condition(task.itl.lu())),
     };
     sense_data(task.buf, sense, descriptor, allocation_length)
 }
@@ -54,6 +54,17 @@ fn not_ready(lu: &Lu, gate: GateBits) -> Option<Sense> {
         return Some(NO_MEDIUM);
     }
     gate.intersects(GateBits::STOPPED).then_some(STOPPED)
+}
+
+/// What REQUEST SENSE tells of the power condition of a unit that is ready (SPC-4 5.6).
+fn power_condition(lu: &Lu) -> Sense {
+    match lu.power_condition() {
+        PowerCondition::Active => NO_SENSE,
+        PowerCondition::Idle => Sense::new(SenseKey::NoSense, AdditionalSense::IDLE_CONDITION_ACTIVATED_BY_COMMAND),
+        PowerCondition::Standby => {
+            Sense::new(SenseKey::NoSense, AdditionalSense::STANDBY_CONDITION_ACTIVATED_BY_COMMAND)
+        }
+    }
 }
 
 /// Ends a command with sense data as its parameter data.
@@ -77,7 +88,7 @@ fn standard_inquiry(itl: &Itl) -> ParameterData {
     let location = if identity.vendor == DEFAULT_VENDOR { ports::location(itl) } else { None };
     StandardInquiry {
         peripheral: Peripheral::DISK,
-        removable: false,
+        removable: itl.lu().removable(),
         normal_aca: true,
         multi_port: itl.ports().several(),
         target_port_groups: ports::TPGS,

@@ -134,6 +134,7 @@ mod tests {
     #[test]
     fn classes_have_the_same_numbers_on_both_sides() {
         assert_eq!(notification::OPERATIONAL_CHANGE, wire::AN_OPERATIONAL_CHANGE);
+        assert_eq!(notification::MEDIA_CHANGE, wire::AN_MEDIA_CHANGE);
         assert_eq!(notification::MULTI_HOST, wire::AN_MULTI_HOST);
     }
 

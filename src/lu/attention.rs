@@ -120,12 +120,13 @@ impl Attention {
         }
     }
 
-    /// True if it tells of a change of the unit itself, of what an initiator reads when it finds a disk: its size, its mode pages, its
+    /// True if it tells of a change of the unit itself, of what an initiator reads when it finds a disk: its medium, its size, its mode pages, its
     /// names, the ways to it. Reservations, what counters count and the clock are not of that kind.
     pub const fn changes_parameters(self) -> bool {
         matches!(
             self,
-            Attention::CapacityChanged
+            Attention::MediumMayHaveChanged
+                | Attention::CapacityChanged
                 | Attention::ModeParametersChanged
                 | Attention::AccessStateChanged
                 | Attention::InquiryChanged

@@ -22,6 +22,7 @@
 //! | 46 | not ready: the medium is occupied, by FORMAT UNIT or SANITIZE |
 //! | 47 | a further not-ready cause |
 //! | 48 | held: some hold of the unit may concern this nexus; see [`Holds`](super::Holds) |
+//! | 49 | low power: the unit is idle or in standby; stops nothing, but who uses the medium wakes it |
 //! | 56 | an ACA condition is established for this nexus |
 //! | 57 | interlock: a unit attention stays when it is reported (UA_INTLCK_CTRL 10b and 11b) |
 //! | 63 | gone |
@@ -76,6 +77,8 @@ impl GateBits {
     pub const NO_USABLE_MEDIUM: GateBits = GateBits(0b11 << 45);
     /// A hold may stop commands of this nexus: look at the unit's holds.
     pub const HELD: GateBits = GateBits(1 << 48);
+    /// The unit is idle or in standby: a command that uses the medium makes it active first.
+    pub const LOW_POWER: GateBits = GateBits(1 << 49);
     /// An ACA condition is established for this nexus (SAM-5 5.9).
     pub const ACA: GateBits = GateBits(1 << 56);
     /// Unit attentions that were reported with CHECK CONDITION stay pending; only REQUEST SENSE clears them (SPC-4 7.5.10,
@@ -156,6 +159,8 @@ pub enum Admission {
     NoMedium,
     /// End with NOT READY: the unit was stopped.
     Stopped,
+    /// Go on; the unit is to become active by it.
+    LowPower,
 }
 
 /// One I_T_L nexus's gate word.
@@ -273,6 +278,9 @@ fn verdict(word: u64, mask: GateBits) -> Result<(u64, Attention), Admission> {
     let hit = GateBits(word & mask.0);
     if hit == GateBits::NONE {
         return Err(Admission::Pass);
+    }
+    if hit == GateBits::LOW_POWER {
+        return Err(Admission::LowPower);
     }
     if hit.intersects(GateBits::GONE) {
         return Err(Admission::Gone);

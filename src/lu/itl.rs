@@ -151,12 +151,14 @@ impl Itl {
 
     /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT one.
     pub fn prevent_removal(&self) {
+        // So that it comes either before an eject, which it stops, or after it.
+        let _cold = self.lu.cold();
         if !self.prevent.swap(true, Ordering::AcqRel) {
             self.lu.note();
         }
     }
 
-    /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT zero.
+    /// PREVENT ALLOW MEDIUM REMOVAL with PREVENT zero. May be called under the unit's lock.
     pub fn allow_removal(&self) {
         if self.prevent.swap(false, Ordering::AcqRel) {
             self.lu.note();

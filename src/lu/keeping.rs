@@ -12,8 +12,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::unit::{Cold, live};
-use super::{Attention, GateBits, Itl, KeepError, Keeper, KeptMode, KeptNexus, KeptState, Lu, NexusId};
-use crate::scsi::spc::ModeState;
+use super::{Attention, GateBits, Itl, KeepError, Keeper, KeptMode, KeptNexus, KeptState, Lu, ModeChange, NexusId};
 
 /// How many nexuses a unit remembers that are not there. More than have ever been configured on one host; the oldest are
 /// forgotten first.
@@ -68,17 +67,21 @@ impl Lu {
             let of_it = nexuses.iter_mut().filter(|kept| kept.nexus == nexus);
             of_it.for_each(|kept| pend(&mut kept.attentions, attention));
         }
-        let mut current = self.mode();
-        if let Some((by, mode)) = cold.coming_mode {
+        let (mut current, mut saved) = (self.mode(), cold.saved_mode);
+        if let Some((by, ModeChange { mode, save })) = cold.coming_mode {
             current = mode;
+            saved = if save { Some(mode) } else { saved };
             let others = nexuses.iter_mut().filter(|kept| kept.present && kept.nexus != by);
             others.for_each(|kept| pend(&mut kept.attentions, Attention::ModeParametersChanged));
         }
         let told = nexuses.iter_mut().filter(|kept| kept.present && cold.access.will_tell(kept.nexus));
         told.for_each(|kept| pend(&mut kept.attentions, Attention::AccessStateChanged));
+        let told = nexuses.iter_mut().filter(|kept| kept.present && cold.medium.will_tell(kept.nexus));
+        told.for_each(|kept| pend(&mut kept.attentions, Attention::MediumMayHaveChanged));
         KeptState {
-            mode: KeptMode { current, default: self.default_mode },
+            mode: KeptMode { current, default: self.default_mode, saved },
             blocks: self.geometry().blocks,
+            ejected: cold.medium.will_be_ejected(),
             reservations: cold.reservations.kept().clone(),
             access: cold.access.kept(),
             nexuses,
@@ -136,11 +139,11 @@ impl Lu {
         self.keeper.as_ref().is_some_and(|keeper| keeper.survives_power_loss())
     }
 
-    /// Remembers, until [`Lu::set_mode`], which mode parameters a change is about to set on behalf of a nexus; with `None`, that it
+    /// Remembers, until [`Lu::change_mode`], which mode parameters a change is about to set on behalf of a nexus; with `None`, that it
     /// is not made. Nothing is different yet.
-    pub fn expect_mode(&self, by: &Itl, mode: Option<ModeState>) {
-        self.cold().coming_mode = mode.map(|mode| (by.nexus(), mode));
-        if mode.is_none() {
+    pub fn expect_mode(&self, by: &Itl, change: Option<ModeChange>) {
+        self.cold().coming_mode = change.map(|change| (by.nexus(), change));
+        if change.is_none() {
             // It may have been written meanwhile as if it were made.
             self.note();
         }
@@ -180,6 +183,10 @@ impl Lu {
         let mut news = Vec::new();
         if kept.blocks != 0 && kept.blocks != self.geometry().blocks {
             news.push(Attention::CapacityChanged);
+        }
+        if kept.ejected && !self.is_ejected() {
+            // It is no longer configured as removable.
+            news.push(Attention::MediumMayHaveChanged);
         }
         if kept.mode.current != self.mode() {
             news.push(Attention::ModeParametersChanged);

@@ -14,6 +14,8 @@ pub struct KeptState {
     pub mode: KeptMode,
     /// Capacity in blocks as initiators know it; 0: not known.
     pub blocks: u64,
+    /// The medium is out.
+    pub ejected: bool,
     /// Reservations.
     pub reservations: ReservationState,
     /// Access states of target port groups; those of groups that are not named are as configured.
@@ -29,6 +31,17 @@ pub struct KeptMode {
     pub current: ModeState,
     /// The defaults, as they were configured then.
     pub default: ModeState,
+    /// What MODE SELECT with SP saved; `None`: nobody saved any.
+    pub saved: Option<ModeState>,
+}
+
+/// What a MODE SELECT makes of a unit's mode parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModeChange {
+    /// The current ones from then on.
+    pub mode: ModeState,
+    /// SP: they are the saved ones, too.
+    pub save: bool,
 }
 
 /// A nexus, as one unit remembers it.
@@ -59,39 +72,57 @@ impl KeptState {
     /// That of a unit nobody ever used.
     pub fn new(default: ModeState) -> KeptState {
         KeptState {
-            mode: KeptMode { current: default, default },
+            mode: KeptMode { current: default, default, saved: None },
             blocks: 0,
+            ejected: false,
             reservations: ReservationState::default(),
             access: Vec::new(),
             nexuses: Vec::new(),
         }
     }
 
-    /// What is left after a loss of power: what APTPL preserves. Every nexus is new, and finds the defaults.
+    /// What is left after a loss of power: what APTPL preserves, and mode parameters that were saved. Every nexus is new, and finds those, or
+    /// else the defaults.
     pub fn after_power_loss(self) -> KeptState {
-        KeptState { reservations: self.reservations.after_power_loss(), ..KeptState::new(self.mode.default) }
+        let KeptMode { default, saved, .. } = self.mode;
+        KeptState {
+            mode: KeptMode { current: saved.unwrap_or(default), default, saved },
+            reservations: self.reservations.after_power_loss(),
+            ..KeptState::new(default)
+        }
     }
 }
 
 impl KeptMode {
-    /// The parameters to go on with where other defaults are configured now: what an initiator chose stays, whatever it left
+    /// The current parameters to go on with where other defaults are configured now: what an initiator chose stays, whatever it left
     /// alone follows the configuration.
     pub fn under(self, now: ModeState) -> ModeState {
-        fn pick<T: PartialEq>(current: T, then: T, now: T) -> T {
-            if current == then { now } else { current }
-        }
-        // Field by field, so that one that is added has to be thought of.
-        let ModeState { d_sense, swp, wce, tst, qerr, ua_intlck, tas } = self.current;
-        let then = self.default;
-        ModeState {
-            d_sense: pick(d_sense, then.d_sense, now.d_sense),
-            swp: pick(swp, then.swp, now.swp),
-            wce: pick(wce, then.wce, now.wce),
-            tst: pick(tst, then.tst, now.tst),
-            qerr: pick(qerr, then.qerr, now.qerr),
-            ua_intlck: pick(ua_intlck, then.ua_intlck, now.ua_intlck),
-            tas: pick(tas, then.tas, now.tas),
-        }
+        follow(self.current, self.default, now)
+    }
+
+    /// The same for the saved ones.
+    pub fn saved_under(self, now: ModeState) -> Option<ModeState> {
+        Some(follow(self.saved?, self.default, now))
+    }
+}
+
+/// What becomes of a state under which the defaults change from `then` to `now`.
+fn follow(state: ModeState, then: ModeState, now: ModeState) -> ModeState {
+    fn pick<T: PartialEq>(current: T, then: T, now: T) -> T {
+        if current == then { now } else { current }
+    }
+    // Field by field, so that one that is added has to be thought of.
+    let ModeState { d_sense, swp, wce, tst, qerr, ua_intlck, tas, lbpere, threshold } = state;
+    ModeState {
+        d_sense: pick(d_sense, then.d_sense, now.d_sense),
+        swp: pick(swp, then.swp, now.swp),
+        wce: pick(wce, then.wce, now.wce),
+        tst: pick(tst, then.tst, now.tst),
+        qerr: pick(qerr, then.qerr, now.qerr),
+        ua_intlck: pick(ua_intlck, then.ua_intlck, now.ua_intlck),
+        tas: pick(tas, then.tas, now.tas),
+        lbpere: pick(lbpere, then.lbpere, now.lbpere),
+        threshold: pick(threshold, then.threshold, now.threshold),
     }
 }
 
@@ -133,10 +164,12 @@ mod tests {
     fn what_nobody_changed_follows_the_configuration() {
         let then = ModeState::default();
         let now = ModeState { wce: false, d_sense: true, ..then };
-        assert_eq!(KeptMode { current: then, default: then }.under(now), now);
+        assert_eq!(KeptMode { current: then, default: then, saved: None }.under(now), now);
         let chosen = ModeState { swp: true, qerr: 3, wce: false, ..then };
-        let kept = KeptMode { current: chosen, default: then };
-        assert_eq!(kept.under(then), chosen);
+        let kept = KeptMode { current: chosen, default: then, saved: None };
+        assert_eq!((kept.under(then), kept.saved_under(now)), (chosen, None));
+        let kept = KeptMode { saved: Some(chosen), ..kept };
+        assert_eq!(kept.saved_under(now), Some(ModeState { d_sense: true, ..chosen }));
         assert_eq!(kept.under(now), ModeState { d_sense: true, ..chosen });
     }
 
@@ -146,8 +179,9 @@ mod tests {
         let nexus = NexusId { initiator: [7; 16], port: 1 };
         let default = ModeState::default();
         let state = |aptpl| KeptState {
-            mode: KeptMode { current: ModeState { swp: true, ..default }, default },
+            mode: KeptMode { current: ModeState { swp: true, ..default }, default, saved: None },
             blocks: 5,
+            ejected: true,
             reservations: ReservationState {
                 generation: 9,
                 registrations: vec![Registration { nexus, key: 3 }],
@@ -167,5 +201,9 @@ mod tests {
         let left = state(true).after_power_loss();
         let reservations = ReservationState { generation: 0, ..state(true).reservations };
         assert_eq!(left, KeptState { reservations, ..KeptState::new(default) });
+        let saved = ModeState { wce: false, ..default };
+        let left = KeptState { mode: KeptMode { saved: Some(saved), ..state(false).mode }, ..state(false) };
+        let mode = KeptMode { current: saved, default, saved: Some(saved) };
+        assert_eq!(left.after_power_loss(), KeptState { mode, ..KeptState::new(default) });
     }
 }

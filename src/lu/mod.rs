@@ -13,6 +13,7 @@
 //!   what follows it. Each nexus's gate says what it is denied at every step.
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
 //!   ([`Lu::persist`]) before a change is answered, soon after everything else.
+//! * Whether the medium can be used, for all nexuses at once, is [`Lu::eject`]'s and [`Lu::load`]'s to say.
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod access;
@@ -27,6 +28,8 @@ mod identity;
 mod itl;
 mod keeping;
 mod kept;
+mod medium;
+mod mode_word;
 mod port;
 mod records;
 pub mod reservation;
@@ -44,6 +47,7 @@ pub use holds::*;
 pub use identity::*;
 pub use itl::*;
 pub use kept::*;
+pub use medium::*;
 pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;

@@ -1,15 +1,17 @@
 //! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::access::Access;
 use super::holds::Holds;
 use super::keeping::Continuity;
+use super::medium::{self, Medium};
+use super::mode_word::ModeWord;
 use super::reserve::{Reservations, reset_reserve};
 use super::{
     AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
-    KeptState, NexusId, Records, TargetPort, Touches,
+    KeptState, ModeChange, NexusId, Records, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::spc::{LogErrors, ModeState};
@@ -21,7 +23,8 @@ pub enum Provisioning {
     /// Thin if the image can deallocate, else fully provisioned.
     #[default]
     AsImage,
-    /// Thin provisioned; an image that cannot deallocate is refused.
+    /// Thin provisioned; an image that cannot deallocate is refused, unless it is read-only: then nobody deallocates anything, but what
+    /// is a hole in it is a deallocated block.
     Thin,
     /// Fully provisioned, even if the image can deallocate.
     Full,
@@ -54,6 +57,8 @@ pub struct LuSetup {
     pub uuid: Option<[u8; 16]>,
     /// Refuse everything that writes. An image that was opened read-only makes its unit read-only too.
     pub read_only: bool,
+    /// RMB: initiators can eject and load the medium.
+    pub removable: bool,
     /// The default of WCE: written data may be lost in a power failure until it is synchronized.
     pub write_cache: bool,
     /// The default of D_SENSE: sense data in descriptor format.
@@ -89,6 +94,7 @@ impl LuSetup {
             eui: None,
             uuid: None,
             read_only: false,
+            removable: false,
             write_cache: true,
             descriptor_sense: false,
             provisioning: Provisioning::AsImage,
@@ -125,7 +131,7 @@ pub enum SetupError {
     #[error("lowest aligned LBA {0} is not within the first physical block")]
     LowestAligned(u16),
     /// Thin provisioning of an image that cannot deallocate.
-    #[error("it cannot be thin provisioned: no blocks of it can be deallocated, or it is read-only")]
+    #[error("it cannot be thin provisioned: no blocks of it can be deallocated")]
     NotThin,
     /// Ports are told apart by their relative identifiers.
     #[error("a unit needs target ports, each with a relative identifier of its own that is not 0")]
@@ -171,14 +177,15 @@ pub struct Lu {
     lowest_aligned: u16,
     rotation_rate: u16,
     read_only: bool,
+    removable: bool,
     thin: bool,
     unmap_granularity: u32,
     /// Ascending by relative identifier.
     ports: Vec<TargetPort>,
     /// Capacity in blocks: the only part of the geometry that may change while the unit runs.
-    blocks: AtomicU64,
+    pub(super) blocks: AtomicU64,
     /// The current mode parameters, packed. Shared by all nexuses; changed under the lock of `cold`.
-    mode: AtomicU16,
+    mode: ModeWord,
     pub(super) default_mode: ModeState,
     errors: ErrorCounters,
     pub(super) keeper: Option<Arc<dyn Keeper>>,
@@ -194,36 +201,17 @@ pub(super) struct Cold {
     /// Nexuses that are not here, or not yet again.
     pub(super) continuity: Continuity,
     /// Mode parameters that a change on its way will set, and on whose behalf.
-    pub(super) coming_mode: Option<(NexusId, ModeState)>,
-    records: Records,
+    pub(super) coming_mode: Option<(NexusId, ModeChange)>,
+    /// What MODE SELECT with SP saved.
+    pub(super) saved_mode: Option<ModeState>,
+    pub(super) records: Records,
     holds: Holds,
+    /// Whether the medium is there, and the power condition.
+    pub(super) medium: Medium,
     /// What is reserved, and how that is changing.
     pub(super) reservations: Reservations,
     /// Access states, and how they are changing.
     pub(super) access: Access,
-}
-
-/// Mode parameters as one number, so that they are read with one load.
-fn pack(mode: ModeState) -> u16 {
-    u16::from(mode.wce)
-        | u16::from(mode.d_sense) << 1
-        | u16::from(mode.swp) << 2
-        | u16::from(mode.tas) << 3
-        | u16::from(mode.qerr & 3) << 4
-        | u16::from(mode.ua_intlck & 3) << 6
-        | u16::from(mode.tst & 7) << 8
-}
-
-fn unpack(bits: u16) -> ModeState {
-    ModeState {
-        wce: bits & 1 != 0,
-        d_sense: bits & 2 != 0,
-        swp: bits & 4 != 0,
-        tas: bits & 8 != 0,
-        qerr: (bits >> 4 & 3) as u8,
-        ua_intlck: (bits >> 6 & 3) as u8,
-        tst: (bits >> 8 & 7) as u8,
-    }
 }
 
 impl Lu {
@@ -258,9 +246,10 @@ impl Lu {
             return Err(SetupError::Ports);
         }
         let capabilities = setup.image.capabilities();
+        let read_only = setup.read_only || capabilities.read_only;
         let thin = match setup.provisioning {
             Provisioning::AsImage => capabilities.unmap,
-            Provisioning::Thin if capabilities.unmap => true,
+            Provisioning::Thin if capabilities.unmap || read_only => true,
             Provisioning::Thin => return Err(SetupError::NotThin),
             Provisioning::Full => false,
         };
@@ -275,17 +264,24 @@ impl Lu {
             physical_exponent: setup.physical_exponent,
             lowest_aligned: setup.lowest_aligned,
             rotation_rate: setup.rotation_rate,
-            read_only: setup.read_only || capabilities.read_only,
+            removable: setup.removable,
+            read_only,
             thin,
             unmap_granularity: (capabilities.unmap_granularity / setup.block_size).max(1),
             ports,
             blocks: AtomicU64::new(size / u64::from(setup.block_size)),
-            mode: AtomicU16::new(pack(kept.mode.under(default_mode))),
+            mode: ModeWord::new(kept.mode.under(default_mode)),
             default_mode,
             errors: ErrorCounters::default(),
             keeper: setup.keeper,
             writing: Mutex::default(),
-            cold: Mutex::new(Cold { reservations: kept.reservations.clone().into(), access, ..Cold::default() }),
+            cold: Mutex::new(Cold {
+                reservations: kept.reservations.clone().into(),
+                access,
+                medium: Medium::new(kept.ejected && setup.removable),
+                saved_mode: kept.mode.saved_under(default_mode),
+                ..Cold::default()
+            }),
             image: setup.image,
         });
         lu.go_on(kept);
@@ -316,14 +312,14 @@ impl Lu {
         }
     }
 
-    /// Takes the size that the image has now for the unit's capacity, on behalf of one nexus; every other one is told, if it
+    /// Takes the size that the image has now for the unit's capacity, on behalf of one nexus or of the host; every other one is told, if it
     /// changed (SBC-3 5.15: CAPACITY DATA HAS CHANGED). [`Image::refresh_size`] looks at the size, and may wait; this does not.
-    pub fn update_capacity(&self, by: &Itl) {
+    pub fn update_capacity(&self, by: Option<&Itl>) {
         let cold = self.cold();
         // Under the lock, so that of several who found a new size one tells of it, and the last one found holds.
         let blocks = self.image.size() / u64::from(self.block_size);
         if blocks > 0 && self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
-            tell(&cold, Attention::CapacityChanged, Some(by));
+            tell(&cold, Attention::CapacityChanged, by);
         }
     }
 
@@ -342,7 +338,12 @@ impl Lu {
         self.read_only
     }
 
-    /// Thin provisioned: its blocks can be deallocated, and then read as zeros.
+    /// Whether its medium can be ejected and loaded.
+    pub fn removable(&self) -> bool {
+        self.removable
+    }
+
+    /// Thin provisioned: its blocks can be deallocated (unless it is read-only), and then read as zeros.
     pub fn thin(&self) -> bool {
         self.thin
     }
@@ -360,12 +361,18 @@ impl Lu {
 
     /// The current mode parameters.
     pub fn mode(&self) -> ModeState {
-        unpack(self.mode.load(Ordering::Acquire))
+        self.mode.load()
     }
 
-    /// The mode parameters a reset goes back to.
+    /// The mode parameters that it has unless somebody changes them.
     pub fn default_mode(&self) -> ModeState {
         self.default_mode
+    }
+
+    /// The mode parameters a reset, or a loss of power, goes back to: those that were saved, else the defaults. `None` if the unit
+    /// saves none, for want of a keeper who could.
+    pub fn saved_mode(&self) -> Option<ModeState> {
+        self.survives_power_loss().then(|| self.cold().saved_mode.unwrap_or(self.default_mode))
     }
 
     /// In which format this unit's sense data goes out (D_SENSE).
@@ -381,8 +388,17 @@ impl Lu {
     /// Sets the mode parameters on behalf of one nexus; every other one is told (SPC-4 6.9: MODE PARAMETERS CHANGED), if anything
     /// changed. Whoever makes new parameters out of old ones sees to it that nobody else does at the same time.
     pub fn set_mode(&self, by: &Itl, mode: ModeState) {
+        self.change_mode(by, ModeChange { mode, save: false });
+    }
+
+    /// The same; they may be the saved ones from now on as well.
+    pub fn change_mode(&self, by: &Itl, ModeChange { mode, save }: ModeChange) {
         let mut cold = self.cold();
         cold.coming_mode = None;
+        if save && cold.saved_mode != Some(mode) {
+            cold.saved_mode = Some(mode);
+            self.note();
+        }
         if self.mode() != mode {
             self.store_mode(&cold, mode);
             self.note();
@@ -391,40 +407,20 @@ impl Lu {
     }
 
     fn store_mode(&self, cold: &Cold, mode: ModeState) {
-        self.mode.store(pack(mode), Ordering::Release);
+        self.mode.store(mode);
         live(cold).for_each(|itl| interlock(&itl, mode));
     }
 
-    /// Stops the unit for START STOP UNIT; true if it did.
-    ///
-    /// A stopped unit is stopped for all nexuses (SBC-3 4.2x), so a guest that powers its disk down as it shuts down would take
-    /// it from every other guest that shares it. Hence it stops only if the nexus that asks is the only one; and it starts
-    /// again with START, when another nexus appears, and with every reset, so that a guest which reboots finds its boot disk.
-    pub fn stop(&self, by: &Itl) -> bool {
-        let mut cold = self.cold();
-        let shared = live(&cold).any(|other| !std::ptr::eq(Arc::as_ptr(&other), by));
-        if !shared {
-            if !by.gate().bits().intersects(GateBits::STOPPED) {
-                cold.records.cycles = cold.records.cycles.saturating_add(1);
-            }
-            by.gate().raise(GateBits::STOPPED);
-        }
-        !shared
-    }
-
-    /// Starts the unit for every nexus.
-    pub fn start(&self) {
-        start(&self.cold());
-    }
-
     /// LOGICAL UNIT RESET, and what a hard reset does to a unit (SAM-5 6.3.3), apart from ending its tasks: mode parameters
-    /// and removal prevention go back to their defaults, RESERVE is over, the unit starts, and every nexus gets a unit attention.
+    /// go back to those that were saved, removal prevention to its default, RESERVE is over, the unit starts, and every nexus gets a unit
+    /// attention. An ejected medium stays ejected.
     pub fn reset(&self) {
         let mut cold = self.cold();
         reset_reserve(&mut cold);
-        self.store_mode(&cold, self.default_mode);
+        let mode = cold.saved_mode.unwrap_or(self.default_mode);
+        self.store_mode(&cold, mode);
         self.note();
-        start(&cold);
+        medium::reset(&mut cold);
         for itl in live(&cold) {
             itl.allow_removal();
             itl.end_aca();
@@ -523,7 +519,8 @@ impl Lu {
     /// Takes a nexus in. A new initiator is not to find the unit as another one left it: it starts.
     pub(super) fn attach(&self, itl: &Arc<Itl>) {
         let mut cold = self.cold();
-        start(&cold);
+        medium::start(&cold);
+        cold.medium.attach(itl);
         interlock(itl, self.mode());
         if cold.holds.concern(itl.nexus()) {
             itl.gate().raise(GateBits::HELD);
@@ -542,12 +539,6 @@ impl Lu {
 
 pub(super) fn live(cold: &Cold) -> impl Iterator<Item = Arc<Itl>> {
     cold.nexuses.iter().filter_map(Weak::upgrade)
-}
-
-fn start(cold: &Cold) {
-    for itl in live(cold) {
-        itl.gate().lower(GateBits::STOPPED);
-    }
 }
 
 /// Puts UA_INTLCK_CTRL into a nexus's gate.

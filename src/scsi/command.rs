@@ -101,6 +101,19 @@ pub enum ReserveOut {
     ReplaceLostReservation = 0x08,
 }
 
+/// The fields of START STOP UNIT (SBC-3 5.29). IMMED is not among them: nobody heeds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartStopFields {
+    /// POWER CONDITION, as it stands in the CDB.
+    pub power_condition: u8,
+    /// NO_FLUSH.
+    pub no_flush: bool,
+    /// LOEJ.
+    pub loej: bool,
+    /// START.
+    pub start: bool,
+}
+
 /// A decoded command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields carry the names of their CDB fields; the variants name command and clause")]
@@ -178,7 +191,7 @@ pub enum Command {
     /// SBC-3 5.48, 5.49. `blocks` 0 means to the end of the medium.
     WriteSame { transfer: Transfer, unmap: bool, anchor: bool, ndob: bool },
     /// SBC-3 5.29.
-    StartStopUnit { immed: bool, power_condition: u8, no_flush: bool, loej: bool, start: bool },
+    StartStopUnit(StartStopFields),
     /// SPC-4 6.15 / SBC-3 5.9; PREVENT field, 0 or 1.
     PreventAllowMediumRemoval { prevent: u8 },
     /// SPC-4 6.9, 6.10.

@@ -17,7 +17,9 @@
 //! | `unit NAA` | the unit's NAA designator |
 //! | `boot ID` | the boot of the host in which this was written |
 //! | `mode NAME CURRENT DEFAULT` * | a mode parameter, and what it is unless somebody changes it |
+//! | `saved NAME VALUE` * | a saved mode parameter; those of which there is no line have their default |
 //! | `blocks N` | capacity |
+//! | `ejected` | the medium is out |
 //! | `generation N` | PRGENERATION |
 //! | `aptpl` | APTPL is set |
 //! | `registration NEXUS KEY` * | a registration |
@@ -119,7 +121,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     let Content { naa, boot, state } = content;
-    let KeptState { mode, blocks, reservations, access, nexuses } = state;
+    let KeptState { mode, blocks, ejected, reservations, access, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
@@ -128,7 +130,13 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     for ((name, current), (_, default)) in parameters(mode.current).into_iter().zip(parameters(mode.default)) {
         writeln!(text, "mode {name} {current} {default}")?;
     }
+    for (name, value) in mode.saved.map(parameters).into_iter().flatten() {
+        writeln!(text, "saved {name} {value}")?;
+    }
     writeln!(text, "blocks {blocks}\ngeneration {generation}")?;
+    if *ejected {
+        writeln!(text, "ejected")?;
+    }
     if *aptpl {
         writeln!(text, "aptpl")?;
     }
@@ -185,10 +193,16 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
         "boot" => *boot = Some(BootId(word()?.to_owned())),
         "mode" => {
             let (name, current, default) = (word()?, word()?, word()?);
-            set_parameter(&mut state.mode.current, name, number(current)?);
-            set_parameter(&mut state.mode.default, name, number(default)?);
+            set_parameter(&mut state.mode.current, name, number(current)?)?;
+            set_parameter(&mut state.mode.default, name, number(default)?)?;
+        }
+        "saved" => {
+            let (name, value) = (word()?, word()?);
+            let saved = state.mode.saved.get_or_insert(state.mode.default);
+            set_parameter(saved, name, number(value)?)?;
         }
         "blocks" => state.blocks = number(word()?)?,
+        "ejected" => state.ejected = true,
         "generation" => reservations.generation = number(word()?)?,
         "aptpl" => reservations.aptpl = true,
         "registration" => {
@@ -244,31 +258,39 @@ fn check(state: &ReservationState) -> Result<(), String> {
 }
 
 /// Mode parameters by name.
-fn parameters(mode: ModeState) -> [(&'static str, u8); 7] {
+fn parameters(mode: ModeState) -> [(&'static str, u32); 10] {
     // Field by field, so that one that is added has to be thought of.
-    let ModeState { d_sense, swp, wce, tst, qerr, ua_intlck, tas } = mode;
+    let ModeState { d_sense, swp, wce, tst, qerr, ua_intlck, tas, lbpere, threshold } = mode;
     [
         ("d_sense", d_sense.into()),
         ("swp", swp.into()),
         ("wce", wce.into()),
-        ("tst", tst),
-        ("qerr", qerr),
-        ("ua_intlck", ua_intlck),
+        ("tst", tst.into()),
+        ("qerr", qerr.into()),
+        ("ua_intlck", ua_intlck.into()),
         ("tas", tas.into()),
+        ("lbpere", lbpere.into()),
+        ("threshold", threshold.enabled.into()),
+        ("threshold_count", threshold.count),
     ]
 }
 
-fn set_parameter(mode: &mut ModeState, name: &str, value: u8) {
+fn set_parameter(mode: &mut ModeState, name: &str, value: u32) -> Result<(), String> {
+    let byte = || u8::try_from(value).map_err(|_| format!("{value} is too great"));
     match name {
         "d_sense" => mode.d_sense = value != 0,
         "swp" => mode.swp = value != 0,
         "wce" => mode.wce = value != 0,
-        "tst" => mode.tst = value,
-        "qerr" => mode.qerr = value,
-        "ua_intlck" => mode.ua_intlck = value,
+        "tst" => mode.tst = byte()?,
+        "qerr" => mode.qerr = byte()?,
+        "ua_intlck" => mode.ua_intlck = byte()?,
         "tas" => mode.tas = value != 0,
+        "lbpere" => mode.lbpere = value != 0,
+        "threshold" => mode.threshold.enabled = value != 0,
+        "threshold_count" => mode.threshold.count = value,
         _ => {}
     }
+    Ok(())
 }
 
 /// A nexus as it is written.
@@ -315,6 +337,7 @@ fn number<T: FromStr>(word: &str) -> Result<T, String> {
 mod tests {
     use super::*;
     use crate::lu::KeptMode;
+    use crate::scsi::spc::ModeThreshold;
 
     fn nexus(n: u8) -> NexusId {
         NexusId { initiator: [n; 16], port: u16::from(n) }
@@ -326,8 +349,13 @@ mod tests {
             naa: 0x3712_8e1d_94fd_9caa,
             boot: Some(BootId("7bd4b13b-0a46-4cb7-a3fd-4f4d0f4d1c0e".to_owned())),
             state: KeptState {
-                mode: KeptMode { current: ModeState { swp: true, qerr: 3, wce: false, ..default }, default },
+                mode: KeptMode {
+                    current: ModeState { swp: true, qerr: 3, wce: false, ..default },
+                    default,
+                    saved: None,
+                },
                 blocks: 131_072,
+                ejected: true,
                 reservations: ReservationState {
                     generation: 0xffff_fffe,
                     registrations: vec![
@@ -382,6 +410,9 @@ mod tests {
         assert_eq!(decode(&encode(&held).unwrap()), Ok(held));
         let mut reserved = content;
         reserved.state.reservations = ReservationState { legacy: Some(nexus(9)), ..ReservationState::default() };
+        let threshold = ModeThreshold { enabled: true, count: u32::MAX };
+        reserved.state.mode.saved = Some(ModeState { lbpere: true, threshold, ..reserved.state.mode.current });
+        assert!(String::from_utf8_lossy(&encode(&reserved).unwrap()).contains("saved threshold_count 4294967295\n"));
         assert_eq!(decode(&encode(&reserved).unwrap()), Ok(reserved));
     }
 
@@ -449,9 +480,11 @@ mod tests {
         }
         bytes.extend((!sum).to_le_bytes());
         bytes.extend(payload.as_bytes());
-        let mut before_groups = content();
-        before_groups.state.access.clear();
-        assert_eq!(decode(&bytes), Ok(before_groups));
+        let mut as_written = content();
+        // Lines that came later.
+        as_written.state.access.clear();
+        as_written.state.ejected = false;
+        assert_eq!(decode(&bytes), Ok(as_written));
     }
 
     #[test]
@@ -490,6 +523,8 @@ mod tests {
             ("unit 37", "+unit 37"),
             ("generation 4294967294", "generation 4294967296"),
             ("mode qerr 3 0", "mode qerr 3"),
+            ("mode qerr 3 0", "mode qerr 259 0"),
+            ("mode qerr 3 0", "saved qerr"),
         ];
         for (from, to) in cases {
             let text = whole.replacen(from, to, 1);

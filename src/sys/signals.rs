@@ -1,10 +1,19 @@
-//! Waiting for the signals that end the process.
+//! Waiting for the signals that end the process, or ask something of it.
 #![allow(unsafe_code, reason = "sigset functions and sigwait have no safe wrapper in the crates at hand")]
 
 use std::io;
 use std::mem::MaybeUninit;
 
-/// SIGTERM and SIGINT, blocked in all threads that are started after [`Termination::block`] and waited for by one.
+/// What a signal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT, by its number: the process is to end.
+    End(i32),
+    /// SIGUSR1: the images are to be looked at again.
+    LookAgain,
+}
+
+/// SIGTERM, SIGINT and SIGUSR1, blocked in all threads that are started after [`Termination::block`] and waited for by one.
 pub struct Termination {
     set: libc::sigset_t,
 }
@@ -18,6 +27,7 @@ impl Termination {
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
             libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGUSR1);
             let result = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
             (set.assume_init(), result)
         };
@@ -32,11 +42,12 @@ impl Termination {
         }
     }
 
-    /// Waits for one of them; gives back its number.
-    pub fn wait(&self) -> io::Result<i32> {
+    /// Waits for one of them.
+    pub fn wait(&self) -> io::Result<Signal> {
         let mut signal = 0;
         // SAFETY: both pointers are to live, initialised objects.
         let result = unsafe { libc::sigwait(&self.set, &mut signal) };
-        if result == 0 { Ok(signal) } else { Err(io::Error::from_raw_os_error(result)) }
+        let said = if signal == libc::SIGUSR1 { Signal::LookAgain } else { Signal::End(signal) };
+        if result == 0 { Ok(said) } else { Err(io::Error::from_raw_os_error(result)) }
     }
 }

@@ -15,7 +15,7 @@ use super::nexus::Nexus;
 use super::shard::Shard;
 use super::{Post, ShardMail};
 use crate::device_server;
-use crate::lu::{Attention, Listener};
+use crate::lu::{Attention, Listener, Lu};
 use crate::scsi::{FunctionResponse, Lun, LunAddress, SenseFormat, Status};
 use crate::tgt::{
     AerReq, AsyncFunction, AsyncReq, AsyncRsp, CmdAnswer, EventRings, ItnId, RxSlot, UEvent, notification,
@@ -32,6 +32,8 @@ pub(super) struct Outlet {
     /// The shard that the nexus was made on.
     home: u8,
     post: Arc<dyn Post>,
+    /// Classes that there are for the unit.
+    supported: u32,
     /// Classes that the nexus subscribed to. A nexus that is lost is to be asked again.
     subscribed: AtomicU32,
     /// Conditions to tell of, as bits of [`Attention`]; a letter is on its way unless there are none.
@@ -47,14 +49,17 @@ impl std::fmt::Debug for Outlet {
 
 impl Outlet {
     /// For a unit at an address of a nexus whose home is shard `home`.
-    pub(super) fn new(itn_id: ItnId, (target, lun): (u8, u16), home: u8, post: Arc<dyn Post>) -> Arc<Outlet> {
+    pub(super) fn new(itn_id: ItnId, (target, lun): (u8, u16), lu: &Lu, home: u8, post: Arc<dyn Post>) -> Arc<Outlet> {
         let (subscribed, waiting) = (AtomicU32::new(0), AtomicU64::new(0));
-        Arc::new(Outlet { itn_id, target, lun, home, post, subscribed, waiting })
+        let of_medium = if lu.removable() { notification::MEDIA_CHANGE } else { 0 };
+        let supported = notification::SUPPORTED | of_medium;
+        Arc::new(Outlet { itn_id, target, lun, home, post, supported, subscribed, waiting })
     }
 
     /// The class of a condition, if the nexus subscribed to it, or 0.
     fn class(&self, attention: Attention) -> u32 {
         let class = match attention {
+            Attention::MediumMayHaveChanged => notification::MEDIA_CHANGE,
             _ if attention.changes_parameters() => notification::OPERATIONAL_CHANGE,
             _ if attention.tells_of_others() => notification::MULTI_HOST,
             _ => 0,
@@ -80,7 +85,7 @@ impl Nexus {
     /// From now on its units' events go to shard `home`.
     pub(super) fn listen(&self, home: u8, post: &Arc<dyn Post>) {
         for (address, unit) in self.units() {
-            let outlet = Outlet::new(self.itn_id, address, home, Arc::clone(post));
+            let outlet = Outlet::new(self.itn_id, address, unit.itl.lu(), home, Arc::clone(post));
             if unit.outlet.set(Arc::clone(&outlet)).is_ok() {
                 unit.itl.listen(outlet);
             }
@@ -111,11 +116,11 @@ impl Shard {
 
     /// ASYNC_REQ: which classes there are, or a subscription to some, in place of the one before.
     pub(super) fn async_request(&mut self, request: &AsyncReq, rings: &mut EventRings) {
-        let events = request.events & notification::SUPPORTED;
         let (result, events) = match (self.outlet(request.itn_id, request.lun), request.function) {
             (Err(response), _) => (response, 0),
-            (Ok(_), AsyncFunction::Query) => (FunctionResponse::Complete, events),
+            (Ok(outlet), AsyncFunction::Query) => (FunctionResponse::Complete, request.events & outlet.supported),
             (Ok(outlet), AsyncFunction::Subscribe) => {
+                let events = request.events & outlet.supported;
                 outlet.subscribed.store(events, Ordering::Release);
                 (FunctionResponse::Complete, events)
             }

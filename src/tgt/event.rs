@@ -205,9 +205,11 @@ pub struct TskMgmtRsp {
 pub mod notification {
     /// Operational change: what the unit is or can do changed.
     pub const OPERATIONAL_CHANGE: u32 = 1 << 1;
+    /// Media change: the unit has a medium that may be another one.
+    pub const MEDIA_CHANGE: u32 = 1 << 4;
     /// Multiple hosts: another initiator did something to this one's access or commands.
     pub const MULTI_HOST: u32 = 1 << 5;
-    /// All that there are.
+    /// All that there are for every unit; [`MEDIA_CHANGE`] is for removable ones.
     pub const SUPPORTED: u32 = OPERATIONAL_CHANGE | MULTI_HOST;
 }
 

@@ -33,7 +33,7 @@ fn read_capacity<'a>(task: Task<'a, '_>, data: fn(&Capacity) -> ParameterData, a
 fn fresh(itl: &Itl) -> Result<Capacity, Answer> {
     let lu = itl.lu();
     lu.image().refresh_size(lu.geometry().block_size).map_err(|e| sense(e, 0))?;
-    lu.update_capacity(itl);
+    lu.update_capacity(Some(itl));
     Ok(capacity(lu))
 }
 

@@ -19,6 +19,7 @@ mod cache;
 mod capacity;
 mod compare_and_write;
 mod lba_status;
+mod load_eject;
 mod orwrite;
 pub(super) mod pieces;
 mod read_write;

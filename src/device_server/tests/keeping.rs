@@ -17,6 +17,8 @@ struct Memory {
     kept: Mutex<Option<KeptState>>,
     notes: AtomicUsize,
     full: AtomicBool,
+    /// What it keeps outlives a loss of power.
+    durable: AtomicBool,
 }
 
 impl Keeper for Memory {
@@ -33,7 +35,7 @@ impl Keeper for Memory {
     }
 
     fn survives_power_loss(&self) -> bool {
-        false
+        self.durable.load(Ordering::Relaxed)
     }
 }
 
@@ -308,6 +310,67 @@ fn mode_parameters_are_kept_before_the_answer() {
     assert_eq!(pending(&b), of_b.attentions);
 }
 
+/// SP in MODE SELECT, PS and PC 11b in MODE SENSE; a reset and a loss of power go back to what was saved.
+#[test]
+fn mode_parameters_are_saved() {
+    let keeper: Arc<Memory> = Arc::default();
+    let lu = unit(&keeper);
+    let a = login(&lu, 1);
+    a.gate().take_attention();
+    let caching = |wce: u8| {
+        let mut list = vec![0; 24];
+        (list[4], list[5], list[6]) = (0x08, 18, wce << 2);
+        list
+    };
+    let select = |sp: u8, list: &[u8]| run(&a, &[0x15, 0x10 | sp, 0, 0, list.len() as u8, 0], list);
+    // MODE SENSE(6) with DBD of the caching page: its first byte (PS) and WCE.
+    let sense = |control: u8| {
+        let mut buf = IoBuf::owned(24, crate::mem::Direction::In);
+        let cdb = [0x1a, 0x08, control << 6 | 0x08, 0, 24, 0];
+        let request = Request {
+            cdb: &cdb,
+            itl: Some(&a),
+            luns: &[0],
+            peers: &crate::device_server::testkit::NoPeers,
+            well_known: None,
+            attribute: TaskAttribute::Simple,
+            passes: &[],
+        };
+        let plan = start(&request, &mut buf).plan;
+        let answer = execute(plan, &mut buf, &AbortFlag::default());
+        let data = crate::device_server::testkit::contents(&buf);
+        answer.sense.map_or(Ok((data[4], data[6] >> 2)), |sense| Err(sense.code.0))
+    };
+    assert_eq!(select(1, &caching(0)).sense.map(|sense| sense.code.0), Some(0x2400), "not on what forgets it");
+    assert_eq!((sense(0b00), sense(0b11)), (Ok((0x08, 1)), Err(0x3900)));
+
+    keeper.durable.store(true, Ordering::Relaxed);
+    assert_eq!((sense(0b00), sense(0b11)), (Ok((0x88, 1)), Ok((0x88, 1))), "nobody saved any yet");
+    assert_eq!(select(1, &caching(0)), good(24));
+    assert_eq!((sense(0b00), sense(0b10), sense(0b11)), (Ok((0x88, 0)), Ok((0x88, 1)), Ok((0x88, 0))));
+    assert_eq!(keeper.state().mode.saved, Some(lu.mode()), "before the answer");
+    assert_eq!(select(0, &caching(1)), good(24));
+    assert_eq!((sense(0b00), sense(0b11)), (Ok((0x88, 1)), Ok((0x88, 0))), "current only");
+    lu.reset();
+    a.gate().take_attention();
+    assert_eq!(sense(0b00), Ok((0x88, 0)), "a reset goes back to what was saved");
+    // An empty list with SP saves what is current.
+    assert_eq!(select(0, &caching(1)), good(24));
+    keeper.full.store(true, Ordering::Relaxed);
+    assert_eq!(run(&a, &[0x15, 0x11, 0, 0, 0, 0], &[]).sense.map(|sense| sense.code.0), Some(0x4400));
+    assert_eq!(sense(0b11), Ok((0x88, 0)), "it could not be saved");
+    assert!(!lu.snapshot().mode.saved.unwrap().wce);
+    keeper.full.store(false, Ordering::Relaxed);
+    assert_eq!(select(0, &caching(0)), good(24));
+
+    let kept = keeper.state().after_power_loss();
+    let after = unit_with(&keeper, |setup| setup.kept = Some(kept));
+    assert!(!after.mode().wce && after.default_mode().wce);
+    assert_eq!(after.saved_mode(), Some(after.mode()));
+    let writes_through = unit_with(&keeper, |setup| setup.write_cache = false);
+    assert!(!writes_through.mode().wce);
+}
+
 /// Between its evaluation and its end a change counts as made; one that is given up counts as never begun.
 #[test]
 fn a_change_on_its_way_counts_as_made() {
@@ -363,11 +426,88 @@ fn a_change_on_its_way_counts_as_made() {
     assert_eq!(lu.snapshot(), keeper.state());
 }
 
+/// The medium of a removable unit stays out from one process to the next, until it is loaded.
+#[test]
+fn an_ejected_medium_stays_out() {
+    let keeper: Arc<Memory> = Arc::default();
+    let removable = |setup: &mut LuSetup| setup.removable = true;
+    let before = unit_with(&keeper, removable);
+    let [a, b] = [1, 2].map(|n| login(&before, n));
+    for itl in [&a, &b] {
+        itl.gate().take_attention();
+    }
+    assert_eq!(run(&a, &[0x1b, 0, 0, 0, 2, 0], &[]), good(0));
+    // No close: it was killed. What was answered is kept.
+    assert!(keeper.state().ejected);
+
+    let after = unit_with(&keeper, removable);
+    let [a, b, c] = [1, 2, 3].map(|n| login(&after, n));
+    let code = |itl: &Arc<Itl>| run(itl, &[0; 6], &[]).sense.map(|sense| sense.code.0);
+    assert_eq!([&a, &b].map(code), [Some(0x3a00); 2]);
+    assert_eq!([code(&c), code(&c)], [Some(0x2900), Some(0x3a00)]);
+    assert_eq!(run(&b, &[0x1b, 0, 0, 0, 3, 0], &[]), good(0));
+    let kept = keeper.state();
+    assert!(!kept.ejected);
+    let of_a = kept.nexuses.iter().find(|nexus| nexus.nexus == id(1)).unwrap();
+    assert_eq!(of_a.attentions, [Attention::MediumMayHaveChanged], "though it was established after");
+    assert_eq!(pending(&a), of_a.attentions);
+
+    let later = unit_with(&keeper, removable);
+    assert_eq!(pending(&login(&later, 1)), [Attention::MediumMayHaveChanged]);
+    assert_eq!(code(&login(&later, 2)), None);
+}
+
+/// Neither what was kept of a fixed disk nor the power that was lost leaves a unit empty.
+#[test]
+fn what_puts_the_medium_back() {
+    let keeper: Arc<Memory> = Arc::default();
+    let before = unit_with(&keeper, |setup| setup.removable = true);
+    let a = login(&before, 1);
+    a.gate().take_attention();
+    assert_eq!(run(&a, &[0x1b, 0, 0, 0, 2, 0], &[]), good(0));
+    assert!(!keeper.state().after_power_loss().ejected);
+    let fixed = unit(&keeper);
+    let a = login(&fixed, 1);
+    assert_eq!(pending(&a), [Attention::MediumMayHaveChanged], "it was not there");
+    a.gate().take_attention();
+    assert_eq!(run(&a, &[0; 6], &[]), good(0));
+    assert!(!fixed.snapshot().ejected);
+}
+
+/// What cannot be written down is not done.
+#[test]
+fn an_eject_or_a_load_that_cannot_be_kept() {
+    let keeper: Arc<Memory> = Arc::default();
+    let lu = unit_with(&keeper, |setup| setup.removable = true);
+    let [a, b] = [1, 2].map(|n| login(&lu, n));
+    for itl in [&a, &b] {
+        itl.gate().take_attention();
+    }
+    let key_and_code = |cdb: &[u8]| run(&a, cdb, &[]).sense.map(|sense| (sense.key, sense.code.0));
+    let failed = Some((SenseKey::HardwareError, 0x4400));
+    let (eject, load) = ([0x1b, 0, 0, 0, 2, 0], [0x1b, 0, 0, 0, 3, 0]);
+    keeper.full.store(true, Ordering::Relaxed);
+    assert_eq!(key_and_code(&eject), failed);
+    assert_eq!(
+        (lu.is_ejected(), lu.snapshot().ejected, pending(&b)),
+        (false, false, vec![Attention::MediumMayHaveChanged])
+    );
+    b.gate().take_attention();
+    keeper.full.store(false, Ordering::Relaxed);
+    assert_eq!(key_and_code(&eject), None);
+    keeper.full.store(true, Ordering::Relaxed);
+    assert_eq!(key_and_code(&load), failed);
+    assert_eq!((lu.is_ejected(), lu.snapshot().ejected, pending(&b)), (true, true, vec![]));
+    keeper.full.store(false, Ordering::Relaxed);
+    assert_eq!(key_and_code(&load), None);
+    assert_eq!((lu.is_ejected(), keeper.state().ejected), (false, false));
+}
+
 /// Whatever changes what is kept is noted.
 #[test]
 fn changes_are_noted() {
     let keeper: Arc<Memory> = Arc::default();
-    let lu = unit(&keeper);
+    let lu = unit_with(&keeper, |setup| setup.removable = true);
     assert_eq!(keeper.notes(), 0);
     let a = login(&lu, 1);
     assert!(keeper.notes() > 0, "login");
@@ -388,6 +528,8 @@ fn changes_are_noted() {
     });
     noted("PREVENT", &|| a.prevent_removal());
     noted("ALLOW", &|| a.allow_removal());
+    noted("the medium goes", &|| assert!(matches!(lu.eject(), Ok(Some(_)))));
+    noted("the medium comes back", &|| lu.load(None));
     noted("the nexus is reset", &|| a.lose_nexus());
     noted("the unit is reset", &|| lu.reset());
     noted("the nexus ends", &|| a.end());

@@ -71,16 +71,17 @@ fn what_does_not_fit_is_refused() {
     let mut cannot = setup(MemImage::new(512).without_unmap());
     cannot.provisioning = Provisioning::Thin;
     assert_eq!(Lu::new(cannot).err(), Some(SetupError::NotThin));
+    let mut read_only = setup(MemImage::new(512).without_unmap().read_only());
+    assert!(!Lu::new(read_only.clone()).unwrap().thin());
+    read_only.provisioning = Provisioning::Thin;
+    assert!(Lu::new(read_only).unwrap().thin());
     assert_eq!(with(|s| s.serial.clear()), Some(SetupError::Identity(IdentityError::EmptySerial)));
 }
 
 #[test]
 fn defaults_of_the_mode_pages_can_be_set_up() {
     let lu = Lu::new(LuSetup { write_cache: false, descriptor_sense: true, ..setup(MemImage::new(4096)) }).unwrap();
-    assert_eq!(
-        lu.mode(),
-        ModeState { wce: false, d_sense: true, swp: false, tst: 1, qerr: 0, ua_intlck: 0, tas: false }
-    );
+    assert_eq!(lu.mode(), ModeState { wce: false, d_sense: true, ..ModeState::DEFAULT });
     assert_eq!(lu.mode(), lu.default_mode());
     assert_eq!(lu.sense_format(), SenseFormat::Descriptor);
 }

@@ -1,7 +1,7 @@
 //! From the bytes of a CDB to its meaning. Stray bits were refused already, so only fields with reserved values are left
 //! to check here.
 
-use crate::scsi::{ByteCheck, Cdb, Command, FieldPointer, PageControl, Sense, Transfer};
+use crate::scsi::{ByteCheck, Cdb, Command, FieldPointer, PageControl, Sense, StartStopFields, Transfer};
 
 type Decoded = Result<Command, Sense>;
 
@@ -199,17 +199,12 @@ pub(super) fn write_same(cdb: Cdb<'_>) -> Decoded {
 
 /// POWER CONDITION values per SBC-3 table 85; the obsolete and reserved ones are refused.
 pub(super) fn start_stop_unit(cdb: Cdb<'_>) -> Decoded {
-    let power_condition = cdb.u8(4) >> 4;
-    if !matches!(power_condition, 0x0..=0x3 | 0x7 | 0xa | 0xb) {
-        return Err(invalid(4, 7));
-    }
-    Ok(Command::StartStopUnit {
-        immed: cdb.bit(1, 0),
-        power_condition,
+    Ok(Command::StartStopUnit(StartStopFields {
+        power_condition: cdb.u8(4) >> 4,
         no_flush: cdb.bit(4, 2),
         loej: cdb.bit(4, 1),
         start: cdb.bit(4, 0),
-    })
+    }))
 }
 
 /// PREVENT 10b and 11b are obsolete.

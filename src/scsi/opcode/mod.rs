@@ -17,7 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use super::{AdditionalSense, Cdb, Command, FieldPointer, Sense, SenseKey};
+use super::{AdditionalSense, Cdb, Command, FieldPointer, Sense, SenseKey, StartStopFields};
 
 /// What a command is, apart from what it does.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub struct Row {
     pub direction: DataDirection,
     /// What it does about a pending unit attention.
     pub attention: Attention,
-    /// Whether it needs a unit that is ready.
+    /// Whether it needs a unit that is ready, at its least; see [`Row::readiness`].
     pub readiness: Readiness,
     /// In which access states of its target port's group it is performed.
     pub access: Access,
@@ -51,9 +51,18 @@ impl Row {
     /// conflict with nothing.
     pub fn reservation(&self, command: &Command) -> Reservation {
         match command {
-            Command::StartStopUnit { start: true, power_condition: 0, .. }
+            Command::StartStopUnit(StartStopFields { start: true, power_condition: 0, .. })
             | Command::PreventAllowMediumRemoval { prevent: 0 } => Reservation::ALLOWED,
             _ => self.reservation,
+        }
+    }
+
+    /// What this command needs to be ready, with its fields looked at: a self-test reads the medium. (100b is no test: it ends one.)
+    pub fn readiness(&self, command: &Command) -> Readiness {
+        match command {
+            Command::SendDiagnostic { self_test: true, .. } => Readiness::Medium,
+            Command::SendDiagnostic { self_test_code: 1..=3 | 5..=7, .. } => Readiness::Medium,
+            _ => self.readiness,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Mode pages and MODE SENSE parameter data (SPC-4 7.5, 6.11; SBC-3 6.5).
 
-use crate::scsi::{AdditionalSense, FieldPointer, PageControl, ParameterData, Sense};
+use crate::scsi::{AdditionalSense, FieldPointer, PageControl, ParameterData, Sense, be_bytes};
 
 /// The mode parameters that can differ between units or be changed by MODE SELECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,21 +19,55 @@ pub struct ModeState {
     pub ua_intlck: u8,
     /// TAS: tasks that another nexus ends are answered with TASK ABORTED.
     pub tas: bool,
+    /// LBPERE: that a logical block provisioning threshold was reached is reported.
+    pub lbpere: bool,
+    /// The threshold of available LBA mapping resources.
+    pub threshold: ModeThreshold,
+}
+
+/// A threshold descriptor of the Logical Block Provisioning mode page (SBC-3 6.5.9): of available LBA mapping resources, armed as they
+/// decrease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModeThreshold {
+    /// ENABLED.
+    pub enabled: bool,
+    /// THRESHOLD COUNT, in threshold sets.
+    pub count: u32,
 }
 
 impl Default for ModeState {
     fn default() -> ModeState {
-        ModeState { d_sense: false, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false }
+        ModeState::DEFAULT
     }
 }
 
 impl ModeState {
+    /// What a unit starts with unless it is configured otherwise.
+    pub const DEFAULT: ModeState = ModeState {
+        d_sense: false,
+        swp: false,
+        wce: true,
+        tst: 1,
+        qerr: 0,
+        ua_intlck: 0,
+        tas: false,
+        lbpere: false,
+        threshold: ModeThreshold { enabled: false, count: 0 },
+    };
     /// One extreme: every bit that MODE SELECT can change is 0.
-    const ALL_CLEAR: ModeState =
-        ModeState { d_sense: false, swp: false, wce: false, tst: 0, qerr: 0, ua_intlck: 0, tas: false };
+    const ALL_CLEAR: ModeState = ModeState { wce: false, tst: 0, ..ModeState::DEFAULT };
     /// The other.
-    const ALL_SET: ModeState =
-        ModeState { d_sense: true, swp: true, wce: true, tst: 1, qerr: 3, ua_intlck: 3, tas: true };
+    const ALL_SET: ModeState = ModeState {
+        d_sense: true,
+        swp: true,
+        wce: true,
+        tst: 1,
+        qerr: 3,
+        ua_intlck: 3,
+        tas: true,
+        lbpere: true,
+        threshold: ModeThreshold { enabled: true, count: u32::MAX },
+    };
 }
 
 /// What MODE SENSE says of a unit besides its pages.
@@ -43,8 +77,12 @@ pub struct ModeUnit {
     pub current: ModeState,
     /// What the unit starts with.
     pub default: ModeState,
-    /// What MODE SELECT with SP saved, if this unit saves parameters at all.
+    /// What MODE SELECT with SP saved, else the defaults; `None` if this unit saves no parameters at all.
     pub saved: Option<ModeState>,
+    /// Thresholds of logical block provisioning are supported.
+    pub thresholds: bool,
+    /// EXTENDED SELF-TEST COMPLETION TIME in seconds; FFFFh is that, or more.
+    pub self_test_seconds: u16,
     /// WP: the unit cannot be written, for whatever reason (SWP included).
     pub write_protected: bool,
     /// DPOFUA: DPO and FUA are supported.
@@ -90,21 +128,33 @@ pub(super) struct ModePage {
     pub(super) page: u8,
     /// SUBPAGE CODE; 0 is the page_0 format.
     pub(super) subpage: u8,
-    /// The mode parameters after the page length, for a state.
-    image: fn(ModeState) -> Vec<u8>,
+    /// The mode parameters after the page length, for a state of a unit.
+    image: fn(ModeState, &ModeUnit) -> Vec<u8>,
     /// Takes a state's bits out of mode parameters in which only changeable bits differ from those of the state.
     pub(super) take: fn(&[u8], &mut ModeState) -> Result<(), Reserved>,
 }
 
 /// By ascending page and subpage code.
-const PAGES: [ModePage; 6] = [
-    // Read-Write Error Recovery (SBC-3 6.5.8): AWRE and ARRE, for the host reassigns blocks.
-    ModePage { page: 0x01, subpage: 0x00, image: |_| with_byte(10, 0, 0xc0), take: |_, _| Ok(()) },
+const PAGES: [ModePage; 7] = [
+    // Read-Write Error Recovery (SBC-3 6.5.8): AWRE and ARRE, for the host reassigns blocks; LBPERE.
+    ModePage {
+        page: 0x01,
+        subpage: 0x00,
+        image: |state, _| {
+            let mut bytes = with_byte(10, 0, 0xc0);
+            bytes[5] = u8::from(state.lbpere) << 7;
+            bytes
+        },
+        take: |bytes, state| {
+            state.lbpere = bit(bytes, 5, 7);
+            Ok(())
+        },
+    },
     // Caching (SBC-3 6.5.6): WCE.
     ModePage {
         page: 0x08,
         subpage: 0x00,
-        image: |state| with_byte(18, 0, u8::from(state.wce) << 2),
+        image: |state, _| with_byte(18, 0, u8::from(state.wce) << 2),
         take: |bytes, state| {
             state.wce = bit(bytes, 0, 2);
             Ok(())
@@ -113,17 +163,36 @@ const PAGES: [ModePage; 6] = [
     // Control (SPC-4 7.5.10).
     ModePage { page: 0x0a, subpage: 0x00, image: control, take: take_control },
     // Control Extension (SPC-4 7.5.11): TCMOS and SCSIP, for the clock is the host's until SET TIMESTAMP sets it.
-    ModePage { page: 0x0a, subpage: 0x01, image: |_| with_byte(28, 0, 0x06), take: |_, _| Ok(()) },
+    ModePage { page: 0x0a, subpage: 0x01, image: |_, _| with_byte(28, 0, 0x06), take: |_, _| Ok(()) },
     // Power Condition (SPC-4 7.5.15): no timers.
-    ModePage { page: 0x1a, subpage: 0x00, image: |_| vec![0; 38], take: |_, _| Ok(()) },
+    ModePage { page: 0x1a, subpage: 0x00, image: |_, _| vec![0; 38], take: |_, _| Ok(()) },
     // Informational Exceptions Control (SBC-3 6.5.7): DEXCPT, none are reported.
-    ModePage { page: 0x1c, subpage: 0x00, image: |_| with_byte(10, 0, 0x08), take: |_, _| Ok(()) },
+    ModePage { page: 0x1c, subpage: 0x00, image: |_, _| with_byte(10, 0, 0x08), take: |_, _| Ok(()) },
+    // Logical Block Provisioning (SBC-3 6.5.9).
+    ModePage { page: 0x1c, subpage: 0x02, image: thresholds, take: take_thresholds },
 ];
 
+/// SITUA 0 (all nexuses are told); one threshold descriptor: ENABLED, a soft threshold, armed as the resource decreases, that resource
+/// (the available LBA mapping resource count, parameter 0001h of the log page), and the count.
+fn thresholds(state: ModeState, _: &ModeUnit) -> Vec<u8> {
+    let ModeThreshold { enabled, count } = state.threshold;
+    let mut bytes = vec![0; 12];
+    bytes.extend([u8::from(enabled) << 7, 0x01, 0, 0]);
+    bytes.extend(count.to_be_bytes());
+    bytes
+}
+
+fn take_thresholds(bytes: &[u8], state: &mut ModeState) -> Result<(), Reserved> {
+    state.threshold.enabled = bit(bytes, 12, 7);
+    state.threshold.count = u32::from_be_bytes(be_bytes(bytes, 16).unwrap_or_default());
+    Ok(())
+}
+
 /// TST, D_SENSE, GLTSD (no log parameters are saved); QUEUE ALGORITHM MODIFIER 1h (unrestricted reordering), QERR; UA_INTLCK_CTRL,
-/// SWP; TAS.
-fn control(state: ModeState) -> Vec<u8> {
+/// SWP; TAS; EXTENDED SELF-TEST COMPLETION TIME.
+fn control(state: ModeState, unit: &ModeUnit) -> Vec<u8> {
     let mut bytes = vec![0; 10];
+    bytes[8..].copy_from_slice(&unit.self_test_seconds.to_be_bytes());
     bytes[0] = (state.tst & 0b111) << 5 | u8::from(state.d_sense) << 2 | 0x02;
     bytes[1] = 0x1 << 4 | (state.qerr & 0b11) << 1;
     bytes[2] = (state.ua_intlck & 0b11) << 4 | u8::from(state.swp) << 3;
@@ -162,9 +231,9 @@ fn bit(bytes: &[u8], at: usize, bit: u8) -> bool {
 }
 
 impl ModePage {
-    /// The page with these codes.
-    pub(super) fn find(page: u8, subpage: u8) -> Option<&'static ModePage> {
-        PAGES.iter().find(|each| (each.page, each.subpage) == (page, subpage))
+    /// The page with these codes, if the unit has it.
+    pub(super) fn find(page: u8, subpage: u8, unit: &ModeUnit) -> Option<&'static ModePage> {
+        ModePage::of(unit).find(|each| (each.page, each.subpage) == (page, subpage))
     }
 
     /// Whether there is any subpage of a page.
@@ -172,24 +241,31 @@ impl ModePage {
         PAGES.iter().any(|each| each.page == page)
     }
 
+    /// The pages of a unit.
+    fn of(unit: &ModeUnit) -> impl Iterator<Item = &'static ModePage> {
+        let thresholds = unit.thresholds;
+        PAGES.iter().filter(move |each| thresholds || (each.page, each.subpage) != (0x1c, 0x02))
+    }
+
     /// The mode parameters after the page length.
-    pub(super) fn image(&self, state: ModeState) -> Vec<u8> {
-        (self.image)(state)
+    pub(super) fn image(&self, state: ModeState, unit: &ModeUnit) -> Vec<u8> {
+        (self.image)(state, unit)
     }
 
     /// A one for every bit that MODE SELECT can change.
-    pub(super) fn changeable(&self) -> Vec<u8> {
-        let (clear, set) = (self.image(ModeState::ALL_CLEAR), self.image(ModeState::ALL_SET));
+    pub(super) fn changeable(&self, unit: &ModeUnit) -> Vec<u8> {
+        let greatest = ModeState { lbpere: unit.thresholds, ..ModeState::ALL_SET };
+        let (clear, set) = (self.image(ModeState::ALL_CLEAR, unit), self.image(greatest, unit));
         clear.iter().zip(set).map(|(clear, set)| clear ^ set).collect()
     }
 
     /// The whole page with its header; PS says whether the parameters can be saved.
     fn write(&self, unit: &ModeUnit, control: PageControl, data: &mut ParameterData) {
         let parameters = match control {
-            PageControl::Current => self.image(unit.current),
-            PageControl::Changeable => self.changeable(),
-            PageControl::Default => self.image(unit.default),
-            PageControl::Saved => self.image(unit.saved.unwrap_or(unit.default)),
+            PageControl::Current => self.image(unit.current, unit),
+            PageControl::Changeable => self.changeable(unit),
+            PageControl::Default => self.image(unit.default, unit),
+            PageControl::Saved => self.image(unit.saved.unwrap_or(unit.default), unit),
         };
         let ps = u8::from(unit.saved.is_some()) << 7;
         let write = |data: &mut ParameterData| {
@@ -203,9 +279,8 @@ impl ModePage {
 }
 
 /// The pages that PAGE CODE and SUBPAGE CODE ask for (SPC-4 table 174).
-fn selected(page: u8, subpage: u8) -> Result<Vec<&'static ModePage>, Sense> {
-    let pages: Vec<_> = PAGES
-        .iter()
+fn selected(page: u8, subpage: u8, unit: &ModeUnit) -> Result<Vec<&'static ModePage>, Sense> {
+    let pages: Vec<_> = ModePage::of(unit)
         .filter(|each| page == ALL_PAGES || each.page == page)
         .filter(|each| subpage == ALL_SUBPAGES || each.subpage == subpage)
         .collect();
@@ -224,7 +299,7 @@ fn selected(page: u8, subpage: u8) -> Result<Vec<&'static ModePage>, Sense> {
 /// SAVING PARAMETERS NOT SUPPORTED for saved values of a unit that saves none; INVALID FIELD IN CDB pointing at a page
 /// or subpage code that is not supported.
 pub fn mode_sense(fields: &ModeSenseFields, unit: &ModeUnit) -> Result<ParameterData, Sense> {
-    let pages = selected(fields.page, fields.subpage)?;
+    let pages = selected(fields.page, fields.subpage, unit)?;
     if fields.control == PageControl::Saved && unit.saved.is_none() {
         return Err(Sense::illegal_request(AdditionalSense::SAVING_PARAMETERS_NOT_SUPPORTED));
     }

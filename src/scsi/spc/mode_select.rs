@@ -38,7 +38,7 @@ pub fn mode_select(fields: ModeSelectFields, list: &[u8], unit: &ModeUnit) -> Re
         return Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(1, 4)));
     }
     while at < list.len() {
-        at = take_page(list, at, &mut state)?;
+        at = take_page(list, at, unit, &mut state)?;
     }
     Ok(state)
 }
@@ -90,7 +90,7 @@ fn pages_begin(ten: bool, list: &[u8], unit: &ModeUnit) -> Result<usize, Sense> 
 }
 
 /// Takes one mode page; where the next one begins.
-fn take_page(list: &[u8], at: usize, state: &mut ModeState) -> Result<usize, Sense> {
+fn take_page(list: &[u8], at: usize, unit: &ModeUnit, state: &mut ModeState) -> Result<usize, Sense> {
     let [code] = be_bytes(list, at).ok_or(TRUNCATED)?;
     let (page, has_subpage) = (code & 0x3f, code & 0x40 != 0);
     let (subpage, length_field, length) = match has_subpage {
@@ -106,15 +106,15 @@ fn take_page(list: &[u8], at: usize, state: &mut ModeState) -> Result<usize, Sen
     if !ModePage::any(page) {
         return Err(invalid(at, 5));
     }
-    let known = ModePage::find(page, subpage).filter(|known| has_subpage == (known.subpage != 0));
+    let known = ModePage::find(page, subpage, unit).filter(|known| has_subpage == (known.subpage != 0));
     let known = known.ok_or_else(|| invalid(at + usize::from(has_subpage), if has_subpage { 7 } else { 6 }))?;
-    let current = known.image(*state);
+    let current = known.image(*state, unit);
     if length != current.len() {
         return Err(invalid(at + length_field, 7));
     }
     let parameters_at = at + if has_subpage { 4 } else { 2 };
     let parameters = list.get(parameters_at..parameters_at + length).ok_or(TRUNCATED)?;
-    let changes = parameters.iter().zip(&current).zip(known.changeable());
+    let changes = parameters.iter().zip(&current).zip(known.changeable(unit));
     for (byte, ((wanted, current), changeable)) in changes.enumerate() {
         let refused = (wanted ^ current) & !changeable;
         if refused != 0 {

@@ -1,16 +1,19 @@
 use super::*;
 use crate::scsi::SenseKey;
+use crate::scsi::spc::ModeThreshold;
 use proptest::collection;
 use proptest::prelude::*;
 
 const UNIT: ModeUnit = ModeUnit {
-    current: ModeState { d_sense: false, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false },
-    default: ModeState { d_sense: false, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false },
+    current: ModeState::DEFAULT,
+    default: ModeState::DEFAULT,
     saved: None,
     write_protected: false,
     dpo_fua: true,
     blocks: 0x0001_0000,
     block_length: 512,
+    thresholds: false,
+    self_test_seconds: 0x0102,
 };
 
 const SIX: ModeSelectFields = ModeSelectFields { ten: false, page_format: true, save: false };
@@ -24,7 +27,7 @@ fn with_page(page: &[u8]) -> Vec<u8> {
     [&[0, 0, 0, 0], page].concat()
 }
 
-const CONTROL: [u8; 12] = [0x0a, 10, 0x22, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
+const CONTROL: [u8; 12] = [0x0a, 10, 0x22, 0x10, 0, 0, 0, 0, 0, 0, 1, 2];
 
 #[test]
 fn an_empty_list_and_a_bare_header_change_nothing() {
@@ -40,15 +43,9 @@ fn changeable_bits_change() {
     control[4] |= 0x08;
     let caching = [[0x08, 18, 0].as_slice(), &[0; 17]].concat();
     let list = [with_page(&control), caching].concat();
-    assert_eq!(
-        select(&list),
-        Ok(ModeState { d_sense: true, swp: true, wce: false, tst: 1, qerr: 0, ua_intlck: 0, tas: false })
-    );
+    assert_eq!(select(&list), Ok(ModeState { d_sense: true, swp: true, wce: false, ..ModeState::DEFAULT }));
     let ten = [&[0, 0, 0, 0, 0, 0, 0, 0], control.as_slice()].concat();
-    assert_eq!(
-        mode_select(TEN, &ten, &UNIT),
-        Ok(ModeState { d_sense: true, swp: true, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false })
-    );
+    assert_eq!(mode_select(TEN, &ten, &UNIT), Ok(ModeState { d_sense: true, swp: true, ..ModeState::DEFAULT }));
 }
 
 /// SPC-4 tables 388, 390 and 391.
@@ -81,7 +78,7 @@ fn each_field_of_the_control_page() {
 fn what_mode_sense_returned_can_be_sent_back() {
     use crate::scsi::PageControl;
     use crate::scsi::spc::{ModeSenseFields, mode_sense};
-    let unit = ModeUnit { saved: Some(UNIT.default), write_protected: true, ..UNIT };
+    let unit = ModeUnit { saved: Some(UNIT.default), write_protected: true, thresholds: true, ..UNIT };
     for (ten, llbaa) in [(false, false), (true, false), (true, true)] {
         let fields =
             ModeSenseFields { ten, llbaa, dbd: false, control: PageControl::Current, page: 0x3f, subpage: 0xff };
@@ -96,6 +93,27 @@ fn other_bits_are_refused_with_a_pointer() {
         let mut page = CONTROL;
         page[byte] ^= 1 << bit;
         assert_eq!(select(&with_page(&page)), Err(invalid(4 + byte, bit)), "byte {byte}");
+    }
+}
+
+/// LBPERE and the threshold descriptor's ENABLED and THRESHOLD COUNT, where there are thresholds.
+#[test]
+fn thresholds_are_taken() {
+    let unit = ModeUnit { thresholds: true, ..UNIT };
+    let recovery = |lbpere: u8| [0x01, 10, 0xc0, 0, 0, 0, 0, lbpere, 0, 0, 0, 0];
+    let on = mode_select(SIX, &with_page(&recovery(0x80)), &unit).unwrap();
+    assert_eq!(on, ModeState { lbpere: true, ..UNIT.current });
+    assert_eq!(select(&with_page(&recovery(0x80))), Err(invalid(4 + 7, 7)), "there are none");
+    let mut page = [0; 24];
+    page[..4].copy_from_slice(&[0x5c, 0x02, 0, 20]);
+    page[16..].copy_from_slice(&[0x80, 0x01, 0, 0, 0, 1, 2, 3]);
+    let set = mode_select(SIX, &with_page(&page), &unit).unwrap();
+    assert_eq!(set.threshold, ModeThreshold { enabled: true, count: 0x0001_0203 });
+    assert_eq!(select(&with_page(&page)), Err(invalid(5, 7)), "there is no such subpage");
+    for (byte, bit) in [(4, 0), (4, 1), (16, 5), (16, 0), (17, 0), (17, 1), (18, 7)] {
+        let mut page = page;
+        page[byte] ^= 1 << bit;
+        assert_eq!(mode_select(SIX, &with_page(&page), &unit), Err(invalid(4 + byte, bit)), "{byte} {bit}");
     }
 }
 

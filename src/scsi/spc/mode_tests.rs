@@ -1,13 +1,15 @@
 use super::*;
 
 const UNIT: ModeUnit = ModeUnit {
-    current: ModeState { d_sense: true, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false },
-    default: ModeState { d_sense: false, swp: false, wce: true, tst: 1, qerr: 0, ua_intlck: 0, tas: false },
+    current: ModeState { d_sense: true, ..ModeState::DEFAULT },
+    default: ModeState::DEFAULT,
     saved: None,
     write_protected: false,
     dpo_fua: true,
     blocks: 0x0001_0000,
     block_length: 512,
+    thresholds: false,
+    self_test_seconds: 0x0102,
 };
 
 fn fields(page: u8, subpage: u8) -> ModeSenseFields {
@@ -51,14 +53,14 @@ fn block_descriptors() {
 
 #[test]
 fn control_page() {
-    assert_eq!(pages(PageControl::Current, 0x0a, 0), [0x0a, 10, 0x26, 0x10, 0, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(pages(PageControl::Default, 0x0a, 0), [0x0a, 10, 0x22, 0x10, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(pages(PageControl::Current, 0x0a, 0), [0x0a, 10, 0x26, 0x10, 0, 0, 0, 0, 0, 0, 1, 2]);
+    assert_eq!(pages(PageControl::Default, 0x0a, 0), [0x0a, 10, 0x22, 0x10, 0, 0, 0, 0, 0, 0, 1, 2]);
     let changeable = [0x0a, 10, 0x24, 0x06, 0x38, 0x40, 0, 0, 0, 0, 0, 0];
     assert_eq!(pages(PageControl::Changeable, 0x0a, 0), changeable, "TST, D_SENSE; QERR; UA_INTLCK_CTRL, SWP; TAS");
-    let all = ModeState { d_sense: true, swp: true, wce: true, tst: 0, qerr: 3, ua_intlck: 2, tas: true };
+    let all = ModeState { d_sense: true, swp: true, tst: 0, qerr: 3, ua_intlck: 2, tas: true, ..ModeState::DEFAULT };
     let all = ModeUnit { current: all, ..UNIT };
     let data = mode_sense(&fields(0x0a, 0), &all).unwrap();
-    assert_eq!(data.bytes()[4..], [0x0a, 10, 0x06, 0x16, 0x28, 0x40, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(data.bytes()[4..], [0x0a, 10, 0x06, 0x16, 0x28, 0x40, 0, 0, 0, 0, 1, 2]);
     let protected = ModeUnit { current: ModeState { swp: true, ..UNIT.current }, ..UNIT };
     assert_eq!(mode_sense(&fields(0x0a, 0), &protected).unwrap().bytes()[8], 0x08);
 }
@@ -84,6 +86,28 @@ fn the_other_pages() {
     for page in [0x01, 0x1a, 0x1c] {
         assert!(pages(PageControl::Changeable, page, 0)[2..].iter().all(|byte| *byte == 0));
     }
+}
+
+/// SBC-3 6.5.9: the Logical Block Provisioning page, which is there where there are thresholds.
+#[test]
+fn thresholds() {
+    let threshold = ModeThreshold { enabled: true, count: 0x0102_0304 };
+    let unit = ModeUnit { thresholds: true, current: ModeState { lbpere: true, threshold, ..UNIT.default }, ..UNIT };
+    let page = |control, page, subpage| {
+        let data = mode_sense(&ModeSenseFields { control, ..fields(page, subpage) }, &unit).unwrap();
+        data.bytes()[4..].to_vec()
+    };
+    let now = page(PageControl::Current, 0x1c, 2);
+    assert_eq!(now[..16], [0x5c, 0x02, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(now[16..], [0x80, 0x01, 0, 0, 1, 2, 3, 4]);
+    assert_eq!(page(PageControl::Default, 0x1c, 2)[16..], [0x00, 0x01, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(page(PageControl::Changeable, 0x1c, 2)[4..16], [0; 12]);
+    assert_eq!(page(PageControl::Changeable, 0x1c, 2)[16..], [0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    assert_eq!(page(PageControl::Current, 0x01, 0), [0x01, 10, 0xc0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0]);
+    assert_eq!(page(PageControl::Changeable, 0x01, 0), [0x01, 10, 0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0]);
+    assert_eq!(page(PageControl::Current, 0x3f, 0xff).len(), 12 + 20 + 12 + 32 + 40 + 12 + 24);
+    let none = mode_sense(&fields(0x1c, 2), &UNIT);
+    assert_eq!(none, Err(Sense::invalid_field_in_cdb(FieldPointer::cdb(3, 7))));
 }
 
 /// SPC-4 table 174.

@@ -6,6 +6,7 @@ mod barrier_rules;
 mod commands;
 mod events;
 mod interleavings;
+mod medium;
 mod mode;
 mod nexuses;
 mod setup;

@@ -4,6 +4,7 @@ mod cache;
 mod capacity;
 mod compare_and_write;
 mod lba_status;
+mod load_eject;
 mod orwrite;
 mod provisioning;
 mod read_write;

@@ -118,6 +118,14 @@ fn refused_forms() {
     assert_eq!(b.data_out(&cdb10(0x42, 0x01, 0, 24), &list(&[(0, 1)])), check(invalid_field(1, 0)));
     let b = Bench::new(MemImage::patterned(51_200).read_only());
     assert_eq!(run_unmap(&b, &[(0, 1)]), check(plain(SenseKey::DataProtect, 0x2700)));
+    // Thin, and nothing in it may be deallocated.
+    let b = Bench::with(MemImage::patterned(51_200).without_unmap().read_only(), |s| s.provisioning = Provisioning::Thin);
+    let write_protected = check(plain(SenseKey::DataProtect, 0x2700));
+    assert_eq!(run_unmap(&b, &[(0, 1)]), write_protected);
+    assert_eq!(b.data_out(&cdb10(0x41, WRITE_SAME_UNMAP, 0, 1), &[0; 512]), write_protected);
+    let mut capacity = cdb16(0x9e, 0x10, 0, 32);
+    capacity[2..10].fill(0);
+    assert_eq!(b.data_in(&capacity, 32).data[14], 0xc0, "LBPME, LBPRZ");
     // LBPU is 0: no such command.
     let b = Bench::new(MemImage::patterned(51_200).without_unmap());
     assert_eq!(run_unmap(&b, &[(0, 1)]), check(plain(SenseKey::IllegalRequest, 0x2000)));

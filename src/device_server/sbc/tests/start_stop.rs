@@ -71,15 +71,106 @@ fn no_flush_and_failing_flush() {
 }
 
 #[test]
-fn there_is_no_tray_and_no_power_condition() {
+fn there_is_no_tray() {
     let b = bench();
     for loej in [0x02, 0x03] {
         assert_eq!(b.none(&[0x1b, 0, 0, 0, loej, 0]), check(invalid_field(4, 1)));
+        b.none(&[0x1e, 0, 0, 0, 1, 0]);
     }
-    for condition in 1..=0xf {
-        let answer = b.none(&[0x1b, 0, 0, 0, condition << 4, 0]);
-        assert_eq!(answer, check(invalid_field(4, 7)), "{condition}");
+    assert_eq!(b.none(&TEST_UNIT_READY), good(0));
+}
+
+/// POWER CONDITION, byte 4 bits 7 to 4.
+fn power(condition: u8) -> [u8; 6] {
+    [0x1b, 0, 0, 0, condition << 4, 0]
+}
+
+/// Sense key and code of REQUEST SENSE's data.
+fn told(b: &Bench) -> (u8, u16) {
+    let data = b.data_in(&[0x03, 0, 0, 0, 18, 0], 18).data;
+    (data[2], u16::from_be_bytes([data[12], data[13]]))
+}
+
+/// SBC-3 5.29: idle, standby, and back with the first command that uses the medium.
+#[test]
+fn power_conditions() {
+    const IDLE: (u8, u16) = (0x0, 0x5e03);
+    const STANDBY: (u8, u16) = (0x0, 0x5e04);
+    const ACTIVE: (u8, u16) = (0x0, 0x0000);
+    let b = bench();
+    let other = Bench::of(b.image.clone(), nexus_of(b.itl.lu().clone(), None));
+    assert_eq!(told(&b), ACTIVE);
+    for (condition, sense, flushed) in [(0x2, IDLE, &[][..]), (0x3, STANDBY, &[Call::Flush])] {
+        assert_eq!(b.none(&power(condition)), good(0));
+        assert_eq!(b.image.calls(), flushed);
+        assert_eq!([told(&b), told(&other)], [sense, sense]);
+        // What does not use the medium leaves it as it is.
+        assert_eq!(b.none(&TEST_UNIT_READY), good(0));
+        assert_eq!(b.data_in(&[0x12, 0, 0, 0, 36, 0], 36).answer, good(36));
+        assert_eq!(b.data_in(&cdb10(0x25, 0, 0, 0), 8).answer, good(8));
+        assert_eq!(b.none(&power(0x7)), good(0), "the timers it would start are not enabled");
+        assert_eq!(told(&b), sense);
+        let late = Bench::of(b.image.clone(), nexus_of(b.itl.lu().clone(), None));
+        assert_eq!(told(&late), sense);
+        assert_eq!(late.data_in(&cdb10(0x28, 0, 0, 1), 512).answer, good(512));
+        assert_eq!([told(&b), told(&other)], [ACTIVE, ACTIVE]);
+        b.image.calls();
+        for wakes in [power(0x1), START] {
+            b.none(&power(condition));
+            assert_eq!(b.none(&wakes), good(0));
+            assert_eq!(told(&b), ACTIVE);
+        }
+        b.none(&power(condition));
+        b.itl.lu().reset();
+        b.itl.gate().take_attention();
+        assert_eq!(told(&b), ACTIVE);
+        other.itl.gate().take_attention();
+        b.image.calls();
     }
+    b.none(&[0x1b, 0, 0, 0, 0x34, 0]);
+    assert_eq!(b.image.calls(), [], "NO_FLUSH");
+    b.image.fail_flushes(BackingError::FlushFailed);
+    b.none(&power(0x1));
+    assert_eq!(b.none(&power(0x3)), check(plain(SenseKey::HardwareError, 0x4400)));
+    assert_eq!(told(&b), ACTIVE);
+}
+
+/// From stopped to any of them.
+#[test]
+fn a_power_condition_ends_a_stop() {
+    let b = bench();
+    for condition in [0x1, 0x2, 0x3] {
+        assert_eq!(b.none(&STOP), good(0));
+        assert_eq!(b.none(&TEST_UNIT_READY), not_ready());
+        assert_eq!(b.none(&power(condition)), good(0));
+        assert_eq!(b.none(&TEST_UNIT_READY), good(0));
+    }
+    b.none(&STOP);
+    assert_eq!(told(&b), (0x02, 0x0402), "standby, and then stopped");
+}
+
+/// A unit attention comes first, and does not wake it.
+#[test]
+fn a_refused_command_wakes_nothing() {
+    let b = bench();
+    b.none(&power(0x2));
+    b.itl.gate().establish(Attention::CapacityChanged);
+    let read = cdb10(0x28, 0, 0, 1);
+    assert_eq!(b.data_in(&read, 512).answer, check(plain(SenseKey::UnitAttention, 0x2a09)));
+    assert_eq!(told(&b), (0x0, 0x5e03));
+    assert_eq!(b.data_in(&read, 512).answer, good(512));
+    assert_eq!(told(&b), (0x0, 0x0000));
+}
+
+/// FORCE_IDLE_0 and FORCE_STANDBY_0 run out timers that there are not; the others are reserved.
+#[test]
+fn power_conditions_that_there_are_not() {
+    let b = bench();
+    for condition in [0x4, 0x5, 0x6, 0x8, 0x9, 0xa, 0xb, 0xc, 0xd, 0xe, 0xf] {
+        assert_eq!(b.none(&power(condition)), check(invalid_field(4, 7)), "{condition:x}h");
+    }
+    // POWER CONDITION MODIFIER, byte 3: there is one kind of each.
+    assert_eq!(b.none(&[0x1b, 0, 0, 0x01, 0x20, 0]), check(invalid_field(3, 0)));
     assert_eq!(b.none(&TEST_UNIT_READY), good(0));
 }
 
