@@ -66,6 +66,17 @@ impl Listening {
 struct Inbox {
     bytes: Vec<u8>,
     closed: bool,
+    /// The guest's kernel said that it panics.
+    panicked: bool,
+}
+
+impl Inbox {
+    fn take(&mut self, fresh: &[u8]) {
+        // What is old was looked through; the words may have come in two pieces.
+        let from = self.bytes.len().saturating_sub(PANIC.len());
+        self.bytes.extend_from_slice(fresh);
+        self.panicked = self.panicked || find(&self.bytes[from..], PANIC.as_bytes()).is_some();
+    }
 }
 
 /// The host's end of a guest's character device.
@@ -139,8 +150,7 @@ impl Port {
                 return Ok(text);
             }
             let left = end.saturating_duration_since(Instant::now());
-            let panicked = find(&inbox.bytes, PANIC.as_bytes()).is_some();
-            let (closed, late) = (inbox.closed, left.is_zero());
+            let (panicked, closed, late) = (inbox.panicked, inbox.closed, left.is_zero());
             if closed || panicked || late {
                 drop(inbox);
                 let why = match (panicked, closed) {
@@ -194,7 +204,7 @@ fn take_in(mut source: UnixStream, mut log: File, inbox: &Arc<(Mutex<Inbox>, Con
         };
         // The log is for people; the inbox has it all.
         drop(log.write_all(&buffer[..got]));
-        lock(inbox).bytes.extend_from_slice(&buffer[..got]);
+        lock(inbox).take(&buffer[..got]);
         inbox.1.notify_all();
     }
     lock(inbox).closed = true;
@@ -239,7 +249,9 @@ mod tests {
         assert!(error.contains("has gone") && error.contains("half a line"), "{error}");
 
         let (mut port, mut guest) = pair(&dir);
-        guest.write_all(b"Kernel panic - not syncing: oops\n").unwrap();
+        guest.write_all(b"Kernel pa").unwrap();
+        assert!(port.expect("login:", Duration::from_millis(20)).unwrap_err().to_string().contains("nothing within"));
+        guest.write_all(b"nic - not syncing: oops\n").unwrap();
         let error = port.expect("login:", SOON).unwrap_err().to_string();
         assert!(error.contains("kernel panicked"), "{error}");
     }
