@@ -7,6 +7,7 @@
 
 mod atomic;
 mod basics;
+mod copy;
 mod engines;
 mod full;
 mod guest;

@@ -89,6 +89,23 @@ pub trait Image: Send + Sync + std::fmt::Debug {
         }
     }
 
+    /// Copies `len` bytes from `from` of `src` on, which may be this very image, to `to` of this one on. Where the ranges overlap the result is
+    /// as if all had been read before any was written; blocks stay as whole as with reads and writes. With `share`
+    /// the copy may share storage with what it was copied from, so that a later write to either may need new space.
+    ///
+    /// Of its errors [`BackingError::ReadFailed`] is about `src`, and what was written before it stays written; all others are about this image.
+    fn copy_from(&self, to: u64, src: &dyn Image, from: u64, len: u64, share: bool) -> Result<(), BackingError> {
+        let _ = share;
+        let same = std::ptr::addr_eq(self, src);
+        super::copy::through_memory(same, to, src, from, len, |at, len, buf| self.write(at, len, buf, 0, false))
+    }
+
+    /// The file whose bytes are the image's bytes, for other images to copy from by means of the file system; `None` if there is
+    /// none, or if its blocks stay whole only when they are read through the methods above.
+    fn copy_source(&self) -> Option<&super::RawFile> {
+        None
+    }
+
     /// The file to hand to an asynchronous engine, with what the engine must know; `None` if operations must go through
     /// the methods above.
     fn raw(&self) -> Option<&super::RawFile>;

@@ -17,8 +17,10 @@
 //!   (tmpfs); else preadv/pwritev on an I/O thread. All engines face the same conformance suite.
 //! * A block of a shared image is never seen half old, half new: it is opened O_DIRECT (buffers in which a block does not lie in one piece are bounced), or
 //!   its operations go through a striped range latch.
+//! * [`Image::copy_from`] copies between images, by means of the file system where it can and blocks stay whole.
 
 mod atomic;
+mod copy;
 mod engines;
 mod error;
 mod held;

@@ -6,7 +6,7 @@ use std::io;
 use super::atomic::AtomicFile;
 use super::latch::Latch;
 use super::transfer::{FromBuf, FromBytes, IntoBuf, IntoBytes, Memory, Zeros, transfer};
-use super::{AtomicUnit, BackingError, Capabilities, Image, Op, OpKind, RawFile, Run};
+use super::{AtomicUnit, BackingError, Capabilities, Image, Op, OpKind, RawFile, Run, copy};
 use crate::mem::IoBuf;
 use crate::sys::file::{self, DirectAlignment};
 
@@ -263,6 +263,23 @@ impl Image for RawImage {
             Ok(_) => Ok(Run { mapped: true, len: len.min(1) }),
             Err(e) => Err(failed(&e)),
         }
+    }
+
+    fn copy_from(&self, to: u64, src: &dyn Image, from: u64, len: u64, share: bool) -> Result<(), BackingError> {
+        self.raw.check(Op { kind: OpKind::Write { fua: false }, offset: to, len })?;
+        if share && let (None, Some(source)) = (&self.latch, src.copy_source()) {
+            source.check_range(from, len).map_err(|_| BackingError::ReadFailed)?;
+            let whole = self.capabilities.direct || src.capabilities().direct;
+            if copy::by_file_system(&self.raw, to, source, from, len, whole) {
+                return Ok(());
+            }
+        }
+        let same = std::ptr::addr_eq(self, src);
+        copy::through_memory(same, to, src, from, len, |at, len, buf| self.write(at, len, buf, 0, false))
+    }
+
+    fn copy_source(&self) -> Option<&RawFile> {
+        self.latch.is_none().then_some(&self.raw)
     }
 
     fn raw(&self) -> Option<&RawFile> {

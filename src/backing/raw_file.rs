@@ -41,6 +41,8 @@ pub struct RawFile {
     /// The file system cannot do this `fallocate` mode: do not ask again.
     no_punch: AtomicBool,
     no_zero: AtomicBool,
+    /// The file system cannot make files share storage: do not ask again.
+    no_share: AtomicBool,
 }
 
 impl RawFile {
@@ -64,6 +66,7 @@ impl RawFile {
             sync_failed: AtomicBool::new(false),
             no_punch: AtomicBool::new(false),
             no_zero: AtomicBool::new(false),
+            no_share: AtomicBool::new(false),
         }
     }
 
@@ -195,6 +198,16 @@ impl RawFile {
     pub(super) fn forget_mode(&self, mode: i32) {
         let flag = if mode == PUNCH { &self.no_punch } else { &self.no_zero };
         flag.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its file system is still believed to make files share storage.
+    pub(super) fn may_share(&self) -> bool {
+        !self.no_share.load(Ordering::Relaxed)
+    }
+
+    /// It has turned out not to.
+    pub(super) fn forget_sharing(&self) {
+        self.no_share.store(true, Ordering::Relaxed);
     }
 
     /// What an error of the system means for an operation of this kind.

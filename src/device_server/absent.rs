@@ -19,6 +19,7 @@ pub(super) fn start(request: &Request<'_>, buf: &mut IoBuf) -> Planned<'static> 
                 removable: false,
                 normal_aca: false,
                 multi_port: false,
+                third_party_copy: false,
                 target_port_groups: TargetPortGroupSupport::None,
                 vendor: "",
                 product: "",

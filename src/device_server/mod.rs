@@ -17,6 +17,7 @@
 //! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages, `reservations` what is
 //! reserved; `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `ports` names target ports, `access` has their access states, `transfer` checks data buffers.
+//! `third_party_copy` copies between units.
 
 mod absent;
 mod access;
@@ -36,6 +37,7 @@ mod spc;
 pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
+mod third_party_copy;
 mod timestamp;
 mod transfer;
 mod well_known;
@@ -43,6 +45,7 @@ mod well_known;
 pub use change::{Change, Fence, Losers};
 pub use log::io_failed;
 pub use outcome::io_done;
+pub use third_party_copy::{Copying, Use};
 
 use std::sync::Arc;
 
@@ -64,6 +67,8 @@ pub enum Plan<'a> {
     Job(Job),
     /// The same, while no other command uses the blocks that it uses.
     Exclusive(Exclusive),
+    /// Several steps, which use other units as well.
+    Copy(Copying),
     /// A change of what nexuses share, in its turn.
     Change(Box<dyn Change>),
     /// Nothing yet: a hold stops it. To be started again when a hold has ended; nothing has happened to its buffer or to the unit.
@@ -241,7 +246,6 @@ pub struct Request<'a> {
 struct Task<'a, 'b> {
     itl: &'a Arc<Itl>,
     luns: &'a [u16],
-    #[expect(dead_code, reason = "third-party copy commands")]
     peers: &'a dyn Peers,
     row: &'static Row,
     buf: &'b mut IoBuf,
@@ -295,12 +299,18 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
     let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, buf });
     let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
     let plan = log::counted(plan, itl, log::verifies(&command));
+    if let Plan::Copy(copy) = &plan
+        && copy.uses.iter().any(Use::is_held)
+    {
+        return over(Plan::Held);
+    }
     let touches = match &plan {
         Plan::Io(io) if io.op.kind == OpKind::Flush => Touches::Nothing,
         Plan::Io(io) => Touches::Blocks(Extent { offset: io.op.offset, len: io.op.len }),
         Plan::Exclusive(exclusive) => Touches::Blocks(exclusive.extent),
         Plan::Job(_) => touches(itl, &command),
-        Plan::Done(_) | Plan::Change(_) | Plan::Held => Touches::Nothing,
+        // Of a copy each use says what it touches, on its own unit or another one.
+        Plan::Copy(_) | Plan::Done(_) | Plan::Change(_) | Plan::Held => Touches::Nothing,
     };
     Started { plan, needs: mask.common(NEEDS), touches }
 }
@@ -474,6 +484,16 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         }
         Command::ModeSelect { ten, page_format, save, parameter_list_length } => {
             mode::mode_select(task, ModeSelectFields { ten, page_format, save }, parameter_list_length)
+        }
+        Command::ExtendedCopy { parameter_list_length } => third_party_copy::extended_copy(task, parameter_list_length),
+        Command::ReceiveCopyStatus { list, allocation_length } => {
+            third_party_copy::receive_status(task, list, allocation_length)
+        }
+        Command::ReceiveCopyOperatingParameters { allocation_length } => {
+            third_party_copy::receive_operating_parameters(task, allocation_length)
+        }
+        Command::ReceiveCopyFailureDetails { list, allocation_length } => {
+            third_party_copy::receive_failure_details(task, list, allocation_length)
         }
         Command::ReadCapacity10 => sbc::read_capacity10(task),
         Command::ReadCapacity16 { allocation_length } => sbc::read_capacity16(task, allocation_length),

@@ -1,7 +1,7 @@
 //! Primary commands (SPC-4).
 
 use super::transfer::{needs, parameter_data};
-use super::{NO_MEDIUM, Planned, STOPPED, Task, access, ports};
+use super::{NO_MEDIUM, Planned, STOPPED, Task, access, ports, third_party_copy};
 use crate::lu::{Attention, DEFAULT_VENDOR, GateBits, Itl, Lu, PowerCondition};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::Row;
@@ -15,13 +15,14 @@ use crate::scsi::{AdditionalSense, FieldPointer, ParameterData, Sense, SenseForm
 pub(super) const NO_SENSE: Sense = Sense::new(SenseKey::NoSense, AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION);
 
 /// The VPD pages of a unit, ascending, as [`vpd`] knows them.
-const VPD_PAGES: [u8; 9] = [
+const VPD_PAGES: [u8; 10] = [
     vpd_page::SUPPORTED_PAGES,
     vpd_page::UNIT_SERIAL_NUMBER,
     vpd_page::DEVICE_IDENTIFICATION,
     vpd_page::EXTENDED_INQUIRY_DATA,
     vpd_page::MODE_PAGE_POLICY,
     vpd_page::SCSI_PORTS,
+    vpd_page::THIRD_PARTY_COPY,
     vpd_page::BLOCK_LIMITS,
     vpd_page::BLOCK_DEVICE_CHARACTERISTICS,
     vpd_page::LOGICAL_BLOCK_PROVISIONING,
@@ -91,6 +92,7 @@ fn standard_inquiry(itl: &Itl) -> ParameterData {
         removable: itl.lu().removable(),
         normal_aca: true,
         multi_port: itl.ports().several(),
+        third_party_copy: true,
         target_port_groups: ports::TPGS,
         vendor: &identity.vendor,
         product: &identity.product,
@@ -109,6 +111,7 @@ fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
         vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry().data(Peripheral::DISK),
         vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
         vpd_page::SCSI_PORTS => data::scsi_ports(Peripheral::DISK, &ports::scsi_ports(itl.ports())),
+        vpd_page::THIRD_PARTY_COPY => third_party_copy::page(),
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
         vpd_page::BLOCK_DEVICE_CHARACTERISTICS => characteristics(lu).data(Peripheral::DISK),
         vpd_page::LOGICAL_BLOCK_PROVISIONING => provisioning(lu).data(Peripheral::DISK),
@@ -118,7 +121,7 @@ fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
 
 /// The unit's names: NAA first, then EUI-64 and UUID, if it has them, then vendor, product and serial number as SPC-4 7.8.6.4
 /// recommends; after them its port's.
-fn designators(itl: &Itl) -> Vec<Designator> {
+pub(super) fn designators(itl: &Itl) -> Vec<Designator> {
     let identity = itl.lu().identity();
     let identifier = format!("{:16}{}", identity.product, identity.serial);
     let mut designators = vec![Designator::Naa8(identity.naa.to_be_bytes())];

@@ -28,6 +28,7 @@ pub(super) fn start(request: &Request<'_>, ports: Ports<'_>, buf: &mut IoBuf) ->
                 normal_aca: false,
                 multi_port: ports.several(),
                 // It has no medium, so there are no better and worse ways to it.
+                third_party_copy: false,
                 target_port_groups: TargetPortGroupSupport::None,
                 vendor: DEFAULT_VENDOR,
                 product: DEFAULT_PRODUCT,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::keeping::Arrival;
-use super::{Attention, Gate, GateBits, KeptNexus, Lu, NexusId, Ports};
+use super::{Attention, Copies, Gate, GateBits, KeptNexus, Lu, NexusId, Ports};
 
 /// Hears of unit attention conditions as they are established for one I_T_L nexus.
 ///
@@ -26,6 +26,8 @@ pub struct Itl {
     aca_task: AtomicBool,
     /// What WRITE BUFFER left to be echoed.
     echo: Mutex<Option<Vec<u8>>>,
+    /// Its EXTENDED COPY commands.
+    copies: Mutex<Copies>,
     listener: OnceLock<Arc<dyn Listener>>,
     /// Where the nexus finds the unit: target number and LUN.
     address: OnceLock<(u8, u16)>,
@@ -50,9 +52,9 @@ impl Itl {
         let gate = Gate::kept(&kept.attentions, lu.keeper().cloned());
         let prevent = AtomicBool::new(kept.prevent);
         let aca_task = AtomicBool::new(false);
-        let echo = Mutex::default();
+        let (echo, copies) = (Mutex::default(), Mutex::default());
         let (listener, address) = (OnceLock::new(), OnceLock::new());
-        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, listener, address });
+        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, copies, listener, address });
         itl.lu.attach(&itl);
         itl.lu.note();
         itl
@@ -111,6 +113,7 @@ impl Itl {
         self.allow_removal();
         self.end_aca();
         *self.echo_buffer() = None;
+        self.copies(|copies| *copies = Copies::default());
         self.lu.lose_reserve(self.nexus);
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
@@ -178,6 +181,12 @@ impl Itl {
     /// What is in the nexus's echo buffer; `None` before it was filled.
     pub fn echo(&self) -> Option<Vec<u8>> {
         self.echo_buffer().clone()
+    }
+
+    /// Looks at what is known of the nexus's copies, or changes it.
+    pub fn copies<R>(&self, with: impl FnOnce(&mut Copies) -> R) -> R {
+        // Every change under this lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        with(&mut self.copies.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn echo_buffer(&self) -> MutexGuard<'_, Option<Vec<u8>>> {

@@ -19,6 +19,7 @@
 mod access;
 mod atomic;
 mod attention;
+mod copies;
 mod errors;
 mod gate;
 mod gate_word;
@@ -40,6 +41,7 @@ mod unit;
 pub use access::*;
 pub use atomic::AtomicLimits;
 pub use attention::*;
+pub use copies::*;
 pub use errors::*;
 pub use gate::*;
 pub use geometry::*;

@@ -164,6 +164,14 @@ pub enum Command {
     ReportTimestamp { allocation_length: u32 },
     /// SPC-4 6.46.
     SetTimestamp { parameter_list_length: u32 },
+    /// SPC-4 6.5.
+    ExtendedCopy { parameter_list_length: u32 },
+    /// SPC-4 6.25.
+    ReceiveCopyStatus { list: u8, allocation_length: u32 },
+    /// SPC-4 6.22.
+    ReceiveCopyOperatingParameters { allocation_length: u32 },
+    /// SPC-4 6.23.
+    ReceiveCopyFailureDetails { list: u8, allocation_length: u32 },
     /// SPC-4 6.11, 6.12.
     ModeSense { ten: bool, llbaa: bool, dbd: bool, control: PageControl, page: u8, subpage: u8, allocation_length: u32 },
     /// SBC-3 5.15.

@@ -75,12 +75,15 @@ pub struct Sense {
     pub information: Option<u64>,
     /// Sense-key-specific field pointer.
     pub field: Option<FieldPointer>,
+    /// With COPY ABORTED: which segment descriptor was being processed, from 0 on. The field pointer, if there is one, is relative
+    /// to it, and else to the parameter list (SPC-4 4.5.2.4.5).
+    pub segment: Option<u16>,
 }
 
 impl Sense {
     /// A condition without further fields.
     pub const fn new(key: SenseKey, code: AdditionalSense) -> Sense {
-        Sense { key, code, information: None, field: None }
+        Sense { key, code, information: None, field: None, segment: None }
     }
 
     /// ILLEGAL REQUEST.
@@ -126,6 +129,16 @@ impl Sense {
     /// The same with its INFORMATION field.
     pub const fn with_information(self, information: u64) -> Sense {
         Sense { information: Some(information), ..self }
+    }
+
+    /// COPY ABORTED.
+    pub const fn copy_aborted(code: AdditionalSense) -> Sense {
+        Sense::new(SenseKey::CopyAborted, code)
+    }
+
+    /// The same with its segment descriptor.
+    pub const fn with_segment(self, segment: u16) -> Sense {
+        Sense { segment: Some(segment), ..self }
     }
 
     /// The same with its field pointer.
@@ -175,10 +188,12 @@ impl Sense {
         let mut data = vec![valid | 0x70, 0, self.key as u8];
         data.extend(information.unwrap_or(0).to_be_bytes());
         data.push(10);
-        data.extend([0; 4]);
+        // COMMAND-SPECIFIC INFORMATION: the segment is in its third and fourth bytes (SPC-4 5.17.7.4).
+        data.extend([0; 2]);
+        data.extend(self.segment.unwrap_or(0).to_be_bytes());
         data.extend(self.code.0.to_be_bytes());
         data.push(0);
-        data.extend(self.field.map_or([0; 3], FieldPointer::sense_key_specific));
+        data.extend(self.field.map_or([0; 3], |field| self.sense_key_specific(field)));
         data
     }
 
@@ -188,8 +203,12 @@ impl Sense {
             descriptors.extend([0x00, 0x0a, 0x80, 0]);
             descriptors.extend(information.to_be_bytes());
         }
+        if let Some(segment) = self.segment {
+            let [high, low] = segment.to_be_bytes();
+            descriptors.extend([0x01, 0x0a, 0, 0, 0, 0, high, low, 0, 0, 0, 0]);
+        }
         if let Some(field) = self.field {
-            let [first, second, third] = field.sense_key_specific();
+            let [first, second, third] = self.sense_key_specific(field);
             descriptors.extend([0x02, 0x06, 0, 0, first, second, third, 0]);
         }
         let [asc, ascq] = self.code.0.to_be_bytes();
@@ -199,13 +218,18 @@ impl Sense {
     }
 }
 
-impl FieldPointer {
-    /// SENSE KEY SPECIFIC of ILLEGAL REQUEST (SPC-4 4.5.2.4.2): SKSV, C/D, BPV, BIT POINTER, FIELD POINTER.
-    fn sense_key_specific(self) -> [u8; 3] {
-        let command = if self.in_cdb { 0x40 } else { 0 };
-        let bit = self.bit.map_or(0, |bit| 0x08 | bit & 0x07);
-        let [high, low] = self.byte.to_be_bytes();
-        [0x80 | command | bit, high, low]
+impl Sense {
+    /// SENSE KEY SPECIFIC: of ILLEGAL REQUEST SKSV, C/D, BPV, BIT POINTER, FIELD POINTER (SPC-4 4.5.2.4.2); of COPY ABORTED SKSV, SD, BPV,
+    /// BIT POINTER, FIELD POINTER (SPC-4 4.5.2.4.5).
+    fn sense_key_specific(&self, field: FieldPointer) -> [u8; 3] {
+        let whose = match self.segment {
+            Some(_) => 0x20,
+            None if field.in_cdb => 0x40,
+            None => 0,
+        };
+        let bit = field.bit.map_or(0, |bit| 0x08 | bit & 0x07);
+        let [high, low] = field.byte.to_be_bytes();
+        [0x80 | whose | bit, high, low]
     }
 }
 
@@ -260,6 +284,26 @@ mod tests {
                 0x02, 0x06, 0, 0, 0xcf, 0x00, 0x02, 0,
             ]
         );
+    }
+
+    /// SPC-4 4.5.2.4.5: SKSV 1, SD 1, BPV 1, bit 7 of byte 20 of the third segment descriptor.
+    #[test]
+    fn segment_pointers() {
+        let sense = Sense::copy_aborted(AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION).with_segment(2);
+        let pointed = sense.with_field(FieldPointer::parameter_list(20, 7));
+        assert_eq!(
+            pointed.encode(SenseFormat::Fixed, 96),
+            [0x70, 0, 0x0a, 0, 0, 0, 0, 10, 0, 0, 0, 2, 0x00, 0x00, 0, 0xaf, 0x00, 0x14]
+        );
+        assert_eq!(
+            pointed.encode(SenseFormat::Descriptor, 96),
+            [
+                0x72, 0x0a, 0x00, 0x00, 0, 0, 0, 20, //
+                0x01, 0x0a, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, //
+                0x02, 0x06, 0, 0, 0xaf, 0x00, 0x14, 0,
+            ]
+        );
+        assert_eq!(sense.encode(SenseFormat::Fixed, 18)[15..], [0, 0, 0], "there need not be a pointer");
     }
 
     #[test]

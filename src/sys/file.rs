@@ -131,6 +131,36 @@ pub unsafe fn pwrite_atomic(file: &File, piece: libc::iovec, offset: u64) -> io:
     retry(|| unsafe { libc::pwritev2(fd, &piece, 1, offset, libc::RWF_ATOMIC) } as i64)
 }
 
+/// Makes `len` bytes of `to` from `to_offset` on share their storage with those of `from` from `from_offset` on (`FICLONERANGE`). Fails with
+/// `EOPNOTSUPP`, `EXDEV` or `EINVAL` where the file system cannot do that, or not with this range.
+pub fn clone_range(to: &File, to_offset: u64, from: &File, from_offset: u64, len: u64) -> io::Result<()> {
+    /// `struct file_clone_range`, see linux/fs.h.
+    #[repr(C)]
+    struct Range {
+        src_fd: i64,
+        src_offset: u64,
+        src_length: u64,
+        dest_offset: u64,
+    }
+    /// `_IOW(0x94, 13, struct file_clone_range)`.
+    const FICLONERANGE: u64 = 1 << 30 | (size_of::<Range>() as u64) << 16 | 0x94 << 8 | 13;
+    let src_fd = i64::from(from.as_raw_fd());
+    let range = Range { src_fd, src_offset: from_offset, src_length: len, dest_offset: to_offset };
+    // SAFETY: this request reads a `file_clone_range` at the address, where `range` is, which has its layout and lives through the call.
+    retry(|| unsafe { libc::ioctl(to.as_raw_fd(), FICLONERANGE as libc::Ioctl, &range) }.into()).map(drop)
+}
+
+/// Copies at most `len` bytes from one file to another without moving them through our memory (`copy_file_range(2)`); the count may
+/// be short, and 0 at the end of `from`. The file system may make the files share storage instead of copying.
+pub fn copy_range(to: &File, to_offset: u64, from: &File, from_offset: u64, len: u64) -> io::Result<u64> {
+    let (mut to_offset, mut from_offset) = (file_offset(to_offset)?, file_offset(from_offset)?);
+    // What the kernel does in one call is less than 2 GiB anyway.
+    let len = len.min(1 << 30) as usize;
+    let (to, from) = (to.as_raw_fd(), from.as_raw_fd());
+    // SAFETY: the two offsets live through the call; no other addresses.
+    retry(|| unsafe { libc::copy_file_range(from, &mut from_offset, to, &mut to_offset, len, 0) } as i64)
+}
+
 /// `fallocate(2)`.
 pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> io::Result<()> {
     let (offset, len) = (file_offset(offset)?, file_offset(len)?);

@@ -34,7 +34,19 @@ impl Shard {
             let how = self.ending(tag, by, order);
             self.end(tag, how, io, rings);
         }
-        tags
+        [tags, self.stop_copies(scope)].concat()
+    }
+
+    /// Stops copies that use the units of `scope`, but whose tasks are in the task sets of others; gives back their tasks.
+    fn stop_copies(&mut self, scope: &Scope) -> Vec<Tag> {
+        let mut stopped = Vec::new();
+        for task in self.tasks.iter_mut().filter(|task| scope.stops_copy(task)) {
+            if let State::Job(abort) = &task.state {
+                abort.raise();
+            }
+            stopped.push(task.tag);
+        }
+        stopped
     }
 
     /// How a task ends. A nexus whose tasks end because of another one is told, unless each of them says so itself (SAM-5 5.6); a

@@ -123,6 +123,12 @@ impl Nexus {
         units.filter(move |unit| unit.lu == lu).map(|unit| &unit.itl)
     }
 
+    /// The index of a unit that it sees.
+    pub(super) fn index_of(&self, lu: &Arc<Lu>) -> LuIndex {
+        let mut units = self.targets.iter().flat_map(|view| &view.units);
+        units.find(|unit| Arc::ptr_eq(unit.itl.lu(), lu)).map_or(NO_UNIT, |unit| unit.lu)
+    }
+
     /// How many units it sees.
     pub(super) fn unit_count(&self) -> usize {
         self.targets.iter().map(|view| view.units.len()).sum()

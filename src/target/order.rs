@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::barrier::Barrier;
 use super::nexus::{LuIndex, Nexus};
 use super::task::{State, Task, TaskName, Until};
-use crate::lu::{Extent, GateBits, HoldId, Itl, Lu, Touches};
+use crate::lu::{Extent, GateBits, HoldId, Itl, Lu};
 use crate::scsi::{FunctionResponse, HostByte};
 use crate::tgt::{ItNexusReq, ItnId, Tag, TskMgmtReq};
 
@@ -135,15 +135,24 @@ impl Scope {
                 };
                 in_set && !younger
             }
-            Scope::Using { extent, lu, but } => {
-                let overlaps = task.touches.overlaps(Touches::Blocks(*extent));
-                task.lu == *lu && task.tag != *but && task.is_running() && overlaps
-            }
+            Scope::Using { extent, lu, but } => task.tag != *but && task.is_using(*lu, *extent),
             Scope::Needing { losers, everybody, lu, but } => {
                 let lost = losers.iter().find(|(itn_id, _)| *itn_id == task.itn_id).map_or(GateBits::NONE, |l| l.1);
-                let hit = task.needs.intersects(lost.and(*everybody));
-                task.lu == *lu && task.tag != *but && task.is_running() && hit
+                task.tag != *but && task.is_needing(*lu, lost.and(*everybody))
             }
+        }
+    }
+
+    /// Whether it covers all that a nexus, or everybody, does with a unit, and a task that it does not cover copies from or to that
+    /// unit: the copy is to stop, though its task is in the task set of another unit and is not ended.
+    pub(super) fn stops_copy(&self, task: &Task) -> bool {
+        match self {
+            _ if task.copies.is_none() || self.covers(task) => false,
+            Scope::TaskSet { itn_id, lu } => task.itn_id == *itn_id && task.is_copying(*lu),
+            Scope::Unit { lu } => task.is_copying(*lu),
+            Scope::Nexuses { itns, lu, but } => task.tag != *but && itns.contains(&task.itn_id) && task.is_copying(*lu),
+            Scope::Nexus { itn_id, target: Some(target) } => task.itn_id == *itn_id && task.is_copying_below(*target),
+            _ => false,
         }
     }
 }

@@ -9,11 +9,11 @@ use super::changes::Begun;
 use super::nexus::{NO_UNIT, Nexus, TargetView, Unit, WELL_KNOWN};
 use super::order::Order;
 use super::state::slot_of;
-use super::task::{Ending, State, Task, Tasks, Until};
+use super::task::{Copies, Ending, State, Task, Tasks, Until};
 use super::waiting::Again;
 use super::{Post, ShardMail, Spawn, Target, job};
 use crate::backing::{Completion, Submit};
-use crate::device_server::{self, AbortFlag, Answer, Exclusive, Job, Plan, Request};
+use crate::device_server::{self, AbortFlag, Answer, Copying, Exclusive, Job, Plan, Request};
 use crate::lu::{Itl, Ports};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{
@@ -270,7 +270,7 @@ impl Shard {
         let well_known = (route.lu == WELL_KNOWN).then_some(ports);
         let request = Request { cdb, itl, luns: &route.view.luns, peers: route.nexus, well_known, attribute, passes };
         let started = device_server::start(&request, &mut data.buf);
-        (task.needs, task.touches) = (started.needs, started.touches);
+        (task.needs, task.touches, task.copies) = (started.needs, started.touches, None);
         match started.plan {
             Plan::Io(plan) => {
                 task.state = State::Io(plan.finish);
@@ -278,6 +278,10 @@ impl Shard {
             }
             Plan::Done(answer) => self.answer(tag, answer, data.buf, rings),
             Plan::Job(plan) => self.spawn(tag, plan, data.buf),
+            Plan::Copy(Copying { uses, job }) => {
+                task.copies = Some(Copies::of(route.nexus, &uses));
+                self.spawn(tag, job, data.buf);
+            }
             Plan::Exclusive(plan) if task.has_blocks => self.spawn(tag, plan.job, data.buf),
             Plan::Exclusive(Exclusive { extent, .. }) => {
                 let Some(itl) = itl.cloned() else { return };

@@ -1,8 +1,8 @@
 //! A shard's tasks: a table per virtqueue, indexed by descriptor head.
 
-use super::nexus::{LuIndex, NO_UNIT};
-use crate::device_server::{AbortFlag, Change, Finish};
-use crate::lu::{GateBits, HoldId, Touches};
+use super::nexus::{LuIndex, NO_UNIT, Nexus};
+use crate::device_server::{AbortFlag, Change, Finish, Use};
+use crate::lu::{Extent, GateBits, HoldId, Touches};
 use crate::scsi::{HostByte, TaskAttribute};
 use crate::tgt::{CmdData, CmdReq, HostNo, ItnId, Tag};
 
@@ -89,6 +89,8 @@ pub(super) struct Task {
     pub(super) needs: GateBits,
     /// The blocks that it uses while it runs.
     pub(super) touches: Touches,
+    /// What it uses while it runs if it copies between units, the one that it was sent to included.
+    pub(super) copies: Option<Box<Copies>>,
     /// Its own holds, which end when it is answered.
     pub(super) holds: Vec<HoldId>,
     /// NACA of its CONTROL byte.
@@ -97,6 +99,37 @@ pub(super) struct Task {
     pub(super) has_blocks: bool,
     /// It has the ACA attribute, and the place of the one command that may.
     pub(super) aca: bool,
+}
+
+/// What a copy uses.
+#[derive(Debug)]
+pub(super) struct Copies {
+    uses: Vec<UnitUse>,
+}
+
+#[derive(Debug)]
+struct UnitUse {
+    lu: LuIndex,
+    target: Option<u8>,
+    needs: GateBits,
+    touches: Touches,
+}
+
+impl Copies {
+    /// A copy of `nexus` uses these.
+    pub(super) fn of(nexus: &Nexus, uses: &[Use]) -> Box<Copies> {
+        let of = |used: &Use| UnitUse {
+            lu: nexus.index_of(used.itl.lu()),
+            target: used.itl.address().map(|(target, _)| target),
+            needs: used.needs,
+            touches: Touches::Blocks(used.extent),
+        };
+        Box::new(Copies { uses: uses.iter().map(of).collect() })
+    }
+
+    fn at(&self, lu: LuIndex) -> impl Iterator<Item = &UnitUse> {
+        self.uses.iter().filter(move |used| used.lu == lu)
+    }
 }
 
 impl Task {
@@ -112,6 +145,7 @@ impl Task {
         serial: 0,
         needs: GateBits::NONE,
         touches: Touches::Nothing,
+        copies: None,
         holds: Vec::new(),
         naca: false,
         has_blocks: false,
@@ -148,6 +182,32 @@ impl Task {
     /// Whether it may use its blocks now.
     pub(super) fn is_running(&self) -> bool {
         matches!(self.state, State::Io(_) | State::Job(_))
+    }
+
+    /// Whether it runs, and uses some of these blocks of a unit.
+    pub(super) fn is_using(&self, lu: LuIndex, extent: Extent) -> bool {
+        let blocks = Touches::Blocks(extent);
+        let copies = || self.copies.iter().flat_map(|copies| copies.at(lu));
+        self.is_running()
+            && (self.lu == lu && self.touches.overlaps(blocks) || copies().any(|used| used.touches.overlaps(blocks)))
+    }
+
+    /// Whether it runs, and needs one of these bits of its nexus's gate at a unit to be open.
+    pub(super) fn is_needing(&self, lu: LuIndex, bits: GateBits) -> bool {
+        let copies = || self.copies.iter().flat_map(|copies| copies.at(lu));
+        self.is_running()
+            && (self.lu == lu && self.needs.intersects(bits) || copies().any(|used| used.needs.intersects(bits)))
+    }
+
+    /// Whether it runs, and copies from or to a unit.
+    pub(super) fn is_copying(&self, lu: LuIndex) -> bool {
+        self.is_running() && self.copies.iter().any(|copies| copies.at(lu).next().is_some())
+    }
+
+    /// Whether it runs, and copies from or to a unit that its nexus finds below a target number.
+    pub(super) fn is_copying_below(&self, target: u8) -> bool {
+        let below = |copies: &Copies| copies.uses.iter().any(|used| used.target == Some(target));
+        self.is_running() && self.copies.as_ref().is_some_and(|copies| below(copies))
     }
 }
 

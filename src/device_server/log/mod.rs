@@ -71,7 +71,8 @@ pub(super) fn counted<'a>(plan: Plan<'a>, itl: &Arc<Itl>, verifies: bool) -> Pla
         Plan::Exclusive(Exclusive { extent, job }) => {
             Plan::Exclusive(Exclusive { extent, job: counted_job(job, itl, verifies) })
         }
-        Plan::Done(_) | Plan::Io(_) | Plan::Change(_) | Plan::Held => plan,
+        // A copy counts errors where they happen, on whichever unit.
+        Plan::Copy(_) | Plan::Done(_) | Plan::Io(_) | Plan::Change(_) | Plan::Held => plan,
     }
 }
 

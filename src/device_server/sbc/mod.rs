@@ -51,7 +51,7 @@ use crate::scsi::opcode::Row;
 use crate::scsi::{AdditionalSense, FieldPointer, Sense, Transfer};
 
 /// Refuses a command that writes if the unit may not be written.
-fn writable(lu: &Lu) -> Result<(), Sense> {
+pub(super) fn writable(lu: &Lu) -> Result<(), Sense> {
     if lu.read_only() {
         return Err(Sense::data_protect(AdditionalSense::WRITE_PROTECTED));
     }

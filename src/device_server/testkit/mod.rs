@@ -8,7 +8,7 @@ pub use mem_image::{Call, MemImage, pattern};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{AbortFlag, Answer, Exclusive, Peers, Plan, Request, io_done, start};
+use super::{AbortFlag, Answer, Copying, Exclusive, Peers, Plan, Request, io_done, start};
 use crate::backing::{Op, OpKind};
 use crate::lu::{Attention, Itl, Lu, LuSetup, NexusId};
 use crate::mem::{Direction, IoBuf};
@@ -139,7 +139,9 @@ pub fn execute(plan: Plan<'_>, buf: &mut IoBuf, abort: &AbortFlag) -> Answer {
             };
             io_done(io.finish, result)
         }
-        Plan::Job(job) | Plan::Exclusive(Exclusive { job, .. }) => (job.run)(buf, abort),
+        Plan::Job(job) | Plan::Exclusive(Exclusive { job, .. }) | Plan::Copy(Copying { job, .. }) => {
+            (job.run)(buf, abort)
+        }
         Plan::Change(mut change) => {
             let fence = match change.evaluate() {
                 Ok(fence) => fence,

@@ -21,7 +21,7 @@ fn standard_data() {
     assert_eq!(data[2], 0x06, "SPC-4");
     assert_eq!(data[3], 0x32, "NORMACA, HISUP, response data format 2");
     assert_eq!(data[4], 91);
-    assert_eq!((data[5], data[6]), (0x30, 0x00), "TPGS 11b, one port");
+    assert_eq!((data[5], data[6]), (0x38, 0x00), "TPGS 11b, 3PC, one port");
     assert_eq!(data[7] & 0x02, 0x02, "CMDQUE");
     assert_eq!(&data[8..36], b"IBM     VDASD blkdev    0001");
     assert_eq!(data[58..74], [0x00, 0xa0, 0x04, 0x60, 0x04, 0xc0, 0x09, 0x40, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -56,10 +56,10 @@ fn standard_data_tells_where_the_unit_is() {
 #[test]
 fn supported_pages_are_all_there() {
     let b = bench();
-    assert_eq!(vpd(&b, 0x00), [0, 0x00, 0, 9, 0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0xb0, 0xb1, 0xb2]);
+    assert_eq!(vpd(&b, 0x00), [0, 0x00, 0, 10, 0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2]);
     for page in 0..=0xff {
         let answer = b.data_in(&inquiry(1, page, 255), 255).answer;
-        if [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0xb0, 0xb1, 0xb2].contains(&page) {
+        if [0x00, 0x80, 0x83, 0x86, 0x87, 0x88, 0x8f, 0xb0, 0xb1, 0xb2].contains(&page) {
             assert!(answer.sense.is_none(), "{page:02x}");
         } else {
             assert_eq!(answer, check(invalid_field(2, 7)), "{page:02x}");

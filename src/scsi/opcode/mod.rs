@@ -13,6 +13,7 @@ mod conformance_table;
 mod decode;
 mod decode_management;
 mod decode_reserve;
+mod decode_third_party_copy;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -44,6 +44,19 @@ pub enum Designator {
     ScsiName(Association, String),
 }
 
+/// A designation descriptor as an initiator sends it, to name a unit that it knows from the Device Identification VPD page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Designation<'a> {
+    /// CODE SET.
+    pub code_set: u8,
+    /// ASSOCIATION.
+    pub association: u8,
+    /// DESIGNATOR TYPE.
+    pub designator_type: u8,
+    /// DESIGNATOR.
+    pub designator: &'a [u8],
+}
+
 impl Designator {
     /// An NAA Locally Assigned name (3h): 60 bits that an administrator or an algorithm of ours chose (SPC-4 7.8.6.6.4).
     pub const fn naa_locally_assigned(value: u64) -> Designator {
@@ -89,6 +102,15 @@ impl Designator {
             Designator::ScsiName(..) => 0x3,
             _ => 0x1,
         }
+    }
+
+    /// Whether a descriptor that was sent is this name's.
+    pub fn is(&self, sent: &Designation<'_>) -> bool {
+        let mut data = ParameterData::new();
+        self.write_designator(&mut data);
+        (sent.code_set, sent.association, sent.designator_type)
+            == (self.code_set(), self.association() as u8, self.designator_type())
+            && sent.designator == data.bytes()
     }
 
     /// Writes the designation descriptor. Names of the port and of the device carry SRP's protocol identifier.

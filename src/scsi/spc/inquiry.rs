@@ -84,6 +84,8 @@ pub struct StandardInquiry<'a> {
     pub normal_aca: bool,
     /// MULTIP: the device has more than one port.
     pub multi_port: bool,
+    /// 3PC: the unit copies, for others and itself (SPC-4 5.17).
+    pub third_party_copy: bool,
     /// TPGS: how access states of target port groups change.
     pub target_port_groups: TargetPortGroupSupport,
     /// T10 VENDOR IDENTIFICATION, up to 8 characters.
@@ -106,7 +108,7 @@ impl StandardInquiry<'_> {
         data.u8(0x06);
         data.u8(if self.normal_aca { 0x20 } else { 0 } | 0x10 | 0x02);
         data.counted_u8(|data| {
-            data.u8((self.target_port_groups as u8) << 4);
+            data.u8((self.target_port_groups as u8) << 4 | if self.third_party_copy { 0x08 } else { 0 });
             data.u8(if self.multi_port { 0x10 } else { 0 });
             data.u8(0x02);
             data.ascii(self.vendor, 8).ascii(self.product, 16).ascii(self.revision, 4);
@@ -139,6 +141,7 @@ mod tests {
             removable: false,
             normal_aca: false,
             multi_port: true,
+            third_party_copy: true,
             target_port_groups: TargetPortGroupSupport::ImplicitAndExplicit,
             vendor: "IBM",
             product: "VDASD blkdev",

@@ -11,6 +11,8 @@ mod report_luns;
 mod report_opcodes;
 mod report_tmf;
 mod target_port_groups;
+mod third_party_copy;
+mod third_party_copy_data;
 mod timestamp;
 mod vpd;
 
@@ -25,5 +27,7 @@ pub use report_luns::*;
 pub use report_opcodes::*;
 pub use report_tmf::*;
 pub use target_port_groups::*;
+pub use third_party_copy::*;
+pub use third_party_copy_data::*;
 pub use timestamp::*;
 pub use vpd::*;

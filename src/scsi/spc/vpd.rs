@@ -17,6 +17,8 @@ pub mod vpd_page {
     pub const MODE_PAGE_POLICY: u8 = 0x87;
     /// SCSI Ports.
     pub const SCSI_PORTS: u8 = 0x88;
+    /// Third-party Copy.
+    pub const THIRD_PARTY_COPY: u8 = 0x8f;
     /// Block Limits (SBC).
     pub const BLOCK_LIMITS: u8 = 0xb0;
     /// Block Device Characteristics (SBC).

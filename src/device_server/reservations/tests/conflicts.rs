@@ -35,7 +35,11 @@ const CASES: &[Case] = &[
     (&[0xa4, 0x0f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),    // SET TIMESTAMP
     (&[0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, READS),     // REPORT SUPPORTED OPERATION CODES
     (&[0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, READS),     // REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS
-    (&[0x5e, 0x00, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),         // PERSISTENT RESERVE IN
+    (&[0x83, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // EXTENDED COPY
+    (&[0x84, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0], 12, WRITES), // RECEIVE COPY RESULTS
+    (&[0x84, 0x03, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, WRITES),
+    (&[0x84, 0x04, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, WRITES),
+    (&[0x5e, 0x00, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED), // PERSISTENT RESERVE IN
     (&[0x5e, 0x03, 0, 0, 0, 0, 0, 0, 8, 0], 8, ALLOWED),
     (&[0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0], 4, ALLOWED), // REPORT TARGET PORT GROUPS
     (&[0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),  // SET TARGET PORT GROUPS

@@ -10,11 +10,20 @@ mod inquiry;
 mod medium;
 mod reserve;
 mod settings;
+mod third_party_copy;
 
 use super::Row;
 
-const FAMILIES: &[&[Row]] =
-    &[access::ROWS, atomic::ROWS, diagnostic::ROWS, inquiry::ROWS, medium::ROWS, reserve::ROWS, settings::ROWS];
+const FAMILIES: &[&[Row]] = &[
+    access::ROWS,
+    atomic::ROWS,
+    diagnostic::ROWS,
+    inquiry::ROWS,
+    medium::ROWS,
+    reserve::ROWS,
+    settings::ROWS,
+    third_party_copy::ROWS,
+];
 
 const COUNT: usize = {
     let (mut count, mut family) = (0, 0);
