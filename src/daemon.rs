@@ -245,6 +245,7 @@ fn units(
     state_dir: Option<&StateDir>,
 ) -> Result<(Vec<UnitMapping>, Vec<KeptUnit>), Error> {
     let (mut units, mut kept_units) = (Vec::new(), Vec::new());
+    let rods = Arc::default();
     for (u, image) in config.units.iter().zip(images) {
         let unit = |what: String| Error::Unit { file: u.file.clone(), what };
         let path = u.file.canonicalize().map_err(|e| unit(e.to_string()))?;
@@ -263,6 +264,7 @@ fn units(
             descriptor_sense: u.descriptor_sense,
             ports: reached_by(u, config),
             access: config.target_ports.iter().map(|port| (port.group, port.state)).collect(),
+            rods: Arc::clone(&rods),
             ..LuSetup::new(Arc::clone(image), naa, serial)
         };
         if let Some(vendor) = &u.vendor {

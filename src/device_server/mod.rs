@@ -17,7 +17,7 @@
 //! keep something in the unit's [`Records`](crate::lu::Records) or look at it, `defects` READ DEFECT DATA, `mode` the mode pages, `reservations` what is
 //! reserved; `absent` answers for units that are not there, `well_known` for
 //! the REPORT LUNS well-known unit; `outcome` turns backing errors into sense data, `ports` names target ports, `access` has their access states, `transfer` checks data buffers.
-//! `third_party_copy` copies between units.
+//! `third_party_copy` copies between units, `rod_tokens` by token.
 
 mod absent;
 mod access;
@@ -31,6 +31,7 @@ mod mode;
 mod outcome;
 mod ports;
 mod reservations;
+mod rod_tokens;
 mod sbc;
 mod spc;
 #[cfg(test)]
@@ -312,7 +313,21 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         // Of a copy each use says what it touches, on its own unit or another one.
         Plan::Copy(_) | Plan::Done(_) | Plan::Change(_) | Plan::Held => Touches::Nothing,
     };
+    announce(itl, row, &command, &plan, touches);
     Started { plan, needs: mask.common(NEEDS), touches }
+}
+
+/// Says to the units that their blocks are about to change, if this command is to change some; see [`Lu::will_change`](crate::lu::Lu::will_change).
+fn announce(itl: &Itl, row: &Row, command: &Command, plan: &Plan<'_>, touches: Touches) {
+    match plan {
+        Plan::Copy(copy) => copy.uses.iter().for_each(Use::announce),
+        // It knows better what it will change: it says so itself.
+        _ if matches!(command, Command::Unmap { .. }) => {}
+        Plan::Io(_) | Plan::Job(_) | Plan::Exclusive(_) if row.reservation.persistent == Persistent::Writes => {
+            itl.lu().will_change(touches);
+        }
+        _ => {}
+    }
 }
 
 /// INVALID COMMAND OPERATION CODE, if the CDB's is one that this unit has not, though others have.
@@ -507,6 +522,19 @@ fn run<'a>(command: Command, task: Task<'a, '_>) -> Planned<'a> {
         Command::Orwrite(transfer) => sbc::orwrite(task, transfer),
         Command::SynchronizeCache { transfer, .. } => sbc::synchronize_cache(task, transfer),
         Command::PreFetch { transfer, immed } => sbc::pre_fetch(task, transfer, immed),
+        Command::PopulateToken { list_identifier, parameter_list_length } => {
+            rod_tokens::populate(task, list_identifier, parameter_list_length)
+        }
+        Command::WriteUsingToken { list_identifier, parameter_list_length } => {
+            rod_tokens::write(task, list_identifier, parameter_list_length)
+        }
+        Command::CopyOperationAbort { list_identifier } => rod_tokens::copy_operation_abort(task, list_identifier),
+        Command::ReceiveCopyStatusLid4 { list_identifier, allocation_length } => {
+            rod_tokens::receive_copy_status(task, list_identifier, allocation_length)
+        }
+        Command::ReceiveRodTokenInformation { list_identifier, allocation_length } => {
+            rod_tokens::receive_rod_token_information(task, list_identifier, allocation_length)
+        }
         Command::Unmap { anchor, parameter_list_length } => sbc::unmap(task, anchor, parameter_list_length),
         Command::WriteSame { transfer, unmap, anchor, ndob } => sbc::write_same(task, transfer, unmap, anchor, ndob),
         Command::StartStopUnit(fields) => sbc::start_stop_unit(task, fields),

@@ -111,7 +111,7 @@ fn vpd(itl: &Itl, page: u8) -> Result<ParameterData, Sense> {
         vpd_page::EXTENDED_INQUIRY_DATA => extended_inquiry().data(Peripheral::DISK),
         vpd_page::MODE_PAGE_POLICY => data::mode_page_policy(Peripheral::DISK),
         vpd_page::SCSI_PORTS => data::scsi_ports(Peripheral::DISK, &ports::scsi_ports(itl.ports())),
-        vpd_page::THIRD_PARTY_COPY => third_party_copy::page(),
+        vpd_page::THIRD_PARTY_COPY => third_party_copy::page(lu),
         vpd_page::BLOCK_LIMITS => block_limits(lu).data(Peripheral::DISK),
         vpd_page::BLOCK_DEVICE_CHARACTERISTICS => characteristics(lu).data(Peripheral::DISK),
         vpd_page::LOGICAL_BLOCK_PROVISIONING => provisioning(lu).data(Peripheral::DISK),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::keeping::Arrival;
-use super::{Attention, Copies, Gate, GateBits, KeptNexus, Lu, NexusId, Ports};
+use super::{Attention, Copies, CopyOperations, Gate, GateBits, KeptNexus, Lu, NexusId, Ports};
 
 /// Hears of unit attention conditions as they are established for one I_T_L nexus.
 ///
@@ -28,6 +28,8 @@ pub struct Itl {
     echo: Mutex<Option<Vec<u8>>>,
     /// Its EXTENDED COPY commands.
     copies: Mutex<Copies>,
+    /// Its copies by token.
+    operations: CopyOperations,
     listener: OnceLock<Arc<dyn Listener>>,
     /// Where the nexus finds the unit: target number and LUN.
     address: OnceLock<(u8, u16)>,
@@ -53,8 +55,10 @@ impl Itl {
         let prevent = AtomicBool::new(kept.prevent);
         let aca_task = AtomicBool::new(false);
         let (echo, copies) = (Mutex::default(), Mutex::default());
+        let operations = CopyOperations::default();
         let (listener, address) = (OnceLock::new(), OnceLock::new());
-        let itl = Arc::new(Itl { lu, nexus: kept.nexus, gate, prevent, aca_task, echo, copies, listener, address });
+        let nexus = kept.nexus;
+        let itl = Arc::new(Itl { lu, nexus, gate, prevent, aca_task, echo, copies, operations, listener, address });
         itl.lu.attach(&itl);
         itl.lu.note();
         itl
@@ -114,6 +118,7 @@ impl Itl {
         self.end_aca();
         *self.echo_buffer() = None;
         self.copies(|copies| *copies = Copies::default());
+        self.operations.forget();
         self.lu.lose_reserve(self.nexus);
         // What rebooted must find its disk running; see `Lu::stop`.
         self.lu.start();
@@ -171,6 +176,11 @@ impl Itl {
     /// Whether this nexus prevents removal.
     pub fn prevents_removal(&self) -> bool {
         self.prevent.load(Ordering::Acquire)
+    }
+
+    /// Its copies by token.
+    pub fn copy_operations(&self) -> &CopyOperations {
+        &self.operations
     }
 
     /// Fills the nexus's echo buffer (SPC-4 6.49).

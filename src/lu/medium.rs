@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::unit::{Cold, live, tell};
-use super::{Attention, GateBits, Itl, Lu, NexusId};
+use super::{Attention, GateBits, Itl, Lu, NexusId, Touches};
 use crate::backing::BackingError;
 
 /// The power condition of a unit that is not stopped (SBC-3 4.20).
@@ -104,6 +104,7 @@ impl Lu {
         }
         cold.medium.ejected = true;
         cold.medium.ejections += 1;
+        self.disturb_under_lock(&mut cold, Touches::Everything);
         live(&cold).for_each(|itl| itl.gate().raise(GateBits::NO_MEDIUM));
         self.note();
         Ok(Some(Ejection(cold.medium.ejections)))

@@ -14,12 +14,14 @@
 //! * [`KeptState`] is what of a unit outlives the process. A unit that has a [`Keeper`] hands it over: at once and durably
 //!   ([`Lu::persist`]) before a change is answered, soon after everything else.
 //! * Whether the medium can be used, for all nexuses at once, is [`Lu::eject`]'s and [`Lu::load`]'s to say.
+//! * Whoever is about to change blocks says so with [`Lu::will_change`]; a [`Watch`] hears of it. [`Rods`] rely on that: data that tokens represent.
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
 mod access;
 mod atomic;
 mod attention;
 mod copies;
+mod copy_operations;
 mod errors;
 mod gate;
 mod gate_word;
@@ -35,13 +37,16 @@ mod port;
 mod records;
 pub mod reservation;
 mod reserve;
+mod rods;
 mod self_test;
 mod unit;
+mod watch;
 
 pub use access::*;
 pub use atomic::AtomicLimits;
 pub use attention::*;
 pub use copies::*;
+pub use copy_operations::*;
 pub use errors::*;
 pub use gate::*;
 pub use geometry::*;
@@ -54,5 +59,7 @@ pub use port::*;
 pub use records::*;
 pub use reservation::NexusId;
 pub use reserve::*;
+pub use rods::*;
 pub use self_test::*;
 pub use unit::*;
+pub use watch::*;

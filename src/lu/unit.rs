@@ -1,6 +1,6 @@
 //! The logical unit itself. (Its tests are with the device server's, where there is an image to test with.)
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::access::Access;
@@ -9,9 +9,10 @@ use super::keeping::Continuity;
 use super::medium::{self, Medium};
 use super::mode_word::ModeWord;
 use super::reserve::{Reservations, reset_reserve};
+use super::watch::Watches;
 use super::{
     AccessState, Attention, ErrorCounters, GateBits, Geometry, HoldId, Holding, Identity, IdentityError, Itl, Keeper,
-    KeptState, ModeChange, NexusId, Records, TargetPort, Touches,
+    KeptState, ModeChange, NexusId, Records, Rods, TargetPort, Touches,
 };
 use crate::backing::Image;
 use crate::scsi::spc::{LogErrors, ModeState};
@@ -75,11 +76,13 @@ pub struct LuSetup {
     pub keeper: Option<Arc<dyn Keeper>>,
     /// What was kept: the unit goes on from there.
     pub kept: Option<KeptState>,
+    /// Where tokens for its data are known; the same for all units of the process.
+    pub rods: Arc<Rods>,
 }
 
 impl LuSetup {
     /// The defaults: 512-byte blocks, IBM's virtual disk, writable unless the image is not, volatile write cache, sense data
-    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept.
+    /// in fixed format, thin if the image can be, non-rotating, reached by one target port, nothing kept, tokens for this unit only.
     pub fn new(image: Arc<dyn Image>, naa: u64, serial: String) -> LuSetup {
         LuSetup {
             image,
@@ -103,6 +106,7 @@ impl LuSetup {
             access: Vec::new(),
             keeper: None,
             kept: None,
+            rods: Arc::default(),
         }
     }
 }
@@ -188,6 +192,9 @@ pub struct Lu {
     mode: ModeWord,
     pub(super) default_mode: ModeState,
     errors: ErrorCounters,
+    rods: Arc<Rods>,
+    /// There may be watches: changes of blocks are looked at. Written under the lock of `cold`.
+    pub(super) watched: AtomicBool,
     pub(super) keeper: Option<Arc<dyn Keeper>>,
     /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
     pub(super) writing: Mutex<bool>,
@@ -206,6 +213,7 @@ pub(super) struct Cold {
     pub(super) saved_mode: Option<ModeState>,
     pub(super) records: Records,
     holds: Holds,
+    pub(super) watches: Watches,
     /// Whether the medium is there, and the power condition.
     pub(super) medium: Medium,
     /// What is reserved, and how that is changing.
@@ -273,6 +281,8 @@ impl Lu {
             mode: ModeWord::new(kept.mode.under(default_mode)),
             default_mode,
             errors: ErrorCounters::default(),
+            rods: setup.rods,
+            watched: AtomicBool::new(false),
             keeper: setup.keeper,
             writing: Mutex::default(),
             cold: Mutex::new(Cold {
@@ -424,6 +434,7 @@ impl Lu {
         for itl in live(&cold) {
             itl.allow_removal();
             itl.end_aca();
+            itl.copy_operations().forget();
             itl.establish(Attention::LogicalUnitReset);
         }
     }
@@ -436,6 +447,11 @@ impl Lu {
     /// Establishes a unit attention for every nexus but, perhaps, one.
     pub fn establish(&self, attention: Attention, except: Option<&Itl>) {
         tell(&self.cold(), attention, except);
+    }
+
+    /// Where tokens are known.
+    pub fn rods(&self) -> &Arc<Rods> {
+        &self.rods
     }
 
     /// The errors of its medium.

@@ -194,6 +194,16 @@ pub enum Command {
     Verify { transfer: Transfer, check: ByteCheck },
     /// SBC-3 5.30, 5.31. `blocks` 0 means to the end of the medium.
     SynchronizeCache { transfer: Transfer, immed: bool },
+    /// SBC-3 5.6.
+    PopulateToken { list_identifier: u32, parameter_list_length: u32 },
+    /// SBC-3 5.51.
+    WriteUsingToken { list_identifier: u32, parameter_list_length: u32 },
+    /// SPC-4 6.3.
+    CopyOperationAbort { list_identifier: u32 },
+    /// SPC-4 6.24.
+    ReceiveCopyStatusLid4 { list_identifier: u32, allocation_length: u32 },
+    /// SPC-4 6.26, SBC-3 5.21.
+    ReceiveRodTokenInformation { list_identifier: u32, allocation_length: u32 },
     /// SBC-3 5.35.
     Unmap { anchor: bool, parameter_list_length: u16 },
     /// SBC-3 5.48, 5.49. `blocks` 0 means to the end of the medium.

@@ -13,6 +13,7 @@ pub mod file;
 pub mod limits;
 pub mod mailbox;
 pub mod pool;
+pub mod random;
 pub mod rate_limit;
 pub mod ring;
 pub mod signals;

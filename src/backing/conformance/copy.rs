@@ -1,13 +1,16 @@
 //! Copies between images, and within one.
 
+use std::sync::OnceLock;
+
 use super::super::open;
 use super::*;
 
-const SIZE: u64 = 8 * MIB;
+const SIZE: u64 = 3 * MIB;
 
-/// Bytes of which every block tells where it was.
-fn marked(len: u64) -> Vec<u8> {
-    (0..len).map(|at| (at / 512 * 7 + at % 251) as u8).collect()
+/// As many bytes as an image has. Every block tells where it was.
+fn marked() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| (0..SIZE as usize).map(|at| (at / 512 * 7 + at % 251) as u8).collect())
 }
 
 fn whole(image: &Arc<dyn Image>) -> Vec<u8> {
@@ -27,7 +30,7 @@ fn beside(case: Case, rig: &Rig) -> Arc<dyn Image> {
 fn a_copy_is_what_was_copied_and_nothing_else() {
     each_case(|case| {
         let rig = case.rig(SIZE);
-        rig.image.write_bytes(0, &marked(SIZE)).unwrap();
+        rig.image.write_bytes(0, marked()).unwrap();
         if case.place == Place::Device {
             return;
         }
@@ -36,20 +39,20 @@ fn a_copy_is_what_was_copied_and_nothing_else() {
             let block = case.block();
             // On a boundary of everything, and on one of blocks only; longer than what is moved at a time.
             for (at, from, len) in
-                [(0, 4 * MIB, MIB), (2 * MIB + block, 3 * block, 2 * MIB + 5 * block), (SIZE - block, 0, block)]
+                [(0, 2 * MIB, MIB), (MIB + block, 3 * block, MIB + 5 * block), (SIZE - block, 0, block)]
             {
                 let mut expected = whole(&to);
                 expected[at as usize..(at + len) as usize]
-                    .copy_from_slice(&marked(SIZE)[from as usize..(from + len) as usize]);
+                    .copy_from_slice(&marked()[from as usize..(from + len) as usize]);
                 to.copy_from(at, &*rig.image, from, len, share).unwrap();
                 assert!(whole(&to) == expected, "{case:?} {share} {at} {from} {len}");
             }
             to.flush().unwrap();
             // They may share storage, but not what is written afterwards.
-            rig.image.write_bytes(4 * MIB, &vec![0xee; block as usize]).unwrap();
-            assert!(whole(&to)[..block as usize] == marked(SIZE)[4 << 20..][..block as usize], "{case:?}");
-            rig.image.write_bytes(4 * MIB, &marked(SIZE)[4 << 20..][..block as usize]).unwrap();
-            assert!(whole(&rig.image) == marked(SIZE), "{case:?}: what was copied is what it was");
+            rig.image.write_bytes(2 * MIB, &vec![0xee; block as usize]).unwrap();
+            assert!(whole(&to)[..block as usize] == marked()[2 << 20..][..block as usize], "{case:?}");
+            rig.image.write_bytes(2 * MIB, &marked()[2 << 20..][..block as usize]).unwrap();
+            assert!(whole(&rig.image) == marked(), "{case:?}: what was copied is what it was");
         }
     });
 }
@@ -60,13 +63,13 @@ fn overlapping_ranges() {
     each_case(|case| {
         let rig = case.rig(SIZE);
         let block = case.block();
-        let far = 3 * MIB;
+        let far = MIB + 3 * block;
         for (to, from, len) in
-            [(block, 0, far), (0, block, far), (MIB, 0, far), (0, MIB, far), (MIB, MIB, far), (4 * MIB, 0, far)]
+            [(block, 0, far), (0, block, far), (64 * block, 0, far), (0, MIB, far), (MIB, MIB, far), (far, 0, far)]
         {
             for share in [false, true] {
-                rig.image.write_bytes(0, &marked(SIZE)).unwrap();
-                let mut expected = marked(SIZE);
+                rig.image.write_bytes(0, marked()).unwrap();
+                let mut expected = marked().to_vec();
                 expected.copy_within(from as usize..(from + len) as usize, to as usize);
                 rig.image.copy_from(to, &*rig.image, from, len, share).unwrap();
                 assert!(whole(&rig.image) == expected, "{case:?} {share} {to} {from} {len}");
@@ -110,17 +113,17 @@ fn images_of_different_kinds() {
     each_case(|case| rigs.borrow_mut().push((case, case.rig(SIZE))));
     let rigs = rigs.into_inner();
     for (from_case, from) in &rigs {
-        from.image.write_bytes(0, &marked(SIZE)).unwrap();
+        from.image.write_bytes(0, marked()).unwrap();
         for (to_case, to) in &rigs {
             if std::ptr::eq(from, to) {
                 continue;
             }
             to.image.write_zeroes(0, SIZE, false).unwrap();
-            to.image.copy_from(8192, &*from.image, 4096, MIB, true).unwrap();
+            to.image.copy_from(8192, &*from.image, 4096, MIB / 4, true).unwrap();
             let mut expected = vec![0; SIZE as usize];
-            expected[8192..8192 + (1 << 20)].copy_from_slice(&marked(SIZE)[4096..4096 + (1 << 20)]);
+            expected[8192..8192 + (1 << 18)].copy_from_slice(&marked()[4096..4096 + (1 << 18)]);
             assert!(whole(&to.image) == expected, "{from_case:?} → {to_case:?}");
-            to.image.write_bytes(0, &marked(SIZE)).unwrap();
+            to.image.write_bytes(0, marked()).unwrap();
         }
     }
 }

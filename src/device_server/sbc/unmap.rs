@@ -5,7 +5,7 @@ use crate::backing::{BackingError, OpKind};
 use crate::device_server::outcome::sense;
 use crate::device_server::transfer::parameter_list;
 use crate::device_server::{Answer, Finish, Job, Planned, Task};
-use crate::lu::{Extent, OutOfRange};
+use crate::lu::{Extent, OutOfRange, Touches};
 use crate::scsi::sbc::{UnmapLimits, unmap_extents};
 use crate::scsi::{AdditionalSense, FieldPointer, Sense};
 
@@ -36,6 +36,9 @@ pub(in crate::device_server) fn unmap<'a>(task: Task<'a, '_>, anchor: bool, para
         })?;
     let transferred = list.len() as u64;
     let durable = !lu.mode().wce;
+    for extent in &extents {
+        lu.will_change(Touches::Blocks(*extent));
+    }
     match extents[..] {
         [] => return Ok(Answer::good(transferred).into()),
         [one] if !durable => {

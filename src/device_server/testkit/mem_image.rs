@@ -160,6 +160,11 @@ impl MemImage {
         *self.hook.lock().unwrap() = Some(Hook { calls_left: n, action: Box::new(action) });
     }
 
+    /// Fills a range with FFh.
+    pub fn write_full(&self, offset: usize, len: usize) {
+        self.state.lock().unwrap().bytes[offset..offset + len].fill(0xff);
+    }
+
     /// What is in it.
     pub fn bytes(&self) -> Vec<u8> {
         self.state.lock().unwrap().bytes.clone()

@@ -165,7 +165,7 @@ fn a_unit_with_two_ports() {
     let on = |port| Bench::of(first.image.clone(), nexus(port));
     let (two, seven) = (on(2), on(7));
     for b in [&two, &seven] {
-        assert_eq!(b.data_in(&inquiry(0, 0, 96), 96).data[5..7], [0x30, 0x10], "TPGS 11b, MULTIP");
+        assert_eq!(b.data_in(&inquiry(0, 0, 96), 96).data[5..7], [0x38, 0x10], "TPGS 11b, 3PC, MULTIP");
     }
     let (by_two, by_seven) = (vpd(&two, 0x83), vpd(&seven, 0x83));
     assert_eq!(by_two[..52], by_seven[..52]);

@@ -92,12 +92,12 @@ fn block_of(lu: &Lu) -> u64 {
 }
 
 /// One step. `to` is the beginning of a block.
-struct Step<'a> {
-    source: &'a Arc<Lu>,
-    from: u64,
-    destination: &'a Arc<Lu>,
-    to: u64,
-    len: u64,
+pub(in crate::device_server) struct Step<'a> {
+    pub(in crate::device_server) source: &'a Arc<Lu>,
+    pub(in crate::device_server) from: u64,
+    pub(in crate::device_server) destination: &'a Arc<Lu>,
+    pub(in crate::device_server) to: u64,
+    pub(in crate::device_server) len: u64,
 }
 
 impl Step<'_> {
@@ -109,7 +109,7 @@ impl Step<'_> {
     }
 
     /// Copies whole blocks, or deallocates what is a hole in the source; how many bytes of the step it was.
-    fn copy_or_skip(&self) -> Result<u64, BackingError> {
+    pub(in crate::device_server) fn copy_or_skip(&self) -> Result<u64, BackingError> {
         if !self.destination.thin() {
             return self.copy().map(|()| self.len);
         }
@@ -143,7 +143,7 @@ impl Step<'_> {
     }
 
     /// Whose error it was, and what that unit says of it. Its log counts it.
-    fn failed(&self, error: BackingError) -> CopyError {
+    pub(in crate::device_server) fn failed(&self, error: BackingError) -> CopyError {
         let of = |lu: &Lu, at: u64| {
             let sense = sense(error, lu.geometry().lba_of(at));
             lu.errors().count(&sense, false);

@@ -32,7 +32,7 @@ mod tests;
 
 pub use units::Use;
 
-pub(super) use copy::CopyError;
+pub(super) use copy::{CopyError, Step};
 pub(super) use extended_copy::extended_copy;
 pub(super) use page::page;
 pub(super) use receive::{receive_failure_details, receive_operating_parameters, receive_status};

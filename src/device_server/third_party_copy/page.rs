@@ -1,11 +1,12 @@
 //! What the copy manager says of itself.
 
-use crate::lu::MAX_COPIES;
+use crate::device_server::rod_tokens;
+use crate::lu::{Lu, MAX_COPIES};
 use crate::scsi::ParameterData;
 use crate::scsi::opcode::rows_of;
 use crate::scsi::spc::{
     CSCD_IDENTIFICATION, CSCD_ITSELF, CopyLimits, Peripheral, SEGMENT_BLOCK_OFFSET_TO_BLOCK_OFFSET,
-    SEGMENT_BLOCK_TO_BLOCK, third_party_copy,
+    SEGMENT_BLOCK_TO_BLOCK, third_party_copy, write_supported_rod_types,
 };
 
 /// What one EXTENDED COPY may ask for. Sixteen segments of at most 256 MiB: a command that needs blocks of the copy's for itself, and a
@@ -22,10 +23,14 @@ pub(super) const LIMITS: CopyLimits = CopyLimits {
 };
 
 /// The Third-party Copy VPD page (SPC-4 7.8.17): the commands are those of the table.
-pub(in crate::device_server) fn page() -> ParameterData {
+pub(in crate::device_server) fn page(lu: &Lu) -> ParameterData {
     let commands = [0x83, 0x84].map(|opcode| {
         let actions = rows_of(opcode).iter().filter_map(|row| row.service_action);
         (opcode, actions.map(|action| action as u8).collect())
     });
-    third_party_copy(Peripheral::DISK, &LIMITS, &commands, |_| ())
+    let tokens = rod_tokens::limits(lu);
+    third_party_copy(Peripheral::DISK, &LIMITS, &commands, |data| tokens.write(data), |data| {
+        rod_tokens::features().write(data);
+        write_supported_rod_types(data);
+    })
 }

@@ -48,6 +48,7 @@ impl Use {
             Admission::Occupied => return Err(self.itl.lu().occupied_sense().into()),
             Admission::NoMedium => return Err(NO_MEDIUM.into()),
             Admission::Stopped => return Err(STOPPED.into()),
+            // What uses the medium makes the unit active.
             Admission::LowPower => self.itl.lu().wake(),
             // Not asked for.
             Admission::Pass | Admission::Held | Admission::AcaActive | Admission::Attention(_) => {}
@@ -56,6 +57,13 @@ impl Use {
             sbc::writable(self.itl.lu())?;
         }
         Ok(())
+    }
+
+    /// Says to the unit that the blocks are about to change, if they are.
+    pub(in crate::device_server) fn announce(&self) {
+        if self.writes {
+            self.itl.lu().will_change(Touches::Blocks(self.extent));
+        }
     }
 
     /// Whether a command that must be atomic has these blocks.

@@ -37,8 +37,8 @@ mod tests {
         assert_eq!(command(cdb(0x84, 3, 0)), Ok(parameters));
         let details = Command::ReceiveCopyFailureDetails { list: 255, allocation_length: length };
         assert_eq!(command(cdb(0x84, 4, 255)), Ok(details));
-        // There is no held data to receive, and no list identifier of four bytes.
-        for (opcode, action) in [(0x83, 0x01), (0x84, 0x01), (0x84, 0x02), (0x84, 0x05)] {
+        // There is no held data to receive, and no EXTENDED COPY with a list identifier of four bytes.
+        for (opcode, action) in [(0x83, 0x01), (0x84, 0x01), (0x84, 0x02), (0x84, 0x06)] {
             let sense = command(cdb(opcode, action, 0)).unwrap_err();
             assert_eq!(sense.code, AdditionalSense::INVALID_FIELD_IN_CDB);
             assert_eq!(sense.field, Some(FieldPointer::cdb(1, 4)), "{opcode:02x}/{action:02x}");

@@ -14,6 +14,7 @@ mod decode;
 mod decode_management;
 mod decode_reserve;
 mod decode_third_party_copy;
+mod decode_token;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -156,7 +156,7 @@ mod tests {
         let data = disk().data();
         let bytes = data.bytes();
         assert_eq!(bytes.len(), 96);
-        assert_eq!(bytes[..8], [0x00, 0x00, 0x06, 0x12, 91, 0x30, 0x10, 0x02]);
+        assert_eq!(bytes[..8], [0x00, 0x00, 0x06, 0x12, 91, 0x38, 0x10, 0x02]);
         assert_eq!(bytes[8..36], *b"IBM     VDASD blkdev    0001");
         assert_eq!(bytes[36..58], [0; 22]);
         assert_eq!(bytes[58..66], [0x00, 0xa0, 0x04, 0x60, 0x04, 0xc0, 0x09, 0x40]);

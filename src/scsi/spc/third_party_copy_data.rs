@@ -34,15 +34,17 @@ pub fn third_party_copy_descriptor(data: &mut ParameterData, kind: u16, write: i
     });
 }
 
-/// Page 8Fh (SPC-4 7.8.17) of a copy manager with these limits and these commands: operation codes, each with its service actions. `more` adds
-/// descriptors of types between 000Ch and 8001h.
+/// Page 8Fh (SPC-4 7.8.17) of a copy manager with these limits and these commands: operation codes, each with its service actions. `first` adds
+/// descriptors of type 0000h, `more` those of types between 000Ch and 8001h.
 pub fn third_party_copy(
     peripheral: Peripheral,
     limits: &CopyLimits,
     commands: &[(u8, Vec<u8>)],
+    first: impl FnOnce(&mut ParameterData),
     more: impl FnOnce(&mut ParameterData),
 ) -> ParameterData {
     vpd(peripheral, vpd_page::THIRD_PARTY_COPY, |data| {
+        first(data);
         // Supported Commands.
         third_party_copy_descriptor(data, 0x0001, |data| {
             data.counted_u8(|data| {
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn the_page() {
         let commands = [(0x83, vec![0x00]), (0x84, vec![0x00, 0x03, 0x04])];
-        let page = third_party_copy(Peripheral::DISK, &LIMITS, &commands, |data| {
+        let page = third_party_copy(Peripheral::DISK, &LIMITS, &commands, |_| (), |data| {
             third_party_copy_descriptor(data, 0x0106, |data| {
                 data.u8(7);
             });

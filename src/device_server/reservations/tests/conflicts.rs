@@ -69,7 +69,12 @@ const CASES: &[Case] = &[
     (&[0x91, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),
     (&[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0], -512, WRITES), // WRITE SAME
     (&[0x93, 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], 0, WRITES),
-    (&[0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES),  // UNMAP
+    (&[0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // UNMAP
+    (&[0x83, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, READS), // POPULATE TOKEN
+    (&[0x83, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // WRITE USING TOKEN
+    (&[0x83, 0x1c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, WRITES), // COPY OPERATION ABORT
+    (&[0x84, 0x05, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, ALLOWED), // RECEIVE COPY STATUS(LID4)
+    (&[0x84, 0x07, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 0, ALLOWED), // RECEIVE ROD TOKEN INFORMATION
     (&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8, ALLOWED), // READ CAPACITY
     (&[0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], 32, ALLOWED),
     (&[0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0], 24, READS), // GET LBA STATUS

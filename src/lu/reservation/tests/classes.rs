@@ -35,6 +35,8 @@ const EXPECTED: &[(u8, Option<u16>, &str, &str)] = &[
     (0x84, Some(0x00), "RECEIVE COPY STATUS(LID1)", "-----"),
     (0x84, Some(0x03), "RECEIVE COPY OPERATING PARAMETERS", "-----"),
     (0x84, Some(0x04), "RECEIVE COPY FAILURE DETAILS(LID1)", "-----"),
+    (0x84, Some(0x05), "RECEIVE COPY STATUS(LID4)", "+++++"),
+    (0x84, Some(0x07), "RECEIVE ROD TOKEN INFORMATION", "+++++"),
     (0xa0, None, "REPORT LUNS", "+++++"),
     (0xa3, Some(0x05), "REPORT IDENTIFYING INFORMATION", "+++++"),
     (0xa3, Some(0x0a), "REPORT TARGET PORT GROUPS", "+++++"),

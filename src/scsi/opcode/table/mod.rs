@@ -11,6 +11,7 @@ mod medium;
 mod reserve;
 mod settings;
 mod third_party_copy;
+mod token;
 
 use super::Row;
 
@@ -23,6 +24,7 @@ const FAMILIES: &[&[Row]] = &[
     reserve::ROWS,
     settings::ROWS,
     third_party_copy::ROWS,
+    token::ROWS,
 ];
 
 const COUNT: usize = {
