@@ -30,13 +30,13 @@ fn linux_has_what_it_needs_of_a_disk() -> Result<()> {
         .socket_with(&red, ",initiator=red")
         .socket_with(&blue, ",initiator=blue")
         .lun(&dir.sparse("disk.img", SIZE)?, ",serial=LINUX01,physical-block-size=4096")
-        .lun(&dir.sparse("fixed.img", MIB)?, ",lun=1,serial=FIXED01,read-only=on,initiator=red")
+        .lun(&dir.sparse("fixed.img", MIB)?, ",lun=1,serial=FIXED01,read-only=on,provisioning=thin,initiator=red")
         .arg("-v")
         .start(&dir.path("vstgt.log"))?;
     let machine = Machine::new("guest")?.vhost_user_scsi(&red, 2).vhost_user_scsi(&blue, 2);
     let mut guest = Guest::start_boot_debian(machine, dir.root())?.ready()?;
     let paths = guest.disks("LINUX01", 2)?;
-    // Nobody may open it for writing but by its generic device.
+    // Thin provisioned, so that what it refuses of unmapping is that it writes. Nobody may open it for writing but by its generic device.
     let (fixed, _) = Disk::find(&mut guest, "FIXED01", 1)?;
 
     let listed = libiscsi::list_linux(&mut guest)?;
