@@ -188,8 +188,8 @@ pub fn copies(lab: &mut Lab, from: &Unit, to: &Unit) -> Result<()> {
     let copied = lab.sh(from, &format!("sg_xcopy if=$D of=/tmp/{} bs=$B skip=1024 seek=300 count=200", to.serial))?;
     says(&copied, &["200 blocks, 1 command"])?;
     assert_eq!(on_image(lab, to, 299, 202), format!(".{}{}.", "X".repeat(100), "Y".repeat(100)));
-    lab.sh(from, "sg_xcopy if=$D of=$D bs=$B skip=1124 seek=2048 count=2")?;
-    assert_eq!(on_image(lab, from, 2047, 4), ".YY.");
+    lab.sh(from, "sg_xcopy if=$D of=$D bs=$B skip=1124 seek=16384 count=2")?;
+    assert_eq!(on_image(lab, from, 16383, 4), ".YY.");
     // Past the end of the other.
     let past = format!("sg_xcopy if=$D of=/tmp/{} bs=$B skip=1024 seek={} count=2", to.serial, to.blocks() - 1);
     let (status, said) = lab.run(from, &past)?;

@@ -173,7 +173,8 @@ pub fn commands(lab: &mut Lab, unit: &Unit) -> Result<()> {
         let usage = format!("Usage data: {}", usages[&code]);
         says(&one, &["Command is supported [conforming to SCSI standard]", &usage])?;
     }
-    says(&lab.sh(unit, "sg_opcodes -o 0x04,0x17 $D || true")?, &["Illegal request"])?;
+    // READ LONG(10).
+    says(&lab.sh(unit, "sg_opcodes -o 0x3e $D")?, &["Command is NOT supported"])?;
     let functions = lab.sh(unit, "sg_opcodes -t $D")?;
     let names = [
         "Abort task",
