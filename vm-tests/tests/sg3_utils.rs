@@ -50,7 +50,11 @@ const ACME: Unit = Unit {
 const FIXED: Unit =
     Unit { lun: 300, serial: "FIXED01", bytes: MIB, physical: 4 * KIB, rotation: 0, read_only: true, ..Unit::DEFAULT };
 
-const UNITS: &[Unit] = &[PLAIN, ACME, FIXED];
+/// A medium that can be ejected.
+const REMOVABLE: Unit = Unit { lun: 2, serial: "EJECT01", bytes: 2 * MIB, removable: true, ..Unit::DEFAULT };
+
+/// By their numbers.
+const UNITS: &[Unit] = &[PLAIN, ACME, REMOVABLE, FIXED];
 
 #[test]
 fn sg3_utils_finds_what_was_configured_and_changes_what_it_says() -> Result<()> {
@@ -65,12 +69,15 @@ fn sg3_utils_finds_what_was_configured_and_changes_what_it_says() -> Result<()> 
         reports::sense(&mut lab, unit)?;
     }
     reports::numbers(&mut lab)?;
-    for unit in UNITS.iter().filter(|unit| !unit.read_only) {
+    for unit in [&PLAIN, &ACME] {
         media::writes(&mut lab, unit)?;
         media::compares(&mut lab, unit)?;
         media::unmaps(&mut lab, unit)?;
     }
+    media::writes_atomically(&mut lab, &PLAIN)?;
     media::refuses(&mut lab, &FIXED)?;
+    media::copies(&mut lab, &PLAIN, &REMOVABLE)?;
+    media::comes_and_goes(&mut lab, &REMOVABLE)?;
     lab.finish()
 }
 

@@ -20,6 +20,12 @@ use std::time::Duration;
 /// How long one run of the program may take, in seconds. The host's bound is longer where guests are slow.
 const HANG: u64 = 240;
 
+/// The program's name for the tests of SCSI ...
+const SCSI: &str = "SCSI";
+
+/// ... and for those of what Linux needs of a disk.
+const LINUX: &str = "LINUX";
+
 /// How long to wait for it.
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -117,9 +123,38 @@ impl Disk {
 /// # Errors
 /// When the guest has no such program.
 pub fn list(guest: &mut Guest) -> Result<Vec<String>> {
+    list_of(guest, SCSI)
+}
+
+/// The names of all tests of what Linux needs of a disk, which are some of those of SCSI.
+///
+/// # Errors
+/// When the guest has no such program.
+pub fn list_linux(guest: &mut Guest) -> Result<Vec<String>> {
+    list_of(guest, LINUX)
+}
+
+fn list_of(guest: &mut Guest, set: &str) -> Result<Vec<String>> {
     let all = guest.sh("iscsi-test-cu --list")?;
-    let tests = all.lines().filter_map(|line| line.trim().strip_prefix("SCSI."));
+    let tests = all.lines().filter_map(|line| line.trim().strip_prefix(set)?.strip_prefix('.'));
     Ok(tests.filter(|test| test.contains('.')).map(str::to_owned).collect())
+}
+
+/// Runs tests, as [`list_linux`] names them, against a disk by the names the kernel's disk driver gave its paths, `/dev/sd*`. They write
+/// to it.
+///
+/// # Errors
+/// When the guest hangs or goes.
+pub fn conform_linux(guest: &mut Guest, names: &[String], paths: &[String]) -> Result<Vec<Test>> {
+    let mut tests = Vec::new();
+    for family in names.chunk_by(|a, b| family(a) == family(b)) {
+        let disk = Disk { generic: paths.to_vec(), ..Disk::default() };
+        prepare(guest, &family[0], &disk)?;
+        let (ended, crashed) =
+            Run { guest, set: LINUX, urls: paths, sanitize: false }.whole(self::family(&family[0]))?;
+        tests.extend(ended.into_iter().chain(crashed));
+    }
+    Ok(tests)
 }
 
 /// Runs tests, as [`list`] names them, against a disk, each once and in the order given: on its generic devices, and by the gateway what
@@ -180,7 +215,7 @@ fn insists_on_iscsi(test: &Test) -> bool {
 
 /// Runs tests of one family on the generic devices: in one run, and one by one what a test that ended the program took with it.
 fn on_generic(guest: &mut Guest, names: &[String], disk: &Disk) -> Result<Vec<Test>> {
-    let mut run = Run { guest, urls: &disk.generic, sanitize: disk.sanitize };
+    let mut run = Run { guest, set: SCSI, urls: &disk.generic, sanitize: disk.sanitize };
     let mut tests = Vec::new();
     if !disk.sanitize || names.iter().all(|name| name != ENDS_THE_PROGRAM) {
         let of = names.first().map_or("", |name| family(name));
@@ -207,7 +242,7 @@ fn on_generic(guest: &mut Guest, names: &[String], disk: &Disk) -> Result<Vec<Te
 /// When the guest hangs or goes.
 pub fn by_gateway(guest: &mut Guest, name: &str, disk: &Disk) -> Result<Test> {
     prepare(guest, name, disk)?;
-    let test = Run { guest, urls: &disk.urls, sanitize: disk.sanitize }.one(name)?;
+    let test = Run { guest, set: SCSI, urls: &disk.urls, sanitize: disk.sanitize }.one(name)?;
     for path in &disk.generic {
         // RELEASE(6), twice: the first may be told of a unit attention.
         guest.sh(&format!("for i in 1 2; do sg_raw {path} 17 00 00 00 00 00 > /dev/null 2>&1; done; true"))?;
@@ -218,6 +253,7 @@ pub fn by_gateway(guest: &mut Guest, name: &str, disk: &Disk) -> Result<Test> {
 /// How the program is run.
 struct Run<'a> {
     guest: &'a mut Guest,
+    set: &'static str,
     urls: &'a [String],
     sanitize: bool,
 }
@@ -236,10 +272,10 @@ impl Run<'_> {
     /// A family or a test. The second is a test that did not end.
     fn whole(&mut self, what: &str) -> Result<(Vec<Test>, Option<Test>)> {
         let sanitize = if self.sanitize { "--allow-sanitize" } else { "" };
-        let (urls, telling) = (self.urls.join(" "), output::TELLING);
+        let (set, urls, telling) = (self.set, self.urls.join(" "), output::TELLING);
         let outcome = self.guest.run(
             &format!(
-                "timeout -s KILL {HANG} iscsi-test-cu --dataloss {sanitize} --Verbose-scsi --test=SCSI.{what} {urls} < /dev/null 2>&1 |
+                "timeout -s KILL {HANG} iscsi-test-cu --dataloss {sanitize} --Verbose-scsi --test={set}.{what} {urls} < /dev/null 2>&1 |
                  grep -a -B 2 --no-group-separator -E '{telling}'
                  exit ${{PIPESTATUS[0]}}"
             ),

@@ -54,7 +54,8 @@ pub fn writes(lab: &mut Lab, unit: &Unit) -> Result<()> {
     // Data that are no blocks: the echo buffer.
     let written = "sg_write_buffer --mode=echo --length=512 --in=U $D";
     // sg_read_buffer 1.46 forgets the length it is given.
-    lab.sh(unit, &format!("{written} && sg_raw -r 512 -o echo $D 3c 0a 00 00 00 00 00 02 00 00 && cmp -n 512 echo U")).map(drop)
+    lab.sh(unit, &format!("{written} && sg_raw -r 512 -o echo $D 3c 0a 00 00 00 00 00 02 00 00 && cmp -n 512 echo U"))
+        .map(drop)
 }
 
 /// sg_verify and sg_compare_and_write.
@@ -144,6 +145,76 @@ fn provisioning(lab: &mut Lab, unit: &Unit, lba: u64) -> Result<u8> {
     let extent = said.lines().find_map(|line| line.trim().strip_prefix(&format!("0x{lba:016x}")));
     let words: Vec<&str> = extent.unwrap_or_else(|| panic!("{lba:x}: {said}")).split_whitespace().collect();
     Ok(words[1].parse().unwrap())
+}
+
+/// sg_write_x --atomic: done, or no such command, as the limits say.
+pub fn writes_atomically(lab: &mut Lab, unit: &Unit) -> Result<()> {
+    let longest = number(&lab.sh(unit, "sg_vpd -p bl $D")?, "Maximum atomic transfer length:")?;
+    let write = |count: u64| {
+        format!(
+            "head -c $(({count} * B)) /dev/zero | tr '\\0' W > in; sg_write_x --atomic=0 --16 --bs=$B --lba=512 --num={count} --in=in $D"
+        )
+    };
+    if longest == 0 {
+        let (status, said) = lab.run(unit, &write(8))?;
+        assert_eq!(status, 9, "{said}");
+        assert_eq!(on_image(lab, unit, 512, 8), "........");
+        return Ok(());
+    }
+    lab.sh(unit, &write(8))?;
+    assert_eq!(on_image(lab, unit, 511, 10), ".WWWWWWWW.");
+    let (status, said) = lab.run(unit, &write(u64::try_from(longest).unwrap() + 1))?;
+    assert_eq!(status, 5, "{said}");
+    Ok(())
+}
+
+/// sg_xcopy and sg_copy_results: from one unit to another, and within one, without the guest's seeing the data.
+pub fn copies(lab: &mut Lab, from: &Unit, to: &Unit) -> Result<()> {
+    let limits = lab.sh(from, "sg_copy_results --params $D")?;
+    says(
+        &limits,
+        &["Copy from block device to block device", "Identification descriptor", "Inline data not supported"],
+    )?;
+    let page = lab.sh(from, "sg_vpd -p tpc $D")?;
+    // The page and the command say the same.
+    for (of_command, of_page) in [
+        ("Maximum segment descriptor count:", "Maximum segment descriptor count:"),
+        ("Maximum segment length:", "Maximum segment length:"),
+    ] {
+        assert_eq!(number(&limits, of_command)?, number(&page, of_page)?, "{limits}\n{page}");
+    }
+    lab.sh(from, "for c in X Y; do head -c $((100 * B)) /dev/zero | tr '\\0' $c; done > in; sg_dd if=in of=$D bs=$B seek=1024 count=200 blk_sgio=1")?;
+    assert_eq!(on_image(lab, from, 1023, 3), ".XX");
+    let copied = lab.sh(from, &format!("sg_xcopy if=$D of=/tmp/{} bs=$B skip=1024 seek=300 count=200", to.serial))?;
+    says(&copied, &["200 blocks, 1 command"])?;
+    assert_eq!(on_image(lab, to, 299, 202), format!(".{}{}.", "X".repeat(100), "Y".repeat(100)));
+    lab.sh(from, "sg_xcopy if=$D of=$D bs=$B skip=1124 seek=16384 count=2")?;
+    assert_eq!(on_image(lab, from, 16383, 4), ".YY.");
+    // Past the end of the other.
+    let past = format!("sg_xcopy if=$D of=/tmp/{} bs=$B skip=1024 seek={} count=2", to.serial, to.blocks() - 1);
+    let (status, said) = lab.run(from, &past)?;
+    assert_ne!(status, 0, "{said}");
+    assert_eq!(on_image(lab, to, to.blocks() - 1, 1), ".");
+    Ok(())
+}
+
+/// sg_prevent and sg_start: a medium that is held, goes, and is back with what was on it.
+pub fn comes_and_goes(lab: &mut Lab, unit: &Unit) -> Result<()> {
+    let held = host::sha256(&lab.image(unit))?;
+    let (status, said) = lab.run(unit, "sg_prevent --prevent=1 $D && sg_start -v --eject $D")?;
+    assert_eq!(status, 5, "{said}");
+    says(&said, &["Medium removal prevented"])?;
+    lab.sh(unit, "sg_turs $D && sg_prevent --allow $D && sg_start --eject $D")?;
+    let (status, said) = lab.run(unit, "sg_turs -v $D")?;
+    assert_eq!(status, 2, "{said}");
+    says(&said, &["Sense key: Not Ready", "Medium not present"])?;
+    let (status, said) = lab.run(unit, "sg_readcap $D")?;
+    assert_eq!(status, 2, "{said}");
+    // What a unit is does not depend on its medium.
+    says(&lab.sh(unit, "sg_inq $D")?, &[&format!("Unit serial number: {}", unit.serial)])?;
+    lab.sh(unit, "sg_start --load $D && (sg_turs $D || sg_turs $D)")?;
+    let digest = lab.sh(unit, &format!("sg_dd if=$D of=copy bs=$B count={} && sha256sum < copy", unit.blocks()))?;
+    says(&digest, &[&held])
 }
 
 /// A read-only unit: nothing gets through, and the image is as it was; what only reads is done.

@@ -23,6 +23,8 @@ pub struct Unit {
     pub write_cache: bool,
     pub descriptor_sense: bool,
     pub read_only: bool,
+    /// Whether its medium can be ejected.
+    pub removable: bool,
 }
 
 impl Unit {
@@ -42,6 +44,7 @@ impl Unit {
         write_cache: true,
         descriptor_sense: false,
         read_only: false,
+        removable: false,
     };
 
     /// What follows the file in `--lun`; what is as by default is left out.
@@ -64,6 +67,7 @@ impl Unit {
         say(!self.write_cache, ",write-cache=off".to_owned());
         say(self.descriptor_sense, ",sense-format=descriptor".to_owned());
         say(self.read_only, ",read-only=on".to_owned());
+        say(self.removable, ",removable=on".to_owned());
         options
     }
 
