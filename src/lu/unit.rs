@@ -12,9 +12,9 @@ use super::occupation::{Occupations, Progress};
 use super::reserve::{Reservations, reset_reserve};
 use super::watch::Watches;
 use super::{
-    AccessState, Attention, Background, ErrorCounters, GateBits, Geometry, HoldId, Holding, IdentifyingInformation, Identity,
-    IdentityError, Itl, Keeper, KeptState, ModeChange, NexusId, NoBackground, Records, Rods, SelfTestOutcome, SoftThreshold, Statistics, TargetPort,
-    Touches, thresholds,
+    AccessState, Attention, Background, ErrorCounters, GateBits, Geometry, HoldId, Holding, IdentifyingInformation,
+    Identity, IdentityError, Itl, Keeper, KeptState, ModeChange, NexusId, NoBackground, Records, Rods, SelfTestOutcome,
+    SoftThreshold, Statistics, TargetPort, Touches, thresholds,
 };
 use crate::backing::Image;
 use crate::scsi::spc::{IdentifyingInformationType, LogCounters, ModeState, ModeThreshold};

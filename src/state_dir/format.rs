@@ -53,8 +53,8 @@ use std::fmt::{Display, Write};
 use std::str::FromStr;
 
 use super::boot::BootId;
-use super::records;
 use super::erasing;
+use super::records;
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
 use crate::lu::{AccessState, Attention, KeptAccess, KeptNexus, KeptState, NexusId};
 use crate::scsi::spc::ModeState;

@@ -130,8 +130,7 @@ mod tests {
         records.identifying.set(IdentifyingInformationType::Text, b"name\n\0".to_vec());
         let sense = Sense::new(SenseKey::MediumError, AdditionalSense::UNRECOVERED_READ_ERROR);
         let failed = SelfTestOutcome::Failed { segment: 2, lba: u64::MAX, sense };
-        let outcomes =
-            [SelfTestOutcome::Passed, failed, SelfTestOutcome::Aborted, SelfTestOutcome::AbortedByCommand];
+        let outcomes = [SelfTestOutcome::Passed, failed, SelfTestOutcome::Aborted, SelfTestOutcome::AbortedByCommand];
         let result = |outcome| SelfTestResult { code: 0b110, outcome, hours: u16::MAX };
         records.self_tests = outcomes.map(result).to_vec();
         records

@@ -5,8 +5,8 @@
 //! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring), [`wait`], [`mod@file`], [`mod@event`] and others (system calls),
 //! each with its argument.
 
-pub mod clock;
 pub mod background;
+pub mod clock;
 pub mod drowse;
 pub mod event;
 pub mod fair;

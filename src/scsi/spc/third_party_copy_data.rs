@@ -169,11 +169,17 @@ mod tests {
     #[test]
     fn the_page() {
         let commands = [(0x83, vec![0x00]), (0x84, vec![0x00, 0x03, 0x04])];
-        let page = third_party_copy(Peripheral::DISK, &LIMITS, &commands, |_| (), |data| {
-            third_party_copy_descriptor(data, 0x0106, |data| {
-                data.u8(7);
-            });
-        });
+        let page = third_party_copy(
+            Peripheral::DISK,
+            &LIMITS,
+            &commands,
+            |_| (),
+            |data| {
+                third_party_copy_descriptor(data, 0x0106, |data| {
+                    data.u8(7);
+                });
+            },
+        );
         let expected: &[&[u8]] = &[
             &[0x00, 0x8f, 0x00, 0],
             &[0x00, 0x01, 0, 12, 8, 0x83, 1, 0x00, 0x84, 3, 0x00, 0x03, 0x04, 0, 0, 0],
