@@ -56,7 +56,7 @@ const DISKS: &[(&str, &str)] = &[("XFS", "XFS01"), ("ACME", "ACME-0002"), ("PART
 
 /// Prints what the kernel has to say of disks that are not as they should be.
 const COMPLAINTS: &str = "dmesg | grep -E 'sd |scsi|sd[a-z]|md|dm-|XFS|EXT4|BTRFS|[Bb]uffer|I/O' | \
-                          grep -iE 'error|fail|abort|timed out|hung|corrupt|sense|warn|invalid|unable'";
+                          grep -iE 'error|fail|abort|timed out|hung|corrupt|sense key|warn|invalid|unable'";
 
 /// What the test runs in; dropped from the top down.
 struct Lab {
