@@ -174,7 +174,6 @@ fn hdparm_and_sdparm(lab: &mut Lab) -> Result<()> {
             ],
         )?;
         // Changed, seen by the kernel, and changed back.
-        let other = 1 - write_cache;
         let set =
             |value: i32| format!("sdparm --quiet --set=WCE={value} ${disk}; sdparm --get=WCE ${disk} || [ $? = 5 ]");
         let changed = lab.sh(&format!("{}; {}", set(1 - write_cache), set(write_cache)))?;
