@@ -151,7 +151,8 @@ mod tests {
         write(&records(), &mut text).unwrap();
         let expected = "identifying 0 00ff0a\nidentifying 2 6e616d650a00\ntimestamp 18446744073709551615 1\n\
             cycles 4294967295\nhours 7\nreached\nerrors write 1\nerrors read 18446744073709551615\nerrors verify 0\n\
-            self-test 6 0 0 ffff 0 0 0000\nself-test 6 6 2 ffff ffffffffffffffff 3 1100\nself-test 6 2 0 ffff 0 0 0000\n";
+            self-test 6 0 0 ffff 0 0 0000\nself-test 6 6 2 ffff ffffffffffffffff 3 1100\nself-test 6 2 0 ffff 0 0 0000\n\
+            self-test 6 1 0 ffff 0 0 0000\n";
         assert_eq!(text, expected);
         assert_eq!(read_all(&text), Ok(records()));
         for (from, to) in [

@@ -176,7 +176,7 @@ fn aborted_before_its_turn() {
     let (a, b) = (s.a, s.b);
     let write = s.write(1, b);
     // Write protection waits for the write; SANITIZE waits for its turn.
-    let list = [0, 0, 0, 0, 0x0a, 10, 0x22, 0x10, 0x08, 0, 0, 0, 0, 0, 0, 0];
+    let list = [0, 0, 0, 0, 0x0a, 10, 0x20, 0x10, 0x08, 0, 0, 0, 0, 0, 0, 0];
     let mut buf = IoBuf::owned(16, Direction::Out);
     buf.write_at(0, &list);
     let select = s.rig.send(0, a, LUN(), [0x15, 0x10, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], buf);

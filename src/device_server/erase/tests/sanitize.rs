@@ -164,7 +164,7 @@ fn what_is_write_protected_is_not_sanitized() {
     assert_eq!(read_only.bench.none(&[0x04, 0, 0, 0, 0, 0]), hardware);
     let protected = Rig::new(MemImage::new(8192));
     // MODE SELECT(6) of the control page with SWP.
-    let list = [0, 0, 0, 0, 0x0a, 10, 0x22, 0x10, 0x08, 0, 0, 0, 0, 0, 0, 0];
+    let list = [0, 0, 0, 0, 0x0a, 10, 0x20, 0x10, 0x08, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(protected.bench.data_out(&[0x15, 0x10, 0, 0, 16, 0], &list), good(16));
     assert_eq!(protected.bench.none(&BLOCK_ERASE), software);
     assert_eq!(protected.overwrite(0x01, 0x01, &[0]), software);
