@@ -313,7 +313,8 @@ fn raid(lab: &mut Lab) -> Result<()> {
 
 /// XFS: files with verified contents, space given back while mounted, and a clean repair.
 fn xfs(lab: &mut Lab) -> Result<()> {
-    lab.sh("mkfs.xfs -q -f $XFS; mount -o discard $XFS /run/fs; cp -r /usr/lib/udev /run/fs/kept")?;
+    // Synchronized, so that what is allocated from here on is what is written, and removed, below.
+    lab.sh("mkfs.xfs -q -f $XFS; mount -o discard $XFS /run/fs; cp -r /usr/lib/udev /run/fs/kept; sync -f /run/fs")?;
     let wrote = lab.sh(
         "fio --name=f --directory=/run/fs --thread --numjobs=2 --ioengine=libaio --iodepth=16 --direct=1 --rw=randwrite --fsync=64 \
          --bssplit=4k/70:16k/30 --size=4M --verify=crc32c --verify_fatal=1 --group_reporting",
