@@ -11,7 +11,7 @@ use drive::*;
 use frontend::guest::lun;
 use frontend::{Buffer, Guest, Vstgt};
 
-/// A unit of `blocks` blocks of `block_size` bytes as LUN 1. The image goes away with what is returned.
+/// A unit of `blocks` blocks of `block_size` bytes as LUN 1, which does not tell that no host has room for them all. The image goes away with what is returned.
 fn serve(blocks: u64, block_size: u32) -> (Vstgt, tempfile::TempDir) {
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let image = memory.path().join("unit.img");
@@ -19,7 +19,7 @@ fn serve(blocks: u64, block_size: u32) -> (Vstgt, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     File::create(dir.path().join("disk.img")).unwrap().set_len(frontend::process::IMAGE_SIZE).unwrap();
     let vstgt = Vstgt::start_in(dir, 1, |command| {
-        command.arg("--lun").arg(format!("file={},lun=1,block-size={block_size}", image.display()));
+        command.arg("--lun").arg(format!("file={},lun=1,block-size={block_size},threshold=off", image.display()));
     });
     (vstgt, memory)
 }

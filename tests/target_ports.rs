@@ -117,7 +117,7 @@ fn one_unit_by_two_ports() {
     assert_eq!(both[72..], by_q[ports..ports + 44]);
     for driver in [&mut p, &mut q] {
         let inquiry = data(driver, &[0x12, 0, 0, 0, 255, 0]);
-        assert_eq!((inquiry.len(), &inquiry[5..7]), (254, &[0x30, 0x10][..]), "TPGS, MULTIP");
+        assert_eq!((inquiry.len(), &inquiry[5..7]), (254, &[0x38, 0x10][..]), "TPGS, 3PC, MULTIP");
     }
 
     // What one way writes the other reads.

@@ -28,7 +28,7 @@ impl Rules {
     /// The parameter list of MODE SELECT(6) that makes it so.
     pub fn mode_select(self) -> Vec<u8> {
         let (tst, tas) = (u8::from(self.own_task_sets) << 5, u8::from(self.tas) << 6);
-        vec![0, 0, 0, 0, 0x0a, 10, tst | 0x02, 0x10 | self.qerr << 1, 0, tas, 0, 0, 0, 0, 0, 0]
+        vec![0, 0, 0, 0, 0x0a, 10, tst, 0x10 | self.qerr << 1, 0, tas, 0, 0, 0, 0, 0, 0]
     }
 
     /// Whether a command that fails takes the other nexus's with it.
