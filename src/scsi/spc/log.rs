@@ -299,7 +299,11 @@ fn statistics(statistics: LogStatistics) -> Vec<Parameter> {
     let interval = Parameter::new(0x0003, TSD | BINARY_LIST, |data| {
         data.u32(3).u32(1);
     });
-    vec![counts, interval]
+    // Of which sg_logs wants to be told before it reads the page at all.
+    let idle = Parameter::new(0x0002, TSD | UNBOUNDED_COUNTER, |data| {
+        data.u64(0);
+    });
+    vec![counts, idle, interval]
 }
 
 /// A parameter's 16 bytes; all zeros if there was no such test.

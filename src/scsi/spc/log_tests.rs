@@ -102,11 +102,12 @@ fn resources_are_told_in_threshold_sets() {
 #[test]
 fn statistics_are_told() {
     let data = page(LogControl::Cumulative, 0x19);
-    assert_eq!(data[..8], [0x99, 0, 0, 0x50, 0, 1, 0x22, 0x40]);
+    assert_eq!(data[..8], [0x99, 0, 0, 0x5c, 0, 1, 0x22, 0x40]);
     assert_eq!(data[8..24], [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3]);
     assert_eq!(data[24..40], [0, 0, 0, 0, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     assert_eq!(data[40..72], [0; 32]);
-    assert_eq!(data[72..], [0, 3, 0x23, 8, 0, 0, 0, 3, 0, 0, 0, 1]);
+    assert_eq!(data[72..84], [0, 2, 0x22, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(data[84..], [0, 3, 0x23, 8, 0, 0, 0, 3, 0, 0, 0, 1]);
     assert_eq!(page(LogControl::DefaultCumulative, 0x19)[8..72], [0; 64]);
     assert_eq!(log_sense(LogControl::Threshold, 0x19, 0, 0, &unit()), Err(in_cdb(2, 7)));
 }
