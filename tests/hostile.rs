@@ -809,7 +809,7 @@ fn random_messages() {
     }
     // The last of them may not have been seen to go yet, and a socket takes so many at a time.
     eventually("connections are taken again", || {
-        let mut next = Guest::connect(scene.vstgt.socket(0), Ram::new(1 << 20));
+        let next = Guest::connect(scene.vstgt.socket(0), Ram::new(1 << 20));
         next.frontend.get_features().is_ok()
     });
     scene.check("random messages");
