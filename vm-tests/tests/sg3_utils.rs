@@ -78,6 +78,7 @@ fn sg3_utils_finds_what_was_configured_and_changes_what_it_says() -> Result<()> 
     media::refuses(&mut lab, &FIXED)?;
     media::copies(&mut lab, &PLAIN, &REMOVABLE)?;
     media::comes_and_goes(&mut lab, &REMOVABLE)?;
+    media::erases(&mut lab, &PLAIN)?;
     lab.finish()
 }
 

@@ -168,6 +168,32 @@ pub fn writes_atomically(lab: &mut Lab, unit: &Unit) -> Result<()> {
     Ok(())
 }
 
+/// sg_sanitize and sg_format: all of the medium, and its space given back where it may be.
+pub fn erases(lab: &mut Lab, unit: &Unit) -> Result<()> {
+    let whole = |letter: &str| letter.repeat(unit.blocks() as usize);
+    // A pattern of one block, on all blocks.
+    lab.sh(unit, "sg_sanitize --overwrite --count=1 --pattern=U --ipl=$B --quick --wait $D")?;
+    assert!(on_image(lab, unit, 0, unit.blocks()) == whole("U"));
+    let full = host::allocated(&lab.image(unit))?;
+    lab.sh(unit, "sg_sanitize --block --quick --wait $D && sg_turs $D")?;
+    assert!(on_image(lab, unit, 0, unit.blocks()) == whole("."));
+    let left = host::allocated(&lab.image(unit))?;
+    assert!(left < full / 2, "of {full} bytes {left} are left");
+    // Nothing failed, so there is no failure to be got out of.
+    lab.sh(unit, "sg_sanitize --fail --quick $D")?;
+    let (status, said) = lab.run(unit, "sg_sanitize --crypto --quick --wait $D")?;
+    assert_ne!(status, 0, "{said}");
+
+    lab.sh(
+        unit,
+        &format!(
+            "sg_dd if=U of=$D bs=$B seek={AT} count=1 blk_sgio=1 && sg_format --format --quick --wait $D && sg_turs $D"
+        ),
+    )?;
+    assert!(on_image(lab, unit, 0, unit.blocks()) == whole("."));
+    Ok(())
+}
+
 /// sg_xcopy and sg_copy_results: from one unit to another, and within one, without the guest's seeing the data.
 pub fn copies(lab: &mut Lab, from: &Unit, to: &Unit) -> Result<()> {
     let limits = lab.sh(from, "sg_copy_results --params $D")?;
