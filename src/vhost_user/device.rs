@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
-use crate::mem::MemoryMap;
+use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::sys::unix_socket;
 
 /// Ends a connection from the device's side: what is left to do when the front-end's memory turns out to be broken.
@@ -70,6 +70,8 @@ pub struct RingConfig {
     pub next_used: u16,
     /// Whether VIRTIO_RING_F_EVENT_IDX was negotiated.
     pub event_idx: bool,
+    /// How its used ring is logged; `None`: it is not.
+    pub used_log: Option<UsedRingLog>,
     /// The front-end's kick, an eventfd; `None`: it will never kick, poll (not used by QEMU). It may have been kicked before,
     /// on another eventfd: look at the available ring when the ring starts.
     ///
@@ -139,6 +141,11 @@ pub trait Device: Send {
     /// new map, all mapped, though perhaps at other host addresses: the session has stopped those for which this does
     /// not hold, and starts them again when they are mapped again.
     fn set_memory(&mut self, map: Arc<MemoryMap>, gone: bool);
+
+    /// Other dirty logs, or none, while rings run. `log` is for all that is written to guest memory but the used rings: those of the
+    /// `rings` listed, by their index, are marked as listed, and the others not at all. Returns when no write is marked
+    /// elsewhere any more; commands under way are marked when they end.
+    fn set_log(&mut self, log: Option<Arc<DirtyLog>>, rings: &[(u16, UsedRingLog)]);
 
     /// RESET_DEVICE: ends all tasks of this connection and, if it ever started rings, resets its nexus (see the crate
     /// documentation). Rings are stopped.

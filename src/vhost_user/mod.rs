@@ -14,8 +14,8 @@
 //! # Rooms
 //!
 //! `listener` socket files · `server` threads · `connection` one thread's loop · `session` what each message does ·
-//! `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log`, `inflight` the places of
-//! what is not offered yet.
+//! `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log` what of a live migration's log is
+//! wanted · `inflight` the place of what is not offered yet.
 
 mod connection;
 mod device;

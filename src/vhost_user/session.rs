@@ -85,6 +85,7 @@ pub(super) struct Session {
     acked: Option<u64>,
     protocol: VhostUserProtocolFeatures,
     map: Arc<MemoryMap>,
+    log: dirty_log::Log,
     /// Indexed by ring; grows to the highest index that a message named.
     rings: Vec<Vring>,
 }
@@ -97,6 +98,7 @@ impl Session {
             acked: None,
             protocol: VhostUserProtocolFeatures::empty(),
             map: Arc::default(),
+            log: dirty_log::Log::default(),
             rings: Vec::new(),
         }
     }
@@ -106,6 +108,7 @@ impl Session {
         self.device.disconnected();
         self.rings.clear();
         self.map = Arc::default();
+        self.log = dirty_log::Log::default();
     }
 
     /// Whether the front-end acknowledged VHOST_USER_F_PROTOCOL_FEATURES.
@@ -158,10 +161,21 @@ impl Session {
         log::debug!("{}: ring {index} stopped at {}", self.name, ring.next_avail());
     }
 
+    /// Makes the device log what the front-end wants logged.
+    fn settle_log(&mut self) -> Result<(), Refused> {
+        let all = self.acked.is_some_and(|acked| acked & features::LOG_ALL != 0);
+        if let Some(change) = self.log.settle(all, &self.rings)? {
+            log::debug!("{}: writes are logged: {all}, used rings: {}", self.name, change.rings.len());
+            self.device.set_log(change.log, &change.rings);
+        }
+        Ok(())
+    }
+
     /// Starts or stops the ring as its record says.
     fn settle(&mut self, index: u16, unmapped: Unmapped) -> Result<(), Refused> {
         let event_idx = self.event_idx();
         let enabled_by_default = self.acked.is_some() && !self.protocol_features_acked();
+        let used_log = self.log.of_ring(&self.rings, index);
         let Some(ring) = self.rings.get_mut(usize::from(index)) else { return Ok(()) };
         let may_run = self.acked.is_some() && ring.complete() && ring.enabled(enabled_by_default);
         if ring.running() {
@@ -183,7 +197,7 @@ impl Session {
                 return Ok(());
             }
         };
-        let config = ring.configure(index, guest, &self.map, event_idx)?;
+        let config = ring.configure(index, guest, &self.map, event_idx, used_log)?;
         log::debug!("{}: ring {index} starts: {config:?}", self.name);
         self.device.start_ring(config)?;
         ring.set_running(true);
@@ -233,6 +247,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             return Ok(());
         }
         self.rings.clear();
+        self.settle_log()?;
         if !self.map.regions().is_empty() {
             self.change_memory(Arc::default())?;
         }
@@ -249,7 +264,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         self.device.reset();
         self.rings.iter_mut().for_each(Vring::reset);
         self.acked = None;
-        Ok(())
+        Ok(self.settle_log()?)
     }
 
     fn get_features(&mut self) -> VhostResult<u64> {
@@ -267,6 +282,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             self.device.set_features(for_device);
         }
         self.acked = Some(acked);
+        self.settle_log()?;
         Ok(self.settle_all(Unmapped::IsAnError)?)
     }
 
@@ -293,20 +309,22 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_vring_addr(
         &mut self,
         index: u32,
-        _flags: VhostUserVringAddrFlags,
+        flags: VhostUserVringAddrFlags,
         descriptor: u64,
         used: u64,
         available: u64,
-        _log: u64,
+        log: u64,
     ) -> VhostResult<()> {
         let (index, ring) = self.ring(index)?;
         let user = Addresses { desc: descriptor, avail: available, used };
+        ring.set_log_addr(flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG).then_some(log));
         // QEMU repeats the addresses of live rings when a migration starts, only to set the log flag: such a ring runs on,
         // so no used index can be lost.
         if ring.user_addresses() != Some(user) {
             self.pause(index);
             self.ring(index.into())?.1.set_user_addresses(user);
         }
+        self.settle_log()?;
         Ok(self.settle(index, Unmapped::IsAnError)?)
     }
 
@@ -404,7 +422,8 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> VhostResult<()> {
-        Ok(dirty_log::set_log_base(log, file)?)
+        self.log.set_base(log, file)?;
+        Ok(self.settle_log()?)
     }
 
     fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> VhostResult<(VhostUserInflight, File)> {

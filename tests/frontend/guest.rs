@@ -104,6 +104,7 @@ impl Guest {
         assert_ne!(offered & PROTOCOL, 0);
         let protocol = self.frontend.get_protocol_features().unwrap();
         let wanted = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::LOG_SHMFD
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;

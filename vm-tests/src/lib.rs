@@ -36,6 +36,7 @@ pub mod initramfs;
 pub mod json;
 pub mod kernel;
 pub mod libiscsi;
+pub mod migration;
 pub mod packageroot;
 pub mod paths;
 pub mod port;

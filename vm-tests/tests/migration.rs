@@ -1,0 +1,184 @@
+//! A guest migrates from one QEMU to another on one host, over and over, while it writes and reads: its disk is the same, and so is what the
+//! disk knows of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+use vm_tests::cache::Cache;
+use vm_tests::cluster::Exit::{Conflict, Good};
+use vm_tests::cluster::{Cluster, Node, Reservations};
+use vm_tests::guest::Guest;
+use vm_tests::kernel::Line;
+use vm_tests::migration;
+use vm_tests::process::wait_until;
+use vm_tests::qemu::{Machine, Vm};
+use vm_tests::{Context, Result, VSTGT_SOAK, packageroot, provision};
+
+const MIB: u64 = 1 << 20;
+
+/// The disk: the first quarter holds what is read through the page cache, the second what fio writes.
+const DISK: u64 = 64 * MIB;
+
+/// How long one thing may take in a guest, where guests are fast.
+const WHILE: Duration = Duration::from_secs(30);
+
+/// How often the guest migrates.
+fn migrations() -> u32 {
+    if std::env::var_os(VSTGT_SOAK).is_some() { 50 } else { 4 }
+}
+
+/// The machine that the cluster boots as `name`, once more.
+fn machine(name: &str, socket: &Path) -> Result<Machine> {
+    Ok(Machine::new(name)?.memory_mib(320).vhost_user_scsi_with(socket, 2, ",reconnect-ms=200", ""))
+}
+
+/// A guest's load: fio writes random blocks and verifies each some time later, past the page cache; and what never changes is read
+/// into the page cache, and from there.
+///
+/// A page that was read and not marked is wrong in the destination's page cache, even if nothing reads it while the guest migrates.
+const LOAD: &str = r#"
+fio --name=verified --filename=$D --thread --ioengine=libaio --iodepth=8 --direct=1 --rw=randwrite --bs=16k --offset=16M --size=16M \
+    --verify=crc32c --verify_backlog=32 --verify_fatal=1 --time_based --runtime=36000 --rate_iops=150 > fio.log 2>&1 &
+echo $! > fio.pid
+cat > reader << 'END'
+want=$(cat sum)
+while [ ! -e enough ]; do
+    echo 3 > /proc/sys/vm/drop_caches
+    for from in device cache; do
+        got=$(dd if=$1 bs=64k count=96 status=none | sha256sum)
+        [ "$got" = "$want" ] || echo "from the $from: $got" >> wrong
+        sleep 0.2
+    done
+    echo >> rounds
+done
+END
+rm -f enough wrong rounds
+sh reader $D > reader.log 2>&1 &
+echo $! > reader.pid
+"#;
+
+/// Fills what is read, and remembers it.
+const FILL: &str = "dd if=/dev/urandom of=$D bs=64k count=96 oflag=direct status=none && \
+                    dd if=$D bs=64k count=96 iflag=direct status=none | sha256sum > sum";
+
+/// Ends the load: nothing that was read may have been wrong.
+const CALM: &str = r#"
+touch enough; kill -INT $(cat fio.pid)
+while kill -0 $(cat fio.pid) 2> /dev/null || kill -0 $(cat reader.pid) 2> /dev/null; do sleep 0.1; done
+[ -e wrong ] && { echo "read wrong:"; cat wrong; exit 1; }
+grep -q 'err= 0' fio.log && ! grep -q '^verify:' fio.log || { cat fio.log; exit 1; }
+cat reader.log
+sed -n 's/.*issued rwts: total=\([0-9]*\),\([0-9]*\).*/fio read \1 wrote \2/p' fio.log
+echo rounds: $(wc -l < rounds)
+"#;
+
+/// Where a guest is, and how it gets on.
+struct Travels {
+    root: PathBuf,
+    dir: PathBuf,
+    name: String,
+    count: u32,
+}
+
+impl Travels {
+    fn new(cluster: &Cluster, name: &str) -> Result<Travels> {
+        let root = packageroot::get(&Cache::open()?)?;
+        Ok(Travels { root, dir: cluster.dir.root().to_owned(), name: name.to_owned(), count: 0 })
+    }
+
+    /// The next machine, waiting.
+    fn next(&mut self) -> Result<Vm> {
+        self.count += 1;
+        let socket = self.dir.join(format!("{}.sock", self.name));
+        let machine = machine(&format!("{}{}", self.name, self.count), &socket)?;
+        Guest::incoming_from(machine, Line::V6_12, &self.root, &self.dir)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.join(format!("migrate{}", self.count))
+    }
+}
+
+/// Alpha has the reservation and beta is fenced off, and both find it so.
+fn fenced(alpha: &mut Node, beta: &mut Node, before: &Reservations) -> Result<()> {
+    assert_eq!(&alpha.reservations()?, before);
+    assert_eq!(&beta.reservations()?, before);
+    assert_eq!(alpha.access()?, (Good, Good));
+    assert_eq!(beta.access()?, (Good, Conflict));
+    Ok(())
+}
+
+#[test]
+fn a_guest_migrates_over_and_over() -> Result<()> {
+    provision::check()?;
+    let mut cluster = Cluster::start(&["alpha", "beta"], DISK, |config, _| config)?;
+    let mut travels = Travels::new(&cluster, "alpha")?;
+    let [alpha, beta] = cluster.all()?;
+    alpha.good(FILL)?;
+    assert_eq!(alpha.prout("--register --param-sark=a1")?, Good);
+    assert_eq!(beta.prout("--register --param-sark=b2")?, Good);
+    assert_eq!(alpha.prout("--reserve --param-rk=a1 --prout-type=1")?, Good);
+    let before = alpha.reservations()?;
+    assert_eq!(before.keys, [0xa1, 0xb2]);
+    fenced(alpha, beta, &before)?;
+    alpha.good(LOAD)?;
+
+    let mut downtimes = Vec::new();
+    for round in 0..migrations() {
+        let target = travels.next()?;
+        let (migrated, mut source) = alpha.guest.migrate(target, &travels.socket())?;
+        println!("round {round}: {migrated:?}");
+        assert!(migrated.passes >= 2, "nothing was written while it migrated");
+        downtimes.push(migrated.downtime);
+        // The machine where it was is still connected, as it is until a management system takes it away.
+        let reset = source.qmp().status()?;
+        assert_eq!(reset, "postmigrate");
+        alpha.good(&alpha.busy())?;
+        if round % 2 == 0 {
+            fenced(alpha, beta, &before)?;
+        }
+        source.qmp().quit()?;
+        source.wait(WHILE)?;
+        alpha.good("[ ! -e wrong ] && kill -0 $(cat fio.pid) || { cat wrong fio.log; exit 1; }")?;
+    }
+    let text = alpha.good(CALM)?;
+    println!("{text}\ndowntimes in ms: {downtimes:?}");
+    fenced(alpha, beta, &before)?;
+    assert!(alpha.attentions()?.is_empty() && beta.attentions()?.is_empty(), "nobody is told of anything");
+
+    // A unit attention that waits for alpha finds it where it went.
+    beta.good("sg_reset -d $D")?;
+    let (_, mut source) = alpha.guest.migrate(travels.next()?, &travels.socket())?;
+    assert_eq!(alpha.attentions()?, ["Bus device reset function occurred"]);
+    source.qmp().quit()?;
+    source.wait(WHILE)?;
+
+    // A migration that is called off: the guest stays where it is, with its load.
+    beta.attentions()?;
+    alpha.good(LOAD)?;
+    for patience in [200, 1500] {
+        let mut target = travels.next()?;
+        migration::begin(alpha.guest.vm(), &mut target, &travels.socket(), 4 << 20)?;
+        thread::sleep(Duration::from_millis(patience));
+        let qmp = alpha.guest.vm().qmp();
+        qmp.execute("migrate_cancel", &[])?;
+        let over = wait_until(WHILE, || {
+            let info = qmp.execute("query-migrate", &[])?;
+            Ok(info.get("status").and_then(|status| status.text()).filter(|status| *status == "cancelled").map(drop))
+        })?;
+        over.context(|| "the migration is not called off")?;
+        target.kill();
+        alpha.good(&alpha.busy())?;
+        fenced(alpha, beta, &before)?;
+    }
+    // And one that is not, after that.
+    let (_, mut source) = alpha.guest.migrate(travels.next()?, &travels.socket())?;
+    source.qmp().quit()?;
+    source.wait(WHILE)?;
+    println!("{}", alpha.good(CALM)?);
+    fenced(alpha, beta, &before)?;
+    let log = fs::read_to_string(cluster.dir.path("vstgt.log")).context(|| "read vstgt's log")?;
+    assert!(!log.contains("beyond the dirty log") && !log.contains("SRP_LOGIN_REJ"), "{log}");
+    cluster.finish()
+}
