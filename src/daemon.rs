@@ -1,9 +1,10 @@
 //! Builds everything from a configuration, waits for the signal that ends it, takes it down in order. SIGUSR1 does not end it: the
 //! images are looked at again, for who resized one, or wants a medium loaded that a guest ejected.
 //!
-//! Order up: inherited descriptors → images → state → units → target → reactors → background → sockets. Order down: background → sockets
+//! Order up: inherited descriptors → images (opened and **locked**) → state → units → target → reactors → background → sockets. Order down: background → sockets
 //! (sessions drain) → state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
-//! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
+//! the end of the process is not the loss of its nexuses. Images are locked before anything is read from the state directory or a socket exists: whatever a
+//! former process left in flight is done again only by a process that holds the locks, when the former one can do nothing more. A socket file exists only while a guest that connects will be served.
 
 mod space;
 
@@ -249,6 +250,8 @@ fn images(config: &Config) -> Result<Vec<Arc<dyn Image>>, Error> {
             block_size: u.block_size,
             shared: u.shared_by(&config.endpoints),
             engine: config.engine,
+            locking: u.locking,
+            patience: backing::PATIENCE,
         })
     };
     Ok(config.units.iter().map(open).collect::<Result<_, _>>()?)

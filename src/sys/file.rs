@@ -204,6 +204,47 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Takes shared locks of one byte each that belong to this open file, not to the process (`F_OFD_SETLK`): they end when its last
+/// descriptor is closed. False if somebody else has one of the bytes locked exclusively; those before it stay locked then.
+pub fn lock_bytes_shared(file: &File, bytes: &[u64]) -> io::Result<bool> {
+    for byte in bytes {
+        match ofd_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, *byte, 1) {
+            Ok(_) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => return Ok(false),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}
+
+/// Gives back the locks that this open file has on bytes from `first` on (`F_OFD_SETLK`).
+pub fn unlock_bytes(file: &File, first: u64, len: u64) -> io::Result<()> {
+    ofd_lock(file, libc::F_OFD_SETLK, libc::F_UNLCK, first, len).map(drop)
+}
+
+/// The first of these bytes that another open file has locked in whatever way (`F_OFD_GETLK`).
+pub fn locked_elsewhere(file: &File, bytes: &[u64]) -> io::Result<Option<u64>> {
+    for byte in bytes {
+        if ofd_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, *byte, 1)? != libc::F_UNLCK {
+            return Ok(Some(*byte));
+        }
+    }
+    Ok(None)
+}
+
+/// One call for locks of an open file; the type of lock that the kernel put into its argument.
+fn ofd_lock(file: &File, command: libc::c_int, kind: libc::c_int, first: u64, len: u64) -> io::Result<libc::c_int> {
+    // SAFETY: all zeros is a value of this plain struct; `l_pid` has to be 0.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = file_offset(first)?;
+    lock.l_len = file_offset(len)?;
+    // SAFETY: `lock` is the struct that these commands read and write, and lives through the call.
+    retry(|| unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) }.into())?;
+    Ok(lock.l_type.into())
+}
+
 /// The file system's magic number (`statfs(2)`).
 pub fn file_system(file: &File) -> io::Result<u64> {
     Ok(statfs(file)?.f_type as u64)

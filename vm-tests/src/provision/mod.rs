@@ -30,7 +30,7 @@ const BACKPORTS: &str = "bookworm-backports";
 /// The least QEMU: what `vhost-user-scsi-pci` does was written down from this one.
 const QEMU_MAJOR: u32 = 10;
 
-/// The package with qemu-storage-daemon.
+/// The package with qemu-storage-daemon, qemu-img and qemu-io.
 const STORAGE_DAEMON: &str = "qemu-utils";
 
 /// Where apt's configuration lies.
@@ -78,7 +78,7 @@ struct Missing {
     packages: BTreeSet<&'static str>,
     /// Whether QEMU is missing or too old.
     qemu: bool,
-    /// Whether the bench wants qemu-storage-daemon and there is none.
+    /// Whether there is no qemu-storage-daemon: the bench wants it, and the tests of image locking, with what comes with it.
     storage_daemon: bool,
     /// Kernel lines not in the cache.
     kernels: Vec<Line>,
@@ -95,10 +95,11 @@ impl Missing {
         let mut missing = Missing {
             packages: NEEDS.iter().filter(|(need, _)| absent(need)).map(|(_, package)| *package).collect(),
             qemu: qemu_major()? < QEMU_MAJOR,
+            storage_daemon: tools::find(crate::bench::target::QSD).is_none(),
             kernels: Line::ALL.into_iter().filter(|line| Kernel::cached(cache, *line).is_none()).collect(),
             ..Missing::default()
         };
-        if missing.qemu || missing.kernels.iter().any(|line| *line != Line::V6_1) {
+        if missing.qemu || missing.storage_daemon || missing.kernels.iter().any(|line| *line != Line::V6_1) {
             missing.source = source_to_add()?;
         }
         Ok(missing)
@@ -136,7 +137,7 @@ impl Missing {
 pub fn ensure() -> Result<()> {
     let cache = Cache::open()?;
     let missing = Missing::find(&cache)?;
-    let packages = !missing.packages.is_empty() || missing.qemu || missing.source.is_some();
+    let packages = !missing.packages.is_empty() || missing.qemu || missing.storage_daemon || missing.source.is_some();
     if packages && !sys::is_root() {
         return Err(Error::new(format!(
             "guests need packages that are not here. Run `cargo xtask install` as root, or as root:\n{}",
@@ -147,7 +148,7 @@ pub fn ensure() -> Result<()> {
         install(&cache, &missing)?;
     }
     let left = Missing::find(&cache)?;
-    if !left.packages.is_empty() || left.qemu {
+    if !left.packages.is_empty() || left.qemu || left.storage_daemon {
         return Err(Error::new(format!("apt succeeded, but something is still missing:\n{}", left.by_hand())));
     }
     for line in Line::ALL {
