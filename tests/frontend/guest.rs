@@ -409,7 +409,9 @@ impl VerifiedIo {
                         guest.queue(REQUESTS).wait_used(BOUND).expect("the other guest's command is answered");
                     }
                     let took = start.elapsed().as_micros() as u64;
-                    slowest.iter().for_each(|longest| drop(longest.fetch_max(took, Ordering::Relaxed)));
+                    for longest in slowest.iter() {
+                        longest.fetch_max(took, Ordering::Relaxed);
+                    }
                     for (i, &[_, response, data]) in slots.iter().enumerate() {
                         let answer = guest.parse_response(response, 0);
                         assert!(answer.good(), "round {round}, slot {i}: {answer:?}");
