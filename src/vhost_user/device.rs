@@ -75,8 +75,8 @@ pub struct RingConfig {
     /// The front-end's kick, an eventfd; `None`: it will never kick, poll (not used by QEMU). It may have been kicked before,
     /// on another eventfd: look at the available ring when the ring starts.
     ///
-    /// All three eventfds are anonymous files made non-blocking; but the front-end shares them and can make them blocking
-    /// again.
+    /// All three are eventfds (see [`event`](crate::sys::event)) made non-blocking; but the front-end shares them, and can make them
+    /// block again.
     pub kick: Option<File>,
     /// How to interrupt the guest, an eventfd; `None`: it polls.
     pub call: Option<File>,

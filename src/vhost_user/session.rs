@@ -37,6 +37,7 @@ use vhost::vhost_user::{
 use super::vring::{Addresses, Vring};
 use super::{Device, StartError, dirty_log, features, inflight, memory};
 use crate::mem::{MemoryMap, RegionError};
+use crate::sys::event::{self, Nature};
 use crate::sys::fd;
 
 /// Rings that a vring index on the wire can name: 8 bits where a descriptor comes with it.
@@ -226,11 +227,15 @@ impl Session {
         self.settle_all(Unmapped::Waits)
     }
 
-    /// An eventfd as the device may use it: an anonymous file that never blocks whoever reads or writes it.
-    fn event(&self, index: u8, event: Option<File>) -> Result<Option<File>, Refused> {
+    /// An eventfd as the device may use it. A kick is emptied: a ring that starts is looked at, kicked or not.
+    fn event(&self, index: u8, event: Option<File>, kick: bool) -> Result<Option<File>, Refused> {
         if let Some(file) = &event {
-            if !fd::is_anonymous(file)? {
-                return Err(Refused::new(format!("ring {index}: the descriptor is not an eventfd")));
+            match event::examine(file, kick)? {
+                Nature::Eventfd => {}
+                Nature::Semaphore => {
+                    return Err(Refused::new(format!("ring {index}: a semaphore eventfd cannot be waited for")));
+                }
+                Nature::Other => return Err(Refused::new(format!("ring {index}: the descriptor is not an eventfd"))),
             }
             fd::set_nonblocking(file)?;
         }
@@ -348,7 +353,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_kick(&mut self, index: u8, kick: Option<File>) -> VhostResult<()> {
-        let kick = self.event(index, kick)?;
+        let kick = self.event(index, kick, true)?;
         let (index, _) = self.ring(index.into())?;
         self.pause(index);
         self.ring(index.into())?.1.set_kick(kick);
@@ -356,7 +361,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_call(&mut self, index: u8, call: Option<File>) -> VhostResult<()> {
-        let call = self.event(index, call)?;
+        let call = self.event(index, call, false)?;
         let (index, ring) = self.ring(index.into())?;
         let for_device = call.as_ref().map(File::try_clone).transpose().map_err(Refused::from)?;
         ring.set_call(call);
@@ -367,7 +372,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_err(&mut self, index: u8, err: Option<File>) -> VhostResult<()> {
-        let err = self.event(index, err)?;
+        let err = self.event(index, err, false)?;
         let (index, ring) = self.ring(index.into())?;
         let for_device = err.as_ref().map(File::try_clone).transpose().map_err(Refused::from)?;
         ring.set_err(err);
