@@ -17,8 +17,9 @@ pub struct Cli {
     #[arg(long = "socket-path", value_name = "PATH[,KEY=VALUE]...")]
     pub socket_path: Vec<String>,
 
-    /// An open socket, listening or connected, in place of --socket-path: a number, and the same keys.
-    #[arg(long = "fd", value_name = "N[,KEY=VALUE]...", conflicts_with = "socket_path")]
+    /// An open socket, listening or connected, in place of --socket-path: a number, or the name that systemd gave it
+    /// (FileDescriptorName=), and the same keys.
+    #[arg(long = "fd", value_name = "N|NAME[,KEY=VALUE]...", conflicts_with = "socket_path")]
     pub fd: Vec<String>,
 
     /// A target port, one way to the disks. Keys: name=NAME, id=N, group=N, state=active, active-nonoptimized, standby,
@@ -63,6 +64,11 @@ pub struct Cli {
     /// and is not in memory, also survives a loss of power (APTPL).
     #[arg(long = "state-dir", value_name = "DIR|none")]
     pub state_dir: Option<PathBuf>,
+
+    /// Socket for planned restarts: a process that is started with the same one takes over from the one that runs, with its listening
+    /// sockets, so that no guest that connects is refused.
+    #[arg(long = "handover", value_name = "PATH")]
+    pub handover: Option<PathBuf>,
 
     /// How reactors do I/O on images: auto probes each image. mmap and inline (preadv, pwritev) do it on the reactor itself, and are
     /// only for images on tmpfs.

@@ -1,11 +1,18 @@
 //! Builds everything from a configuration, waits for the signal that ends it, takes it down in order. SIGUSR1 does not end it: the
 //! images are looked at again, for who resized one, or wants a medium loaded that a guest ejected.
 //!
-//! Order up: inherited descriptors → images (opened and **locked**) → state → units → target → reactors → background → sockets. Order down: background → sockets
-//! (sessions drain) → state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
-//! the end of the process is not the loss of its nexuses. Images are locked before anything is read from the state directory or a socket exists: whatever a
-//! former process left in flight is done again only by a process that holds the locks, when the former one can do nothing more. A socket file exists only while a guest that connects will be served.
+//! Order up: inherited descriptors → a predecessor ends → images (opened and **locked**) → state → units → target → reactors → background →
+//! sockets. Order down: background → sockets (sessions drain) → state → nexuses → reactors → images (flush). State is restored before the first login
+//! and closed before the last logout, so that the end of the process is not the loss of its nexuses. Images are locked before anything is read from the
+//! state directory or a socket exists: whatever a former process left in flight is done again only by a process that holds the locks, when the former
+//! one can do nothing more. A socket file exists only while a guest that connects will be served.
+//!
+//! `handover` is the planned restart, `notify` and `activation` the service manager, `sockets` what comes of all of it.
 
+mod activation;
+mod handover;
+mod notify;
+mod sockets;
 mod space;
 
 use std::io;
@@ -14,9 +21,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub use self::activation::ActivationError;
+pub use self::handover::HandoverError;
+use self::handover::{Offering, Successor};
+use self::notify::{Notifier, Watchdog};
+use self::sockets::Sockets;
 use self::space::Watch;
 use crate::backing::{self, Image, OpenOptions};
-use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice};
+use crate::config::{Config, ConfigError, EndpointConfig, TargetPortConfig, UnitConfig, WaitChoice};
 use crate::device_server;
 use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
 use crate::lu::{self, Background, Lu, LuSetup, TargetPort};
@@ -28,7 +40,7 @@ use crate::sys::signals::{Signal, Termination};
 use crate::sys::wait::probe_io_uring;
 use crate::target::{HostSetup, Target, TargetError, TargetSetup, UnitMapping};
 use crate::tgt::HostNo;
-use crate::vhost_user::{DEFAULT_MODE, Endpoint, Inherited, ListenError, Listener, Options, Server};
+use crate::vhost_user::{ListenError, Options, Server};
 
 /// How long sessions may take to drain when the process ends; then it ends without them.
 const STOP_BOUND: Duration = Duration::from_secs(10);
@@ -62,6 +74,12 @@ pub enum Error {
     /// A socket cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// What the service manager passed does not fit.
+    #[error(transparent)]
+    Activation(#[from] ActivationError),
+    /// The process that runs cannot be succeeded.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// `--wait io_uring` where there is none.
     #[error("--wait io_uring: this system does not allow io_uring (use --wait epoll or auto)")]
     NoIoUring,
@@ -82,13 +100,14 @@ pub enum Error {
 pub fn run(config: Config) -> Result<(), Error> {
     let system = |what| move |source| Error::System { what, source };
     let termination = Termination::block().map_err(system("cannot block signals"))?;
-    // Before anything is opened here: what a number means then is not what it meant to whoever gave it.
-    let inherited = inherited(&config)?;
+    let mut sockets = Sockets::inherited(&config)?;
+    let notifier = Notifier::from_environment();
     crate::mem::install_sigbus_handler().map_err(system("cannot handle SIGBUS"))?;
     match limits::raise_open_files() {
         Ok(limit) => log::debug!("up to {limit} open descriptors"),
         Err(e) => log::warn!("the limit of open descriptors cannot be raised: {e}"),
     }
+    sockets.succeed(&config, &notifier, || rehearse(&config))?;
     let images = images(&config)?;
     let state_dir = StateDir::open(&config.state_dir)?;
     let background = Arc::new(Threads::new("vstgt-background"));
@@ -115,7 +134,10 @@ pub fn run(config: Config) -> Result<(), Error> {
     let watched = lus.iter().map(|(file, lu)| (Arc::clone(lu), file.display().to_string()));
     let watch = Watch::start(watched).map_err(system("cannot start a thread"))?;
     lus.iter().for_each(|(_, lu)| device_server::go_on(lu));
-    let served = serve(&config, inherited, &hba, || wait(&termination, &lus), &background);
+    // To the end: a service manager that wants signs of life wants them while the last commands end, too.
+    let watchdog = notify::watchdog_period().map(|period| Watchdog::start(notifier.clone(), period, hba.pings()));
+    let _watchdog = watchdog.transpose().map_err(system("cannot start a thread"))?;
+    let served = serve(&config, sockets, &notifier, &hba, || wait(&termination, &lus), &background);
     // If nothing was served it runs still. It is not to outlast the state that is kept.
     background.stop();
     if let Some(watch) = watch {
@@ -127,7 +149,7 @@ pub fn run(config: Config) -> Result<(), Error> {
     if matches!(served, Err(Error::Undrained)) {
         // Reactors still own guests' commands: to wait for them would be to wait for ever. Nothing that was answered is lost
         // with them, for what was promised to be durable is.
-        return served;
+        return served.map(drop);
     }
     hba.stop();
     for (image, unit) in images.iter().zip(&config.units) {
@@ -137,44 +159,67 @@ pub fn run(config: Config) -> Result<(), Error> {
             log::error!("{}: {e}", unit.file.display());
         }
     }
-    served
+    let successor = served?;
+    drop((lus, images));
+    if let Some(successor) = successor {
+        successor.ended(true);
+    }
+    Ok(())
 }
 
-/// Listens, serves until `wait` returns, and stops serving.
+/// Whether this process can do what it is to do, as far as that can be found out while another one does it.
+fn rehearse(config: &Config) -> Result<(), Error> {
+    wait_kind(config.wait)?;
+    StateDir::open(&config.state_dir)?;
+    images(config).map(drop)
+}
+
+/// Listens, serves until `wait` returns, and stops serving. Gives back who goes on, if somebody does.
 fn serve(
     config: &Config,
-    inherited: Vec<Option<Inherited>>,
+    sockets: Sockets,
+    notifier: &Notifier,
     hba: &Hba,
     wait: impl FnOnce() -> io::Result<i32>,
     background: &Threads,
-) -> Result<(), Error> {
-    let mut endpoints = Vec::new();
-    let ports = hba.add_ports(&nexuses(config));
-    for ((port, e), inherited) in ports.into_iter().zip(&config.endpoints).zip(inherited) {
-        let source = match (inherited, &e.socket) {
-            (Some(inherited), _) => inherited,
-            (None, SocketConfig::Path(path)) => Inherited::Listening(Listener::bind(path, DEFAULT_MODE)?),
-            (None, SocketConfig::Fd(fd)) => Inherited::take(*fd)?,
-        };
-        endpoints.push(Endpoint { source, name: port.label().to_string(), make_device: hba.connect(port) });
-    }
+) -> Result<Option<Successor>, Error> {
     let system = |what| move |source| Error::System { what, source };
+    let (endpoints, offering) = sockets.open(config, hba)?;
     // A process whose every socket was one connection has nothing to do once they are over.
     let on_exhausted: Box<dyn FnOnce() + Send> = Box::new(Termination::raise);
     let options = Options { on_exhausted: Some(on_exhausted), ..Options::default() };
-    let server = Server::start(endpoints, options).map_err(system("cannot start serving"))?;
-    log::info!("serving {} logical units on {} sockets", config.units.len(), config.endpoints.len());
+    let mut server = Server::start(endpoints, options).map_err(system("cannot start serving"))?;
+    let status = format!("serving {} logical units on {} sockets", config.units.len(), config.endpoints.len());
+    log::info!("{status}");
+    notifier.ready(&status);
     let signal = wait();
+    let successor = offering.and_then(Offering::into_successor);
+    let retired = server.retire();
+    match &successor {
+        Some(successor) => {
+            successor.leave(retired);
+            notifier.main_pid(successor.pid());
+        }
+        None => {
+            drop(retired);
+            notifier.stopping();
+        }
+    }
     // From here on connections end because the process does.
     hba.keep_nexuses();
     // Commands that wait for what runs in the background are to end, too.
     background.stop();
     if let Err(e) = server.stop(STOP_BOUND) {
         log::error!("{e}");
+        successor.iter().for_each(|successor| successor.ended(false));
         return Err(Error::Undrained);
     }
-    log::info!("ended by signal {}", signal.map_err(system("cannot wait for signals"))?);
-    Ok(())
+    let signal = signal.map_err(system("cannot wait for signals"))?;
+    match &successor {
+        Some(successor) => log::info!("ended for its successor, process {}", successor.pid()),
+        None => log::info!("ended by signal {signal}"),
+    }
+    Ok(successor)
 }
 
 /// Waits for the signal that ends the process; gives back its number.
@@ -203,15 +248,6 @@ fn look_again(file: &Path, lu: &Lu) {
         Ok(false) => log::info!("{file}: {} blocks", lu.geometry().blocks),
         Err(e) => log::error!("{file}: its size cannot be looked at: {e}"),
     }
-}
-
-/// The sockets that are open already, each in its endpoint's place.
-fn inherited(config: &Config) -> Result<Vec<Option<Inherited>>, Error> {
-    let take = |e: &EndpointConfig| match e.socket {
-        SocketConfig::Path(_) => Ok(None),
-        SocketConfig::Fd(fd) => Inherited::take(fd).map(Some),
-    };
-    Ok(config.endpoints.iter().map(take).collect::<Result<_, _>>()?)
 }
 
 /// The target ports, each a host of its own, numbered from 0 as they are configured.

@@ -146,6 +146,8 @@ pub enum SocketConfig {
     Path(PathBuf),
     /// A descriptor that is open already.
     Fd(RawFd),
+    /// A descriptor that systemd passed, by its name (`LISTEN_FDNAMES`).
+    Named(String),
 }
 
 /// A target port: one way to the logical units.
@@ -200,6 +202,8 @@ pub struct Config {
     pub nexus_loss_timeout: Duration,
     /// Where state is kept.
     pub state_dir: Place,
+    /// Where a successor asks.
+    pub handover: Option<PathBuf>,
     /// Engine for images.
     pub engine: EngineChoice,
     /// How reactors wait.
@@ -228,7 +232,6 @@ impl TryFrom<Cli> for Config {
         }
         Ok(Config {
             target_ports,
-            endpoints,
             units,
             num_queues: cli.num_queues,
             reactors,
@@ -238,6 +241,7 @@ impl TryFrom<Cli> for Config {
                 Some(path) if path.as_os_str() == "none" => Place::Nowhere,
                 Some(path) => Place::At(path),
             },
+            handover: handover(&cli, &endpoints)?,
             engine: match cli.engine.as_str() {
                 "auto" => EngineChoice::Auto,
                 "io_uring" => EngineChoice::IoUring,
@@ -253,8 +257,22 @@ impl TryFrom<Cli> for Config {
                 other => return Err(value("--wait", other, "must be auto, io_uring or epoll")),
             },
             trace_events: cli.traces_events(),
+            endpoints,
         })
     }
+}
+
+/// The handover socket, which is not a guest's.
+fn handover(cli: &Cli, endpoints: &[EndpointConfig]) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(path) = &cli.handover else { return Ok(None) };
+    let theirs = |e: &EndpointConfig| match &e.socket {
+        SocketConfig::Path(p) => canonical_socket_path(p) == canonical_socket_path(path),
+        SocketConfig::Fd(_) | SocketConfig::Named(_) => false,
+    };
+    if endpoints.iter().any(theirs) {
+        return Err(value("--handover", &path.to_string_lossy(), "must not be the socket of a guest"));
+    }
+    Ok(Some(path.clone()))
 }
 
 fn value(option: &'static str, value: &str, what: &'static str) -> ConfigError {
@@ -285,16 +303,15 @@ fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig
         let target_port = options.optional("target-port").map_err(syntax)?;
         options.finish().map_err(syntax)?;
         let target_port = port_of("--fd", text, target_port, ports)?;
-        let fd: RawFd = number
-            .parse()
-            .ok()
-            .filter(|fd| *fd > 2)
-            .ok_or_else(|| value("--fd", &number, "must be the number of an open descriptor above 2"))?;
-        endpoints.push(EndpointConfig {
-            socket: SocketConfig::Fd(fd),
-            initiator: initiator.unwrap_or_else(|| format!("fd:{fd}")),
-            target_port,
-        });
+        let socket = match number.parse::<RawFd>() {
+            Ok(fd) if fd > 2 => SocketConfig::Fd(fd),
+            Err(_) if number.starts_with(|c: char| c.is_alphabetic() || c == '_') => {
+                SocketConfig::Named(number.clone())
+            }
+            _ => return Err(value("--fd", &number, "must be the number of an open descriptor above 2, or a name")),
+        };
+        let initiator = initiator.unwrap_or_else(|| format!("fd:{number}"));
+        endpoints.push(EndpointConfig { socket, initiator, target_port });
     }
     if endpoints.is_empty() {
         return Err(ConfigError::NoSocket);
@@ -309,7 +326,10 @@ fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig
             SocketConfig::Fd(fd) if !paths.insert(PathBuf::from(format!("fd:{fd}"))) => {
                 return Err(value("--fd", &fd.to_string(), "is given twice"));
             }
-            SocketConfig::Path(_) | SocketConfig::Fd(_) => {}
+            SocketConfig::Named(name) if !paths.insert(PathBuf::from(format!("fd:{name}"))) => {
+                return Err(value("--fd", name, "is given twice"));
+            }
+            SocketConfig::Path(_) | SocketConfig::Fd(_) | SocketConfig::Named(_) => {}
         }
         if e.initiator.is_empty() {
             return Err(value("--socket-path", "initiator=", "an initiator name must not be empty"));

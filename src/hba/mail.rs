@@ -137,6 +137,8 @@ pub enum Mail {
         /// What was found.
         tags: Vec<Tag>,
     },
+    /// Say that you are alive.
+    Ping(Reply<()>),
     /// End, when nothing is left to do.
     Stop,
 }

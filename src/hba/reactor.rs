@@ -202,6 +202,7 @@ impl Reactor {
                 self.post.send(request.shard(), Mail::FoundTasks { request, tags });
             }
             Mail::FoundTasks { request, tags } => self.on_found(request, tags),
+            Mail::Ping(reply) => answer(&reply, ()),
             Mail::Stop => self.stopping = true,
         }
     }

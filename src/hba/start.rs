@@ -2,7 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -238,6 +238,20 @@ impl Hba {
     /// The reactors' turns: a response to a guest is there once the turn has passed in which it was decided.
     pub fn turns(&self) -> Arc<Turns> {
         Arc::clone(&self.turns)
+    }
+
+    /// What asks each reactor whether it is alive: it posts a letter to each, which wakes those that sleep, and gives back what their
+    /// answers come by.
+    pub fn pings(&self) -> impl Fn() -> Vec<Receiver<()>> + Send + use<> {
+        let letters = Arc::clone(&self.letters);
+        move || {
+            let ping = |reactor| {
+                let (reply, answer) = sync_channel(1);
+                letters.send(reactor, Mail::Ping(reply));
+                answer
+            };
+            (0..letters.reactors()).map(ping).collect()
+        }
     }
 
     /// From now on a nexus is not lost whose connection is gone: it is the process that ends.

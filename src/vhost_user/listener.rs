@@ -9,7 +9,8 @@
 //!   looking and binding, and again while removing, an exclusive `flock` is held on the *directory* of the socket,
 //!   so two processes that start at the same time cannot both think it stale. The lock leaves nothing
 //!   behind, and no other file is created.
-//! * On drop the file is removed, if it is still the one that was bound (same device and inode).
+//! * On drop the file is removed, if it is still the one that was bound (same device and inode), unless it was
+//!   [left](Listener::leave) to a successor, who [goes on](Listener::going_on) with the same socket.
 
 use std::fs::{self, File};
 use std::io;
@@ -124,6 +125,33 @@ impl Listener {
     pub fn path(&self) -> Option<&Path> {
         self.file.as_ref().map(|f| f.path.as_path())
     }
+
+    /// Device and inode of the socket file, if it is ours to remove.
+    pub fn file(&self) -> Option<(u64, u64)> {
+        self.file.as_ref().map(|f| (f.device, f.inode))
+    }
+
+    /// Goes on with a socket that another process has listened on until now, and with the file that it made for it: its path, device
+    /// and inode. `None`: the file is no longer that one, or the descriptor no listening Unix stream socket.
+    pub fn going_on(socket: OwnedFd, file: Option<(PathBuf, u64, u64)>) -> Option<Listener> {
+        let Ok(Inherited::Listening(Listener { socket, .. })) = Inherited::from_fd(socket) else { return None };
+        let file = file.map(|(path, device, inode)| SocketFile { path, device, inode });
+        if let Some(SocketFile { path, device, inode }) = &file
+            && !is_that_file(path, *device, *inode)
+        {
+            // Not to be removed by us.
+            file.map(std::mem::forget);
+            return None;
+        }
+        Some(Listener { socket, file })
+    }
+
+    /// Closes this end and leaves the file: another process goes on with it.
+    pub fn leave(mut self) {
+        if let Some(file) = self.file.take() {
+            std::mem::forget(file);
+        }
+    }
 }
 
 impl AsFd for Listener {
@@ -169,11 +197,15 @@ struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let _lock = lock_directory(&self.path);
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|m| m.dev() == self.device && m.ino() == self.inode);
+        let ours = is_that_file(&self.path, self.device, self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             log::warn!("socket path {}: cannot remove it: {error}", self.path.display());
         }
     }
+}
+
+fn is_that_file(path: &Path, device: u64, inode: u64) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|m| m.dev() == device && m.ino() == inode)
 }
 
 /// Locks the directory of `path` until the returned file is dropped.
@@ -289,6 +321,25 @@ mod tests {
         drop(ours);
         assert!(path.exists());
         drop(theirs);
+    }
+
+    #[test]
+    fn a_successor_goes_on_with_socket_and_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm.sock");
+        let ours = Listener::bind(&path, DEFAULT_MODE).unwrap();
+        let (device, inode) = ours.file().unwrap();
+        let file = || Some((path.clone(), device, inode));
+        let theirs = || ours.as_fd().try_clone_to_owned().unwrap();
+        let successor = Listener::going_on(theirs(), file()).unwrap();
+        let none = Listener::going_on(theirs(), Some((path.clone(), device, inode + 1)));
+        assert!(none.is_none() && path.exists(), "another file is not touched");
+        ours.leave();
+        let _client = UnixStream::connect(&path).unwrap();
+        successor.accept().unwrap();
+        drop(successor);
+        assert!(!path.exists());
+        assert!(Listener::going_on(tempfile::tempfile().unwrap().into(), None).is_none());
     }
 
     #[test]

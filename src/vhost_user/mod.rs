@@ -32,4 +32,4 @@ mod vring;
 
 pub use device::*;
 pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener};
-pub use server::{Endpoint, MakeDevice, Options, Server, StillRunning};
+pub use server::{Endpoint, MakeDevice, Options, Retired, Server, StillRunning};

@@ -6,6 +6,8 @@
 //!   may do so before its old connection has been noticed to be dead. In the latter case the new connection is served
 //!   when the old one is over, lest the initiator port be found in use by it. At most
 //!   [`Options::max_connections`] per socket, then new ones are closed at once.
+//! * A connection gets its thread when its front-end says something. Until then nothing has been promised to it, and a process that
+//!   goes on in this one's place can go on with it: [`Server::retire`].
 //! * [`Server::stop`] closes the listeners (which removes their files), ends all connections and waits, for so long as
 //!   it was told, until every device has been [disconnected](Device::disconnected). A front-end that does not read, or has sent
 //!   half a message, cannot make it wait: its socket is shut down.
@@ -34,8 +36,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection is not served because a dead one of the same socket is not over.
 const SUCCESSION_BOUND: Duration = Duration::from_secs(5);
 
-/// The epoll datum of the event that ends the acceptor or makes it look around; listeners have their index.
+/// The epoll datum of the event that ends the acceptor or makes it look around; listeners have their index, silent connections their
+/// number added to [`SILENT`].
 const WAKE: u64 = u64::MAX;
+
+/// Above all indexes of listeners.
+const SILENT: u64 = 1 << 32;
+
+/// How many events are taken at a time. The others come next time.
+const EVENTS: usize = 64;
 
 /// Makes the device for a new connection.
 pub type MakeDevice = Box<dyn FnMut() -> Box<dyn Device> + Send>;
@@ -44,6 +53,8 @@ pub type MakeDevice = Box<dyn FnMut() -> Box<dyn Device> + Send>;
 pub struct Endpoint {
     /// A listener, or one connection.
     pub source: Inherited,
+    /// Connections that were made to it already, and have said nothing yet.
+    pub silent: Vec<UnixStream>,
     /// Its name in the log and on its threads.
     pub name: String,
     /// What is behind each of its connections.
@@ -53,8 +64,17 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint that listens.
     pub fn listening(listener: Listener, name: impl Into<String>, make_device: MakeDevice) -> Endpoint {
-        Endpoint { source: Inherited::Listening(listener), name: name.into(), make_device }
+        Endpoint { source: Inherited::Listening(listener), silent: Vec::new(), name: name.into(), make_device }
     }
+}
+
+/// What is left of an endpoint that accepts no longer.
+#[derive(Debug, Default)]
+pub struct Retired {
+    /// Its listener, if it was one.
+    pub listener: Option<Listener>,
+    /// Its connections that have said nothing.
+    pub silent: Vec<UnixStream>,
 }
 
 /// What a server may be told.
@@ -80,7 +100,7 @@ pub struct StillRunning(pub Vec<String>);
 /// A server that runs.
 pub struct Server {
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
+    acceptor: Option<JoinHandle<Vec<Retired>>>,
 }
 
 struct Shared {
@@ -166,7 +186,7 @@ impl Server {
             state: Mutex::new(State::default()),
             ended: Condvar::new(),
         });
-        let mut acceptor = Acceptor::new(Arc::clone(&shared), endpoints, options)?;
+        let acceptor = Acceptor::new(Arc::clone(&shared), endpoints, options)?;
         let thread = thread::Builder::new().name("vstgt-accept".into()).spawn(move || acceptor.run())?;
         Ok(Server { shared, acceptor: Some(thread) })
     }
@@ -176,9 +196,22 @@ impl Server {
         self.shared.state().live.len()
     }
 
+    /// Stops accepting. Gives back what may go on in another process, in the order of the endpoints; what is dropped is closed, and
+    /// socket files removed. Connections that have said something are served until [`Server::stop`].
+    pub fn retire(&mut self) -> Vec<Retired> {
+        self.shared.state().stopping = true;
+        self.shared.ended.notify_all();
+        self.shared.wake();
+        let Some(acceptor) = self.acceptor.take() else { return Vec::new() };
+        acceptor.join().unwrap_or_else(|_| {
+            log::error!("the acceptor thread panicked");
+            Vec::new()
+        })
+    }
+
     /// Stops accepting, removes the socket files, ends all connections, and waits at most `bound` for them.
     pub fn stop(mut self, bound: Duration) -> Result<(), StillRunning> {
-        self.stop_accepting();
+        drop(self.retire());
         let deadline = Instant::now() + bound;
         let mut state = self.shared.state();
         for live in state.live.values() {
@@ -195,23 +228,12 @@ impl Server {
         self.shared.join_finished();
         Ok(())
     }
-
-    fn stop_accepting(&mut self) {
-        self.shared.state().stopping = true;
-        self.shared.ended.notify_all();
-        self.shared.wake();
-        if let Some(acceptor) = self.acceptor.take()
-            && acceptor.join().is_err()
-        {
-            log::error!("the acceptor thread panicked");
-        }
-    }
 }
 
 impl Drop for Server {
     /// Stops accepting and ends the connections, without waiting for them.
     fn drop(&mut self) {
-        self.stop_accepting();
+        drop(self.retire());
         for live in self.shared.state().live.values() {
             live.hangup.shut_down();
         }
@@ -226,6 +248,8 @@ struct Acceptor {
     max_connections: usize,
     on_exhausted: Option<Box<dyn FnOnce() + Send>>,
     next_id: u64,
+    /// Connections that have said nothing yet, by number, each with its endpoint's index.
+    silent: HashMap<u64, (usize, UnixStream)>,
 }
 
 /// An endpoint in service.
@@ -233,8 +257,6 @@ struct Served {
     name: String,
     make_device: MakeDevice,
     listener: Option<Listener>,
-    /// The connection that it is, until it is served.
-    connected: Option<UnixStream>,
     /// For what its front-ends make us say.
     limit: Arc<RateLimit>,
     /// For the lines that say that one came.
@@ -249,11 +271,16 @@ impl Acceptor {
         };
         watch(&shared.wake, WAKE)?;
         let mut served = Vec::with_capacity(endpoints.len());
+        let mut connected = Vec::new();
         for (index, endpoint) in endpoints.into_iter().enumerate() {
-            let (listener, connected) = match endpoint.source {
-                Inherited::Listening(listener) => (Some(listener), None),
-                Inherited::Connected(stream) => (None, Some(stream)),
+            let listener = match endpoint.source {
+                Inherited::Listening(listener) => Some(listener),
+                Inherited::Connected(stream) => {
+                    connected.push((index, stream));
+                    None
+                }
             };
+            connected.extend(endpoint.silent.into_iter().map(|stream| (index, stream)));
             if let Some(listener) = &listener {
                 listener.set_nonblocking()?;
                 watch(&listener.as_fd(), index as u64)?;
@@ -261,25 +288,40 @@ impl Acceptor {
             let limit = Arc::new(RateLimit::per_peer());
             let comings = RateLimit::per_peer();
             let Endpoint { name, make_device, .. } = endpoint;
-            served.push(Served { name, make_device, listener, connected, limit, comings });
+            served.push(Served { name, make_device, listener, limit, comings });
         }
-        Ok(Acceptor {
+        let mut acceptor = Acceptor {
             shared,
             epoll,
             endpoints: served,
             max_connections: options.max_connections,
             on_exhausted: options.on_exhausted,
             next_id: 0,
-        })
+            silent: HashMap::new(),
+        };
+        for (index, stream) in connected {
+            acceptor.await_word(index, stream)?;
+        }
+        Ok(acceptor)
     }
 
-    fn run(&mut self) {
-        for index in 0..self.endpoints.len() {
-            if let Some(stream) = self.endpoints[index].connected.take() {
-                self.open(index, stream);
+    fn run(mut self) -> Vec<Retired> {
+        self.accept_until_stopped();
+        let mut retired: Vec<Retired> = self
+            .endpoints
+            .into_iter()
+            .map(|served| Retired { listener: served.listener, silent: Vec::new() })
+            .collect();
+        for (index, stream) in self.silent.into_values() {
+            if let Some(retired) = retired.get_mut(index) {
+                retired.silent.push(stream);
             }
         }
-        let mut events = vec![EpollEvent::default(); self.endpoints.len() + 1];
+        retired
+    }
+
+    fn accept_until_stopped(&mut self) {
+        let mut events = vec![EpollEvent::default(); EVENTS];
         loop {
             self.shared.join_finished();
             self.notice_exhaustion();
@@ -298,8 +340,12 @@ impl Acceptor {
             if self.shared.state().stopping {
                 return;
             }
-            for event in events.iter().take(ready).filter(|event| event.data() != WAKE) {
-                self.accept(event.data() as usize);
+            for event in events.iter().take(ready) {
+                match event.data() {
+                    WAKE => {}
+                    index @ ..SILENT => self.accept(index as usize),
+                    number => self.heard(number - SILENT),
+                }
             }
         }
     }
@@ -309,7 +355,13 @@ impl Acceptor {
         let Some(served) = self.endpoints.get(index) else { return };
         let Some(listener) = &served.listener else { return };
         match listener.accept() {
-            Ok(stream) => self.open(index, stream),
+            Ok(stream) => {
+                if let Err(error) = self.await_word(index, stream)
+                    && let Some(served) = self.endpoints.get(index)
+                {
+                    served.limit.warn(format_args!("{}: cannot wait for a front-end to speak: {error}", served.name));
+                }
+            }
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                 _ => {
@@ -320,16 +372,39 @@ impl Acceptor {
         }
     }
 
-    /// Starts the thread that serves a connection.
-    fn open(&mut self, index: usize, stream: UnixStream) {
-        let Some(served) = self.endpoints.get_mut(index) else { return };
-        let (count, dead) = self.shared.siblings(index);
+    /// Keeps a connection until its front-end says something.
+    fn await_word(&mut self, index: usize, stream: UnixStream) -> io::Result<()> {
+        let Some(served) = self.endpoints.get(index) else { return Ok(()) };
+        let count = self.shared.siblings(index).0 + self.silent.values().filter(|(of, _)| *of == index).count();
         if count >= self.max_connections {
             served.limit.warn(format_args!("{}: {count} connections already, another one closed", served.name));
-            return;
+            return Ok(());
         }
         let id = self.next_id;
         self.next_id += 1;
+        let event = EpollEvent::new(EventSet::IN, SILENT + id);
+        self.epoll.ctl(ControlOperation::Add, stream.as_raw_fd(), event)?;
+        self.silent.insert(id, (index, stream));
+        Ok(())
+    }
+
+    /// A silent connection has something to say, or has gone.
+    fn heard(&mut self, id: u64) {
+        let Some((index, stream)) = self.silent.remove(&id) else { return };
+        if let Err(error) = self.epoll.ctl(ControlOperation::Delete, stream.as_raw_fd(), EpollEvent::default()) {
+            log::debug!("a connection is not waited for any more, and was not before: {error}");
+        }
+        // This does not wait: it is readable.
+        if matches!(unix_socket::peek(&stream, &mut [0]), Ok(0)) {
+            return;
+        }
+        self.open(index, id, stream);
+    }
+
+    /// Starts the thread that serves a connection.
+    fn open(&mut self, index: usize, id: u64, stream: UnixStream) {
+        let Some(served) = self.endpoints.get_mut(index) else { return };
+        let (_, dead) = self.shared.siblings(index);
         let name = served.name.clone();
         let hangup = Hangup::new(stream);
         let device = (served.make_device)();
@@ -361,6 +436,7 @@ impl Acceptor {
     fn notice_exhaustion(&mut self) {
         let none_can_come = self.endpoints.iter().all(|served| served.listener.is_none());
         if none_can_come
+            && self.silent.is_empty()
             && self.shared.state().live.is_empty()
             && let Some(call) = self.on_exhausted.take()
         {

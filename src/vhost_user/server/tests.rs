@@ -164,6 +164,7 @@ fn a_connected_endpoint_is_served_once_and_then_exhausted() {
     let mock = Mock::default();
     let device = mock.clone();
     let endpoint = Endpoint {
+        silent: Vec::new(),
         source: Inherited::from_fd(OwnedFd::from(theirs)).unwrap(),
         name: "fd 3".into(),
         make_device: Box::new(move || Box::new(device.clone())),
