@@ -23,6 +23,7 @@ mod io_buf;
 mod map;
 mod range;
 mod region;
+mod sealed;
 mod sigbus;
 mod snapshot;
 
@@ -33,5 +34,6 @@ pub use io_buf::{Direction, IoBuf};
 pub use map::{MemoryMap, OutsideMemory};
 pub use range::{GuestRange, PinnedRange};
 pub use region::{MAX_GUEST_MEMORY, Region, RegionError, RegionSpec};
+pub use sealed::sealed_file;
 pub use sigbus::install_sigbus_handler;
 pub use snapshot::{SnapshotId, SnapshotSet};

@@ -64,6 +64,10 @@ macro_rules! accessors {
         #[inline]
         pub fn $store(&self, offset: usize, value: $int, order: Ordering) -> bool {
             let Some(at) = self.at(offset, size_of::<$int>()) else { return false };
+            #[cfg(test)]
+            if super::testing::is_dead() {
+                return true;
+            }
             // SAFETY: as for the load; regions are mapped writable.
             let atomic = unsafe { <$atomic>::from_ptr(at.as_ptr().cast()) };
             atomic.store(value.to_le(), order);

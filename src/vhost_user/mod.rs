@@ -14,8 +14,8 @@
 //! # Rooms
 //!
 //! `listener` socket files · `server` threads · `connection` one thread's loop · `session` what each message does ·
-//! `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log`, `inflight` the places of
-//! what is not offered yet.
+//! `vring` one ring's record · `memory` the memory table · `features` bits · `inflight` what was taken and not
+//! given back · `dirty_log` the place of what is not offered yet.
 
 mod connection;
 mod device;
@@ -31,5 +31,6 @@ mod testing;
 mod vring;
 
 pub use device::*;
+pub use inflight::{InflightRing, Recovered};
 pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener};
 pub use server::{Endpoint, MakeDevice, Options, Server, StillRunning};
