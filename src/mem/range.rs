@@ -49,7 +49,8 @@ impl PinnedRange {
     }
 }
 
-/// A contiguous piece of guest memory that is written to, and how that is logged. For used rings.
+/// A contiguous piece of guest memory that is written to, and how that is logged. For used rings, and without a log for memory that is shared with a
+/// front-end and is no guest's.
 #[derive(Debug)]
 pub struct LoggedRange {
     range: PinnedRange,
@@ -74,6 +75,12 @@ impl LoggedRange {
     /// The range, and the log if there is one.
     pub fn new(range: PinnedRange, log: Option<UsedRingLog>) -> LoggedRange {
         LoggedRange { range, log }
+    }
+
+    /// To read it.
+    #[inline]
+    pub fn range(&self) -> GuestRange<'_> {
+        self.range.range()
     }
 
     /// Another log, or none.
@@ -104,6 +111,10 @@ macro_rules! accessors {
         #[inline]
         pub(super) fn $store(&self, offset: usize, value: $int, order: Ordering) -> bool {
             let Some(at) = self.at(offset, size_of::<$int>()) else { return false };
+            #[cfg(test)]
+            if super::testing::is_dead() {
+                return true;
+            }
             // SAFETY: as for the load; regions are mapped writable.
             let atomic = unsafe { <$atomic>::from_ptr(at.as_ptr().cast()) };
             atomic.store(value.to_le(), order);

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 
+use super::InflightRing;
 use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::sys::unix_socket;
 
@@ -82,6 +83,9 @@ pub struct RingConfig {
     pub call: Option<File>,
     /// How to report a broken ring, an eventfd.
     pub err: Option<File>,
+    /// Its account in the inflight buffer, if the front-end keeps one. Where anything in it is still in flight, it is that and not
+    /// `next_avail` that says where to go on.
+    pub inflight: Option<InflightRing>,
 }
 
 /// Why rings could not be started.

@@ -15,7 +15,7 @@
 //!
 //! `listener` socket files · `server` threads · `connection` one thread's loop · `session` what each message does ·
 //! `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log` what of a live migration's log is
-//! wanted · `inflight` the place of what is not offered yet.
+//! wanted · `inflight` what was taken and not given back.
 
 mod connection;
 mod device;
@@ -31,5 +31,6 @@ mod testing;
 mod vring;
 
 pub use device::*;
+pub use inflight::{InflightRing, Recovered};
 pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener};
 pub use server::{Endpoint, MakeDevice, Options, Retired, Server, StillRunning};

@@ -34,14 +34,19 @@ use vhost::vhost_user::{
     Error as VhostError, GpuBackend, Result as VhostResult, VhostUserBackendReqHandlerMut, VhostUserProtocolFeatures,
 };
 
+use super::inflight::Buffer;
 use super::vring::{Addresses, Vring};
-use super::{Device, StartError, dirty_log, features, inflight, memory};
+use super::{Device, StartError, dirty_log, features, memory};
 use crate::mem::{MemoryMap, RegionError};
 use crate::sys::event::{self, Nature};
 use crate::sys::fd;
 
 /// Rings that a vring index on the wire can name: 8 bits where a descriptor comes with it.
 const MAX_RINGS: u16 = 256;
+
+/// The ring for task management, and the first of those for commands.
+const CONTROL: u16 = 0;
+const FIRST_REQUEST: u16 = 2;
 
 /// Why a message was refused, in words for the log.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +92,8 @@ pub(super) struct Session {
     protocol: VhostUserProtocolFeatures,
     map: Arc<MemoryMap>,
     log: dirty_log::Log,
+    /// SET_INFLIGHT_FD.
+    inflight: Option<Buffer>,
     /// Indexed by ring; grows to the highest index that a message named.
     rings: Vec<Vring>,
 }
@@ -100,6 +107,7 @@ impl Session {
             protocol: VhostUserProtocolFeatures::empty(),
             map: Arc::default(),
             log: dirty_log::Log::default(),
+            inflight: None,
             rings: Vec::new(),
         }
     }
@@ -110,6 +118,7 @@ impl Session {
         self.rings.clear();
         self.map = Arc::default();
         self.log = dirty_log::Log::default();
+        self.inflight = None;
     }
 
     /// Whether the front-end acknowledged VHOST_USER_F_PROTOCOL_FEATURES.
@@ -172,8 +181,29 @@ impl Session {
         Ok(())
     }
 
-    /// Starts or stops the ring as its record says.
+    /// Starts or stops the ring as its record says, and the control ring if that has waited for it.
     fn settle(&mut self, index: u16, unmapped: Unmapped) -> Result<(), Refused> {
+        self.settle_one(index, unmapped)?;
+        if index == CONTROL { Ok(()) } else { self.settle_one(CONTROL, Unmapped::Waits) }
+    }
+
+    /// Whether a request ring is about to start, so that the control ring should wait for it: a task management function must find the
+    /// tasks that the guest had begun before it, be they in flight since before a restart or only available. Rings that are set up are about to be
+    /// enabled (QEMU sets them all up, then enables them from 0 on); so are those that a predecessor took something from.
+    fn request_rings_are_to_come(&self) -> bool {
+        let owed = |index| self.inflight.as_ref().is_some_and(|buffer| buffer.is_owed(index));
+        let named = (0u16..).zip(&self.rings).skip(usize::from(FIRST_REQUEST));
+        let set_up = self.protocol_features_acked()
+            && named.clone().any(|(_, ring)| !ring.running() && ring.awaits_enable() && ring.complete());
+        set_up
+            || self.inflight.is_some()
+                && (FIRST_REQUEST..self.ring_count()).any(|index| match self.rings.get(usize::from(index)) {
+                    Some(ring) => !ring.running() && (ring.awaits_enable() || ring.enabled(false)) && owed(index),
+                    None => owed(index),
+                })
+    }
+
+    fn settle_one(&mut self, index: u16, unmapped: Unmapped) -> Result<(), Refused> {
         let event_idx = self.event_idx();
         let enabled_by_default = self.acked.is_some() && !self.protocol_features_acked();
         let used_log = self.log.of_ring(&self.rings, index);
@@ -188,6 +218,10 @@ impl Session {
         if !may_run || self.map.regions().is_empty() {
             return Ok(());
         }
+        if index == CONTROL && self.request_rings_are_to_come() {
+            return Ok(());
+        }
+        let Some(ring) = self.rings.get_mut(usize::from(index)) else { return Ok(()) };
         let guest = match ring.locate(&self.map, event_idx) {
             Ok(guest) => guest,
             Err(what) if unmapped == Unmapped::IsAnError => {
@@ -198,7 +232,9 @@ impl Session {
                 return Ok(());
             }
         };
-        let config = ring.configure(index, guest, &self.map, event_idx, used_log)?;
+        let size = ring.size().unwrap_or(0);
+        let account = self.inflight.as_ref().and_then(|buffer| buffer.ring(index, size));
+        let config = ring.configure(index, guest, &self.map, event_idx, used_log, account)?;
         log::debug!("{}: ring {index} starts: {config:?}", self.name);
         self.device.start_ring(config)?;
         ring.set_running(true);
@@ -206,7 +242,9 @@ impl Session {
     }
 
     fn settle_all(&mut self, unmapped: Unmapped) -> Result<(), Refused> {
-        (0..self.rings.len()).try_for_each(|index| self.settle(index as u16, unmapped))
+        // The control ring comes last.
+        (1..self.rings.len()).try_for_each(|index| self.settle_one(index as u16, unmapped))?;
+        self.settle_one(CONTROL, unmapped)
     }
 
     /// Puts a new memory map in force.
@@ -252,6 +290,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             return Ok(());
         }
         self.rings.clear();
+        self.inflight = None;
         self.settle_log()?;
         if !self.map.regions().is_empty() {
             self.change_memory(Arc::default())?;
@@ -432,11 +471,12 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> VhostResult<(VhostUserInflight, File)> {
-        Ok(inflight::get(wanted)?)
+        Ok(Buffer::create(wanted)?)
     }
 
     fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> VhostResult<()> {
-        Ok(inflight::set(inflight, file)?)
+        self.inflight = Some(Buffer::open(inflight, file)?);
+        Ok(())
     }
 
     // What follows belongs to features that are not offered, or to other devices.

@@ -11,8 +11,8 @@ use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 use vm_memory::GuestMemoryMmap;
 
-use super::RingConfig;
 use super::session::Refused;
+use super::{InflightRing, RingConfig};
 use crate::mem::{MemoryMap, UsedRingLog};
 use crate::sys::fd;
 
@@ -80,6 +80,11 @@ impl Vring {
     /// Whether SET_VRING_ENABLE allows it to run, if `by_default` is what holds before it comes.
     pub(super) fn enabled(&self, by_default: bool) -> bool {
         self.enable.unwrap_or(by_default)
+    }
+
+    /// Whether SET_VRING_ENABLE is still to come.
+    pub(super) fn awaits_enable(&self) -> bool {
+        self.enable.is_none()
     }
 
     pub(super) fn set_enabled(&mut self, enabled: bool) {
@@ -193,6 +198,7 @@ impl Vring {
         map: &MemoryMap,
         event_idx: bool,
         used_log: Option<UsedRingLog>,
+        inflight: Option<InflightRing>,
     ) -> Result<RingConfig, Refused> {
         self.record.set_queue_info(guest.desc, guest.avail, guest.used)?;
         self.record.set_queue_event_idx(event_idx);
@@ -219,6 +225,7 @@ impl Vring {
             kick: kick.map(fd::file_of_consumer),
             call: call.map(fd::file_of_notifier),
             err: self.err.as_ref().map(File::try_clone).transpose()?,
+            inflight,
         })
     }
 }

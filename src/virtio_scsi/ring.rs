@@ -213,19 +213,33 @@ impl SplitRing {
         if head >= self.setup.size {
             return self.break_with(RingError::Head(head));
         }
-        let (word, bit) = (usize::from(head / 64), 1 << (head % 64));
-        if self.in_flight[word] & bit != 0 {
+        if !mark(&mut self.in_flight, head) {
             return self.break_with(RingError::HeadInFlight(head));
         }
-        self.in_flight[word] |= bit;
         self.next_avail = self.next_avail.wrapping_add(1);
-        chain.head = head;
-        chain.descriptors.clear();
-        let mut walk = Walk { chain, bytes: 0, writable: false };
-        Ok(match walk.table(areas, self.setup.size) {
-            Ok(()) => Popped::Chain,
-            Err(defect) => Popped::Malformed(defect),
-        })
+        Ok(walk(chain, head, areas, self.setup.size))
+    }
+
+    /// Takes a chain that whoever ran the ring before had taken and not given back; [`RingSetup::next_avail`] is behind it.
+    /// Otherwise as [`SplitRing::pop`]. To be used for all such chains before the first new one.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such head, it is in flight already, or the ring is not in memory any more.
+    pub fn pop_again(&mut self, head: u16, chain: &mut Chain) -> Result<Popped, RingError> {
+        let Some(areas) = &self.areas else { return Err(RingError::Broken) };
+        if head >= self.setup.size {
+            return self.break_with(RingError::Head(head));
+        }
+        if !mark(&mut self.in_flight, head) {
+            return self.break_with(RingError::HeadInFlight(head));
+        }
+        Ok(walk(chain, head, areas, self.setup.size))
+    }
+
+    /// Whether it is in memory: what is published is seen.
+    pub fn is_mapped(&self) -> bool {
+        self.areas.is_some()
     }
 
     /// Puts a chain that was popped into the used ring: `len` bytes were written to it. The driver does not see it before
@@ -361,6 +375,25 @@ impl SplitRing {
             return Err(RingError::AvailIndex { idx, next: self.next_avail, size: self.setup.size });
         }
         Ok(idx)
+    }
+}
+
+/// Notes that the chain at `head` is in flight; false if it is already. `head` is below the ring's size.
+fn mark(in_flight: &mut [u64], head: u16) -> bool {
+    let (word, bit) = (usize::from(head / 64), 1 << (head % 64));
+    let free = in_flight[word] & bit == 0;
+    in_flight[word] |= bit;
+    free
+}
+
+/// Copies the chain that begins at `head`.
+fn walk(chain: &mut Chain, head: u16, areas: &Areas, size: u16) -> Popped {
+    chain.head = head;
+    chain.descriptors.clear();
+    let mut walk = Walk { chain, bytes: 0, writable: false };
+    match walk.table(areas, size) {
+        Ok(()) => Popped::Chain,
+        Err(defect) => Popped::Malformed(defect),
     }
 }
 

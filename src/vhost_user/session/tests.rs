@@ -137,7 +137,7 @@ fn what_is_offered() {
     assert_ne!(features & LOG_ALL, 0);
     assert_ne!(features & PROTOCOL, 0);
     assert_ne!(features & VERSION_1, 0);
-    assert_eq!(f.wire.get(GET_PROTOCOL_FEATURES), PROTOCOL_BITS);
+    assert_eq!(f.wire.get(GET_PROTOCOL_FEATURES), PROTOCOL_BITS | 1 << 12, "and INFLIGHT_SHMFD");
     f.wire.set_u64(SET_PROTOCOL_FEATURES, PROTOCOL_BITS);
     assert_eq!(f.wire.get(GET_QUEUE_NUM), 254);
     assert_eq!(f.wire.get(GET_MAX_MEM_SLOTS), 509);
@@ -178,7 +178,7 @@ fn qemu_firmware_then_system() {
         f.kick(index);
     }
     (0..6).for_each(|index| f.enable(index, true));
-    assert_eq!(f.calls(), [Call::Features(VERSION_1 | EVENT_IDX), start(0), start(1), start(2)]);
+    assert_eq!(f.calls(), [Call::Features(VERSION_1 | EVENT_IDX), start(1), start(2), start(0)]);
 }
 
 /// QEMU 10: device_del, then device_add with the same chardev, whose connection stays.
