@@ -64,6 +64,15 @@ pub struct Cli {
     #[arg(long = "state-dir", value_name = "DIR|none")]
     pub state_dir: Option<PathBuf>,
 
+    /// Let go of images and state when all guests have left by migration, so that another vstgt can take them, and take them again when
+    /// a guest comes back. Needs --state-dir.
+    #[arg(long = "handover")]
+    pub handover: bool,
+
+    /// Wait for guests that migrate here: images and state are opened when the first of them runs. Includes --handover.
+    #[arg(long = "incoming")]
+    pub incoming: bool,
+
     /// How reactors do I/O on images: auto probes each image.
     #[arg(long = "engine", value_name = "auto|io_uring|threads", default_value = "auto")]
     pub engine: String,

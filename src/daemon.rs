@@ -4,7 +4,11 @@
 //! Order up: inherited descriptors → images → state → units → target → reactors → background → sockets. Order down: background → sockets
 //! (sessions drain) → state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
 //! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
+//!
+//! `core` is everything from the images to the reactors. With `--handover` it comes and goes while the sockets stay: see `lobby`.
 
+mod core;
+mod lobby;
 mod space;
 
 use std::io;
@@ -13,21 +17,22 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use self::space::Watch;
+use self::core::{Core, Units};
 use crate::backing::{self, Image, OpenOptions};
-use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice};
-use crate::device_server;
-use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
+use crate::config::{
+    Config, ConfigError, EndpointConfig, Handover, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice,
+};
+use crate::hba::{HbaError, NexusPorts, WaitKind};
 use crate::lu::{self, Background, Lu, LuSetup, TargetPort};
 use crate::srp::PortId;
-use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
+use crate::state_dir::{KeptUnit, StateDir, StateError};
 use crate::sys::background::Threads;
 use crate::sys::limits;
 use crate::sys::signals::{Signal, Termination};
 use crate::sys::wait::probe_io_uring;
-use crate::target::{HostSetup, Target, TargetError, TargetSetup, UnitMapping};
+use crate::target::{HostSetup, TargetError, UnitMapping};
 use crate::tgt::HostNo;
-use crate::vhost_user::{DEFAULT_MODE, Endpoint, Inherited, ListenError, Listener, Options, Server};
+use crate::vhost_user::{DEFAULT_MODE, Endpoint, Inherited, ListenError, Listener, MakeDevice, Options, Server};
 
 /// How long sessions may take to drain when the process ends; then it ends without them.
 const STOP_BOUND: Duration = Duration::from_secs(10);
@@ -88,74 +93,32 @@ pub fn run(config: Config) -> Result<(), Error> {
         Ok(limit) => log::debug!("up to {limit} open descriptors"),
         Err(e) => log::warn!("the limit of open descriptors cannot be raised: {e}"),
     }
-    let images = images(&config)?;
-    let state_dir = StateDir::open(&config.state_dir)?;
-    let background = Arc::new(Threads::new("vstgt-background"));
-    let (units, kept) = units(&config, &images, state_dir.as_ref(), &background)?;
-    let of_unit = |(of, unit): (&UnitConfig, &UnitMapping)| (of.file.clone(), Arc::clone(&unit.lu));
-    let lus: Arc<[_]> = config.units.iter().zip(&units).map(of_unit).collect();
-    let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
-    let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
-    let target = Target::new(setup)?;
-    let hba = Hba::start(HbaSetup {
-        reactors: config.reactors,
-        wait: wait_kind(config.wait)?,
-        target,
-        target_ports: hosts(&config)
-            .into_iter()
-            .map(|HostSetup { host_no, name, .. }| TargetPortSetup { name, host_no })
-            .collect(),
-        request_queues: config.num_queues,
-        nexus_loss_timeout: config.nexus_loss_timeout,
-        trace_events: config.trace_events,
-    })?;
-    let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);
-    let writer = state_dir.as_ref().map(start).transpose()?;
-    let watched = lus.iter().map(|(file, lu)| (Arc::clone(lu), file.display().to_string()));
-    let watch = Watch::start(watched).map_err(system("cannot start a thread"))?;
-    lus.iter().for_each(|(_, lu)| device_server::go_on(lu));
-    let served = serve(&config, inherited, &hba, || wait(&termination, &lus), &background);
-    // If nothing was served it runs still. It is not to outlast the state that is kept.
-    background.stop();
-    if let Some(watch) = watch {
-        watch.stop();
+    if config.handover != Handover::Never {
+        return lobby::run(config, inherited, &termination);
     }
-    if let Some(writer) = writer {
-        writer.stop();
-    }
-    if matches!(served, Err(Error::Undrained)) {
-        // Reactors still own guests' commands: to wait for them would be to wait for ever. Nothing that was answered is lost
-        // with them, for what was promised to be durable is.
-        return served;
-    }
-    hba.stop();
-    for (image, unit) in images.iter().zip(&config.units) {
-        if !image.capabilities().read_only
-            && let Err(e) = image.flush()
-        {
-            log::error!("{}: {e}", unit.file.display());
-        }
-    }
+    let core = Core::start(&config)?;
+    let devices = core.devices(&config);
+    let served = serve(&config, inherited, devices, || wait(&termination, || core.units()), || core.ends());
+    core.stop(&config, &served);
     served
 }
 
-/// Listens, serves until `wait` returns, and stops serving.
+/// Listens, serves until `wait` returns, and stops serving: first, `ends` tells the rest that it is the process that ends.
 fn serve(
     config: &Config,
     inherited: Vec<Option<Inherited>>,
-    hba: &Hba,
+    devices: Vec<(String, MakeDevice)>,
     wait: impl FnOnce() -> io::Result<i32>,
-    background: &Threads,
+    ends: impl FnOnce(),
 ) -> Result<(), Error> {
     let mut endpoints = Vec::new();
-    let ports = hba.add_ports(&nexuses(config));
-    for ((port, e), inherited) in ports.into_iter().zip(&config.endpoints).zip(inherited) {
+    for (((name, make_device), e), inherited) in devices.into_iter().zip(&config.endpoints).zip(inherited) {
         let source = match (inherited, &e.socket) {
             (Some(inherited), _) => inherited,
             (None, SocketConfig::Path(path)) => Inherited::Listening(Listener::bind(path, DEFAULT_MODE)?),
             (None, SocketConfig::Fd(fd)) => Inherited::take(*fd)?,
         };
-        endpoints.push(Endpoint { source, name: port.label().to_string(), make_device: hba.connect(port) });
+        endpoints.push(Endpoint { source, name, make_device });
     }
     let system = |what| move |source| Error::System { what, source };
     // A process whose every socket was one connection has nothing to do once they are over.
@@ -164,10 +127,7 @@ fn serve(
     let server = Server::start(endpoints, options).map_err(system("cannot start serving"))?;
     log::info!("serving {} logical units on {} sockets", config.units.len(), config.endpoints.len());
     let signal = wait();
-    // From here on connections end because the process does.
-    hba.keep_nexuses();
-    // Commands that wait for what runs in the background are to end, too.
-    background.stop();
+    ends();
     if let Err(e) = server.stop(STOP_BOUND) {
         log::error!("{e}");
         return Err(Error::Undrained);
@@ -177,7 +137,7 @@ fn serve(
 }
 
 /// Waits for the signal that ends the process; gives back its number.
-fn wait(termination: &Termination, units: &Arc<[(PathBuf, Arc<Lu>)]>) -> io::Result<i32> {
+fn wait(termination: &Termination, units: impl Fn() -> Units) -> io::Result<i32> {
     let mut looks: Option<JoinHandle<()>> = None;
     loop {
         match termination.wait()? {
@@ -187,7 +147,7 @@ fn wait(termination: &Termination, units: &Arc<[(PathBuf, Arc<Lu>)]>) -> io::Res
             }
             Signal::LookAgain => {
                 // On a thread of its own: a file system may hang, and the process is to end all the same.
-                let units = Arc::clone(units);
+                let units = units();
                 let look = move || units.iter().for_each(|(file, lu)| look_again(file, lu));
                 looks = Some(std::thread::Builder::new().name("vstgt-look".to_owned()).spawn(look)?);
             }
