@@ -8,7 +8,7 @@ mod frontend;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::FrontendReq::*;
 
 use frontend::guest::{A_MOMENT, LINUX_FEATURES, pattern};
-use frontend::process::{IMAGE_SIZE, command_keeping};
+use frontend::process::{IMAGE_SIZE, socket_path, watched};
 use frontend::ram::memfd;
 use frontend::wire::LOG_ALL;
-use frontend::{BOUND, Buffer, Guest, Ram, Vstgt, eventually};
+use frontend::{BOUND, Buffer, Guest, Ram, Vstgt, eventually, watchdog};
 
 /// What both processes serve, and where.
 struct Place {
@@ -41,40 +41,20 @@ impl Place {
     /// A process with sockets of its own for the initiators.
     fn process(&self, initiators: &[&str], option: &str) -> Vstgt {
         let own = tempfile::tempdir().unwrap();
-        let command = |command: &mut Command| self.arguments(command, own_path(command), initiators, option);
-        let state = self.dir.path().join("state");
-        File::create(own.path().join("disk.img")).unwrap().set_len(4096).unwrap();
-        Vstgt::start_keeping(own, &state, initiators.len(), command)
-    }
-
-    /// Whatever `start_keeping` wrote is replaced: the sockets get names, the image is the shared one.
-    fn arguments(&self, command: &mut Command, own: PathBuf, initiators: &[&str], option: &str) {
-        let mut fresh = command_keeping(&own, &self.dir.path().join("state"));
-        std::mem::swap(command, &mut fresh);
-        let mut bare = Command::new(env!("CARGO_BIN_EXE_vstgt"));
-        bare.arg("-v").arg("--lun").arg(format!("file={},serial=HANDED", self.image().display()));
-        bare.arg("--state-dir").arg(self.dir.path().join("state"));
-        for (index, initiator) in initiators.iter().enumerate() {
-            let socket = frontend::process::socket_path(&own, index);
-            bare.arg("--socket-path").arg(format!("{},initiator={initiator}", socket.display()));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vstgt"));
+        command.arg("-v").arg(option).arg("--lun").arg(format!("file={},serial=HANDED", self.image().display()));
+        command.arg("--state-dir").arg(self.dir.path().join("state"));
+        let sockets: Vec<_> = (0..initiators.len()).map(|index| socket_path(own.path(), index)).collect();
+        for (socket, initiator) in sockets.iter().zip(initiators) {
+            command.arg("--socket-path").arg(format!("{},initiator={initiator}", socket.display()));
         }
         if let Ok(wait) = std::env::var("VSTGT_TEST_WAIT") {
-            bare.arg("--wait").arg(wait);
+            command.arg("--wait").arg(wait);
         }
-        if !option.is_empty() {
-            bare.arg(option);
-        }
-        let log = File::options().create(true).append(true).open(own.join("log")).unwrap();
-        bare.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(log);
-        *command = bare;
+        watched(&mut command, own.path());
+        watchdog(Duration::from_secs(600));
+        Vstgt::spawn(own, sockets, command)
     }
-}
-
-/// The directory of the process that `start_keeping` makes the command for.
-fn own_path(command: &Command) -> PathBuf {
-    let words: Vec<_> = command.get_args().collect();
-    let image = words[words.iter().position(|word| *word == "--blk-file").unwrap() + 1];
-    Path::new(image).parent().unwrap().to_owned()
 }
 
 /// A front-end's connection to a process where its guest does not run yet, as a migration's destination has it.
