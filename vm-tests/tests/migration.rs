@@ -11,7 +11,6 @@ use vm_tests::cluster::{Cluster, Node, Reservations, SERIAL};
 use vm_tests::guest::Guest;
 use vm_tests::kernel::Line;
 use vm_tests::migration;
-use vm_tests::process::wait_until;
 use vm_tests::qemu::{Machine, Vm};
 use vm_tests::vstgt::Config;
 use vm_tests::{Context, Result, VSTGT_SOAK, packageroot, provision};
@@ -167,15 +166,7 @@ fn a_guest_migrates_over_and_over() -> Result<()> {
         let mut target = travels.next()?;
         migration::begin(alpha.guest.vm(), &mut target, &travels.socket(), 4 << 20)?;
         thread::sleep(Duration::from_millis(patience));
-        let qmp = alpha.guest.vm().qmp();
-        qmp.execute("migrate_cancel", &[])?;
-        let over = wait_until(WHILE, || {
-            let info = qmp.execute("query-migrate", &[])?;
-            Ok(info.get("status").and_then(|status| status.text()).filter(|status| *status == "cancelled").map(drop))
-        })?;
-        over.context(|| "the migration is not called off")?;
-        target.kill();
-        alpha.good(&alpha.busy())?;
+        call_off(alpha, &mut target)?;
         fenced(alpha, beta, &before)?;
     }
     // And one that is not, after that.
@@ -187,6 +178,21 @@ fn a_guest_migrates_over_and_over() -> Result<()> {
     let log = fs::read_to_string(cluster.dir.path("vstgt.log")).context(|| "read vstgt's log")?;
     assert!(!log.contains("beyond the dirty log") && !log.contains("SRP_LOGIN_REJ"), "{log}");
     cluster.finish()
+}
+
+/// Calls a migration off: the guest goes on where it was, and the machine where it was to go is gone.
+fn call_off(node: &mut Node, target: &mut Vm) -> Result<()> {
+    let slowness = node.guest.slowness();
+    node.guest.vm().qmp().execute("migrate_cancel", &[])?;
+    migration::reach(node.guest.vm(), "cancelled", slowness)?;
+    target.kill();
+    node.good(&node.busy()).map(drop)
+}
+
+/// How often vstgt has given everything up.
+fn handed_over(log: &Path) -> Result<usize> {
+    let text = fs::read_to_string(log).context(|| "read vstgt's log")?;
+    Ok(text.matches("images and state are handed over").count())
 }
 
 /// Between two processes, which have the image and the state directory in turn, as on two hosts with shared storage.
@@ -207,13 +213,14 @@ fn a_guest_migrates_between_two_processes() -> Result<()> {
         .arg(cluster.dir.path("state"))
         .arg("--incoming")
         .start(&cluster.dir.path("there.log"))?;
+    let log = cluster.dir.path("vstgt.log");
     let [alpha] = cluster.all()?;
     alpha.good(FILL)?;
     assert_eq!(alpha.prout("--register --param-sark=a1")?, Good);
     assert_eq!(alpha.prout("--reserve --param-rk=a1 --prout-type=3")?, Good);
     let before = alpha.reservations()?;
     alpha.good(LOAD)?;
-    for round in 0..(migrations() / 2).max(2) {
+    for round in 0..migrations() / 4 * 2 {
         let target = travels.next_on(if round % 2 == 0 { &there } else { &here })?;
         let (migrated, mut source) = alpha.guest.migrate(target, &travels.socket())?;
         println!("round {round}: {migrated:?}");
@@ -222,16 +229,24 @@ fn a_guest_migrates_between_two_processes() -> Result<()> {
         source.qmp().quit()?;
         source.wait(WHILE)?;
     }
+    // Called off at the last moment, when the guest had stopped and everything was given up, it goes on here.
+    let capability = r#"{"capabilities": [{"capability": "pause-before-switchover", "state": true}]}"#;
+    for _ in 0..2 {
+        let mut target = travels.next_on(&there)?;
+        alpha.guest.vm().qmp().execute_json("migrate-set-capabilities", capability)?;
+        target.qmp().execute_json("migrate-set-capabilities", capability)?;
+        let before = handed_over(&log)?;
+        let slowness = alpha.guest.slowness();
+        migration::begin(alpha.guest.vm(), &mut target, &travels.socket(), migration::BANDWIDTH)?;
+        migration::reach(alpha.guest.vm(), "pre-switchover", slowness)?;
+        assert_eq!(handed_over(&log)?, before + 1);
+        call_off(alpha, &mut target)?;
+    }
     println!("{}", alpha.good(CALM)?);
     assert!(alpha.attentions()?.is_empty(), "nobody is told of anything");
-    // Called off when it had hardly begun, it stays.
-    let mut target = travels.next_on(&there)?;
-    migration::begin(alpha.guest.vm(), &mut target, &travels.socket(), 4 << 20)?;
-    alpha.guest.vm().qmp().execute("migrate_cancel", &[])?;
-    target.kill();
     assert_eq!(alpha.access()?, (Good, Good));
     assert_eq!(alpha.reservations()?, before);
-    let log = other.terminate()?;
-    assert!(log.contains("handed over") && !log.contains("ERROR"), "{log}");
+    let text = other.terminate()?;
+    assert!(text.contains("handed over") && !text.contains("ERROR"), "{text}");
     cluster.finish()
 }
