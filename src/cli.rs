@@ -70,6 +70,15 @@ pub struct Cli {
     #[arg(long = "handover", value_name = "PATH")]
     pub handover: Option<PathBuf>,
 
+    /// Let go of images and state when all guests have left by migration, so that another vstgt can take them, and take them again when
+    /// a guest comes back. Needs --state-dir.
+    #[arg(long = "outgoing")]
+    pub outgoing: bool,
+
+    /// Wait for guests that migrate here: images and state are opened when the first of them runs. Includes --outgoing.
+    #[arg(long = "incoming")]
+    pub incoming: bool,
+
     /// How reactors do I/O on images: auto probes each image. mmap and inline (preadv, pwritev) do it on the reactor itself, and are
     /// only for images on tmpfs.
     #[arg(long = "engine", value_name = "auto|io_uring|threads|mmap|inline", default_value = "auto")]

@@ -55,6 +55,11 @@ pub enum ConfigError {
     /// There is nothing to serve.
     #[error("no disk: give --blk-file FILE or --lun file=PATH")]
     NoUnit,
+    /// There is nothing by which state could go from process to process.
+    #[error(
+        "{0} needs --state-dir DIR: the directory by which reservations and unit attentions go from process to process"
+    )]
+    NoState(&'static str),
     /// Two sockets have one path.
     #[error("--socket-path {0}: given twice")]
     DuplicateSocket(PathBuf),
@@ -204,12 +209,26 @@ pub struct Config {
     pub state_dir: Place,
     /// Where a successor asks.
     pub handover: Option<PathBuf>,
+    /// Whether images and state are let go of when guests migrate.
+    pub migration: Migration,
     /// Engine for images.
     pub engine: EngineChoice,
     /// How reactors wait.
     pub wait: WaitChoice,
     /// Whether every tgt event is logged.
     pub trace_events: bool,
+}
+
+/// What a process does with images and state when guests migrate between processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Migration {
+    /// It has them as long as it runs.
+    #[default]
+    Never,
+    /// It lets go of them when all guests have left by migration.
+    Outgoing,
+    /// The same, and it begins without them.
+    Incoming,
 }
 
 impl TryFrom<Cli> for Config {
@@ -230,6 +249,16 @@ impl TryFrom<Cli> for Config {
         if cli.nexus_loss_timeout > MAX_LOSS_TIMEOUT {
             return Err(value("--nexus-loss-timeout", &cli.nexus_loss_timeout.to_string(), "must be at most 31536000"));
         }
+        let migration = match (cli.incoming, cli.outgoing) {
+            (true, _) => Migration::Incoming,
+            (false, true) => Migration::Outgoing,
+            (false, false) => Migration::Never,
+        };
+        let named = cli.state_dir.as_ref().is_some_and(|path| path.as_os_str() != "none");
+        if migration != Migration::Never && !named {
+            let option = if cli.incoming { "--incoming" } else { "--outgoing" };
+            return Err(ConfigError::NoState(option));
+        }
         Ok(Config {
             target_ports,
             units,
@@ -242,6 +271,7 @@ impl TryFrom<Cli> for Config {
                 Some(path) => Place::At(path),
             },
             handover: handover(&cli, &endpoints)?,
+            migration,
             engine: match cli.engine.as_str() {
                 "auto" => EngineChoice::Auto,
                 "io_uring" => EngineChoice::IoUring,

@@ -25,7 +25,7 @@ use crate::sys::wait::{EpollWait, UringWait, Wait};
 use crate::target::{Post, Shard, Spawn, Target};
 use crate::tgt::{EventRings, HostNo, ItnId, LogTap};
 use crate::vhost_user::MakeDevice;
-use crate::virtio_scsi::MAX_RING_SIZE;
+use crate::virtio_scsi::{MAX_RING_SIZE, OFFERED_FEATURES};
 
 /// Entries of a reactor's io_uring: what may be submitted in one go. More is submitted in several.
 const RING_ENTRIES: u32 = 1024;
@@ -153,6 +153,9 @@ pub struct Hba {
 }
 
 impl Hba {
+    /// Virtio features that its devices offer.
+    pub const FEATURES: u64 = OFFERED_FEATURES;
+
     /// Starts the reactors and waits until each can do its work.
     pub fn start(setup: HbaSetup) -> Result<Hba, HbaError> {
         let fail = |index| move |source| HbaError::Reactor { index, source };

@@ -102,6 +102,9 @@ pub enum StartError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// What the device is about is somewhere else.
+    #[error("{0}")]
+    Unavailable(String),
     /// The device is shutting down.
     #[error("shutting down")]
     ShuttingDown,

@@ -67,6 +67,22 @@ pub fn complete(source: &mut Vm, slowness: u32) -> Result<Migrated> {
     Ok(Migrated { passes, downtime, total })
 }
 
+/// Waits until the migration is in the given state.
+///
+/// # Errors
+/// When it is not in time, or fails.
+pub fn reach(source: &mut Vm, wanted: &str, slowness: u32) -> Result<()> {
+    let there = wait_until(BOUND * slowness, || {
+        let info = source.qmp().execute("query-migrate", &[])?;
+        match info.get("status").and_then(Value::text) {
+            Some(status) if status == wanted => Ok(Some(())),
+            Some("failed") => Err(Error::new(source.explain(&format!("the migration failed: {info:?}")))),
+            _ => Ok(None),
+        }
+    })?;
+    there.context(|| source.explain(&format!("the migration is not {wanted}")))
+}
+
 impl Guest {
     /// Migrates to `target`, where it runs when this returns. The machine where it was has stopped and is given back: that it still is there is what
     /// a real migration has, too.

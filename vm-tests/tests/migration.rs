@@ -7,12 +7,12 @@ use std::thread;
 use std::time::Duration;
 use vm_tests::cache::Cache;
 use vm_tests::cluster::Exit::{Conflict, Good};
-use vm_tests::cluster::{Cluster, Node, Reservations};
+use vm_tests::cluster::{Cluster, Node, Reservations, SERIAL};
 use vm_tests::guest::Guest;
 use vm_tests::kernel::Line;
 use vm_tests::migration;
-use vm_tests::process::wait_until;
 use vm_tests::qemu::{Machine, Vm};
+use vm_tests::vstgt::Config;
 use vm_tests::{Context, Result, VSTGT_SOAK, packageroot, provision};
 
 const MIB: u64 = 1 << 20;
@@ -87,11 +87,16 @@ impl Travels {
         Ok(Travels { root, dir: cluster.dir.root().to_owned(), name: name.to_owned(), count: 0 })
     }
 
-    /// The next machine, waiting.
+    /// The next machine, waiting, on the same socket.
     fn next(&mut self) -> Result<Vm> {
-        self.count += 1;
         let socket = self.dir.join(format!("{}.sock", self.name));
-        let machine = machine(&format!("{}{}", self.name, self.count), &socket)?;
+        self.next_on(&socket)
+    }
+
+    /// The next machine, waiting, on that socket.
+    fn next_on(&mut self, socket: &Path) -> Result<Vm> {
+        self.count += 1;
+        let machine = machine(&format!("{}{}", self.name, self.count), socket)?;
         Guest::incoming_from(machine, Line::V6_12, &self.root, &self.dir)
     }
 
@@ -161,15 +166,7 @@ fn a_guest_migrates_over_and_over() -> Result<()> {
         let mut target = travels.next()?;
         migration::begin(alpha.guest.vm(), &mut target, &travels.socket(), 4 << 20)?;
         thread::sleep(Duration::from_millis(patience));
-        let qmp = alpha.guest.vm().qmp();
-        qmp.execute("migrate_cancel", &[])?;
-        let over = wait_until(WHILE, || {
-            let info = qmp.execute("query-migrate", &[])?;
-            Ok(info.get("status").and_then(|status| status.text()).filter(|status| *status == "cancelled").map(drop))
-        })?;
-        over.context(|| "the migration is not called off")?;
-        target.kill();
-        alpha.good(&alpha.busy())?;
+        call_off(alpha, &mut target)?;
         fenced(alpha, beta, &before)?;
     }
     // And one that is not, after that.
@@ -180,5 +177,76 @@ fn a_guest_migrates_over_and_over() -> Result<()> {
     fenced(alpha, beta, &before)?;
     let log = fs::read_to_string(cluster.dir.path("vstgt.log")).context(|| "read vstgt's log")?;
     assert!(!log.contains("beyond the dirty log") && !log.contains("SRP_LOGIN_REJ"), "{log}");
+    cluster.finish()
+}
+
+/// Calls a migration off: the guest goes on where it was, and the machine where it was to go is gone.
+fn call_off(node: &mut Node, target: &mut Vm) -> Result<()> {
+    let slowness = node.guest.slowness();
+    node.guest.vm().qmp().execute("migrate_cancel", &[])?;
+    migration::reach(node.guest.vm(), "cancelled", slowness)?;
+    target.kill();
+    node.good(&node.busy()).map(drop)
+}
+
+/// How often vstgt has given everything up.
+fn handed_over(log: &Path) -> Result<usize> {
+    let text = fs::read_to_string(log).context(|| "read vstgt's log")?;
+    Ok(text.matches("images and state are handed over").count())
+}
+
+/// Between two processes, which have the image and the state directory in turn, as on two hosts with shared storage.
+#[test]
+fn a_guest_migrates_between_two_processes() -> Result<()> {
+    provision::check()?;
+    let mut cluster = Cluster::start(&["alpha"], DISK, |config, dir| {
+        config.arg("--state-dir").arg(dir.path("state")).arg("--outgoing")
+    })?;
+    let mut travels = Travels::new(&cluster, "alpha")?;
+    let here = cluster.dir.path("alpha.sock");
+    let there = cluster.dir.path("there.sock");
+    let other = Config::new()
+        .lun(&cluster.image, &format!(",serial={SERIAL}"))
+        .socket_with(&there, ",initiator=alpha")
+        .arg("-v")
+        .arg("--state-dir")
+        .arg(cluster.dir.path("state"))
+        .arg("--incoming")
+        .start(&cluster.dir.path("there.log"))?;
+    let log = cluster.dir.path("vstgt.log");
+    let [alpha] = cluster.all()?;
+    alpha.good(FILL)?;
+    assert_eq!(alpha.prout("--register --param-sark=a1")?, Good);
+    assert_eq!(alpha.prout("--reserve --param-rk=a1 --prout-type=3")?, Good);
+    let before = alpha.reservations()?;
+    alpha.good(LOAD)?;
+    for round in 0..migrations() / 4 * 2 {
+        let target = travels.next_on(if round % 2 == 0 { &there } else { &here })?;
+        let (migrated, mut source) = alpha.guest.migrate(target, &travels.socket())?;
+        println!("round {round}: {migrated:?}");
+        alpha.good(&alpha.busy())?;
+        assert_eq!(alpha.reservations()?, before);
+        source.qmp().quit()?;
+        source.wait(WHILE)?;
+    }
+    // Called off at the last moment, when the guest had stopped and everything was given up, it goes on here.
+    let capability = r#"{"capabilities": [{"capability": "pause-before-switchover", "state": true}]}"#;
+    for _ in 0..2 {
+        let mut target = travels.next_on(&there)?;
+        alpha.guest.vm().qmp().execute_json("migrate-set-capabilities", capability)?;
+        target.qmp().execute_json("migrate-set-capabilities", capability)?;
+        let before = handed_over(&log)?;
+        let slowness = alpha.guest.slowness();
+        migration::begin(alpha.guest.vm(), &mut target, &travels.socket(), migration::BANDWIDTH)?;
+        migration::reach(alpha.guest.vm(), "pre-switchover", slowness)?;
+        assert_eq!(handed_over(&log)?, before + 1);
+        call_off(alpha, &mut target)?;
+    }
+    println!("{}", alpha.good(CALM)?);
+    assert!(alpha.attentions()?.is_empty(), "nobody is told of anything");
+    assert_eq!(alpha.access()?, (Good, Good));
+    assert_eq!(alpha.reservations()?, before);
+    let text = other.terminate()?;
+    assert!(text.contains("handed over") && !text.contains("ERROR"), "{text}");
     cluster.finish()
 }
