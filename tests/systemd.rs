@@ -331,3 +331,39 @@ fn a_handover_changes_the_main_process() {
     successor.stop();
     heard(STOPPING);
 }
+
+/// The units in `docs/systemd` do what they are there for: their sockets are those of their command line.
+#[test]
+fn the_example_units_fit_together() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/systemd");
+    let unit = |name: &str| fs::read_to_string(units.join(name)).unwrap().replace("\\\n", " ");
+    let (service, sockets) = (unit("vstgt.service"), unit("vstgt.socket"));
+    let values = |unit: &str, key: &str| -> Vec<String> {
+        unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned).collect()
+    };
+    assert_eq!(values(&service, "Type"), ["notify"]);
+    let mut manager = Manager::new();
+    let here = |text: &str| {
+        let root = manager.dir.path().display().to_string();
+        text.replace("/run/vstgt-vms", &root).replace("/var/lib/vstgt", &root)
+    };
+    let paths: Vec<_> = values(&sockets, "ListenStream").iter().map(|path| here(path)).collect();
+    let line = here(&values(&service, "ExecStart")[0]);
+    let words: Vec<_> = line.split_whitespace().skip(1).collect();
+    // The test's own command line has a state directory and an image already.
+    let at = words.iter().position(|word| *word == "--state-dir").unwrap();
+    let arguments: Vec<_> = [&words[..at], &words[at + 2..]].concat();
+    let arguments: Vec<String> =
+        arguments.iter().map(|word| word.replacen("shared.img", "shared.img,lun=1", 1)).collect();
+    File::create(manager.path("shared.img")).unwrap().set_len(1 << 20).unwrap();
+    for path in &paths {
+        manager.passed.push((UnixListener::bind(path).unwrap(), "vstgt.socket"));
+    }
+    let service = manager.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = manager.hear();
+    assert_eq!(said, format!("READY=1\nSTATUS=serving 2 logical units on {} sockets", paths.len()));
+    for path in &paths {
+        Guest::attached(Path::new(path)).check_io(1);
+    }
+    service.stop();
+}
