@@ -47,6 +47,13 @@ impl Hangup {
         }
     }
 
+    /// Takes no more messages: those that came already are still answered, then the connection ends.
+    pub(super) fn shut_reading(&self) {
+        if let Err(error) = self.stream.shutdown(Shutdown::Read) {
+            log::trace!("connection was over already: {error}");
+        }
+    }
+
     pub(super) fn stream(&self) -> &UnixStream {
         &self.stream
     }

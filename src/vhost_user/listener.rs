@@ -135,14 +135,12 @@ impl Listener {
     /// and inode. `None`: the file is no longer that one, or the descriptor no listening Unix stream socket.
     pub fn going_on(socket: OwnedFd, file: Option<(PathBuf, u64, u64)>) -> Option<Listener> {
         let Ok(Inherited::Listening(Listener { socket, .. })) = Inherited::from_fd(socket) else { return None };
-        let file = file.map(|(path, device, inode)| SocketFile { path, device, inode });
-        if let Some(SocketFile { path, device, inode }) = &file
+        if let Some((path, device, inode)) = &file
             && !is_that_file(path, *device, *inode)
         {
-            // Not to be removed by us.
-            file.map(std::mem::forget);
             return None;
         }
+        let file = file.map(|(path, device, inode)| SocketFile { path, device, inode });
         Some(Listener { socket, file })
     }
 

@@ -36,6 +36,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection is not served because a dead one of the same socket is not over.
 const SUCCESSION_BOUND: Duration = Duration::from_secs(5);
 
+/// How long messages that have come may take to be answered when the process ends.
+const ANSWER_BOUND: Duration = Duration::from_millis(200);
+
 /// The epoll datum of the event that ends the acceptor or makes it look around; listeners have their index, silent connections their
 /// number added to [`SILENT`].
 const WAKE: u64 = u64::MAX;
@@ -143,6 +146,19 @@ impl Shared {
         drop(self.ended.wait_timeout_while(self.state(), bound, alive).unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Waits until no session is left.
+    fn all_ended(&self, deadline: Instant) -> Result<(), StillRunning> {
+        let mut state = self.state();
+        while !state.live.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StillRunning(state.live.values().map(|live| live.name.clone()).collect()));
+            }
+            state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
     /// How many sessions an endpoint has, and which of them have been left by their front-ends.
     fn siblings(&self, endpoint: usize) -> (usize, Vec<u64>) {
         let state = self.state();
@@ -212,19 +228,13 @@ impl Server {
     /// Stops accepting, removes the socket files, ends all connections, and waits at most `bound` for them.
     pub fn stop(mut self, bound: Duration) -> Result<(), StillRunning> {
         drop(self.retire());
-        let deadline = Instant::now() + bound;
-        let mut state = self.shared.state();
-        for live in state.live.values() {
-            live.hangup.shut_down();
+        let start = Instant::now();
+        self.shared.state().live.values().for_each(|live| live.hangup.shut_reading());
+        // Each message that came is answered. A front-end that does not read its answers, or has sent half a message, is not waited for.
+        if self.shared.all_ended(start + ANSWER_BOUND.min(bound)).is_err() {
+            self.shared.state().live.values().for_each(|live| live.hangup.shut_down());
+            self.shared.all_ended(start + bound)?;
         }
-        while !state.live.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(StillRunning(state.live.values().map(|live| live.name.clone()).collect()));
-            }
-            state = self.shared.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        drop(state);
         self.shared.join_finished();
         Ok(())
     }

@@ -60,22 +60,18 @@ pub enum HandoverError {
         source: io::Error,
     },
     /// It belongs to somebody else.
-    #[error("--handover {path}: the process there (pid {pid}) is another user's (uid {uid})")]
+    #[error("--handover {path}: the process there is another user's (uid {uid})")]
     Stranger {
         /// The handover socket.
         path: PathBuf,
-        /// The process.
-        pid: i32,
         /// Its user.
         uid: u32,
     },
     /// It said no.
-    #[error("--handover {path}: the process there (pid {pid}) hands nothing over: {why}")]
+    #[error("--handover {path}: the process there hands nothing over: {why}")]
     Refused {
         /// The handover socket.
         path: PathBuf,
-        /// The process.
-        pid: i32,
         /// What it said.
         why: String,
     },
@@ -88,7 +84,7 @@ pub enum HandoverError {
         /// The handover socket.
         path: PathBuf,
         /// The process.
-        pid: i32,
+        pid: u32,
         /// How long it was waited for.
         seconds: u64,
     },

@@ -74,6 +74,8 @@ impl Offering {
             let successor = desk.attend();
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(successor);
             end();
+            // Perhaps the process ends for another reason already. Whoever waits for its end must not be told before.
+            std::mem::forget(slot);
         })?;
         Ok(Offering { listener, committed })
     }
@@ -159,7 +161,8 @@ impl Desk {
         };
         asked.into_iter().try_for_each(|offer| send(offer, false))?;
         self.handover.iter().try_for_each(|offer| send(offer, true))?;
-        link.send(&Message::Offered(others.into_iter().map(|offer| offer.key.clone()).collect()), None)
+        let others = others.into_iter().map(|offer| offer.key.clone()).collect();
+        link.send(&Message::Offered { pid: std::process::id(), others }, None)
     }
 }
 

@@ -60,7 +60,7 @@ impl Handed {
 pub(in crate::daemon) struct Predecessor {
     path: PathBuf,
     link: Link,
-    peer: Peer,
+    pid: u32,
     sockets: HashMap<PathBuf, Handed>,
     handover: Option<Handed>,
 }
@@ -105,17 +105,17 @@ pub(in crate::daemon) fn ask(
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
         connected => connected.map_err(failed("cannot connect"))?,
     };
-    let peer = is_trusted(&stream)
+    is_trusted(&stream)
         .map_err(failed("cannot find out who is there"))?
-        .map_err(|Peer { pid, uid }| HandoverError::Stranger { path: path.to_owned(), pid, uid })?;
+        .map_err(|Peer { uid, .. }| HandoverError::Stranger { path: path.to_owned(), uid })?;
     let link = Link::new(stream);
     link.set_bound(bounds.offer).map_err(failed("cannot set a bound"))?;
-    let refused = |why: String| HandoverError::Refused { path: path.to_owned(), pid: peer.pid, why };
+    let refused = |why: String| HandoverError::Refused { path: path.to_owned(), why };
     match link.send(&Message::Ask(wanted), None) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => return Ok(None),
         asked => asked.map_err(failed("cannot ask"))?,
     }
-    let mut predecessor = Predecessor { path: path.to_owned(), link, peer, sockets: HashMap::new(), handover: None };
+    let mut predecessor = Predecessor { path: path.to_owned(), link, pid: 0, sockets: HashMap::new(), handover: None };
     loop {
         match predecessor.link.receive().map_err(failed("no answer"))? {
             Received::Message(Message::Listener { path, file, handover }, Some(socket)) => {
@@ -126,10 +126,11 @@ pub(in crate::daemon) fn ask(
                     predecessor.sockets.insert(path, handed);
                 }
             }
-            Received::Message(Message::Offered(others), _) => {
+            Received::Message(Message::Offered { pid, others }, _) => {
                 for other in others {
-                    log::warn!("{}: process {} listens there, and this one will not", other.display(), peer.pid);
+                    log::warn!("{}: process {pid} listens there, and this one will not", other.display());
                 }
+                predecessor.pid = pid;
                 return Ok(Some(predecessor));
             }
             Received::Message(Message::Refused(why), _) => return Err(refused(why)),
@@ -145,8 +146,8 @@ pub(in crate::daemon) fn ask(
 
 impl Predecessor {
     /// Its process.
-    pub(in crate::daemon) fn pid(&self) -> i32 {
-        self.peer.pid
+    pub(in crate::daemon) fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Tells it to end, and waits until it has. `waiting` is called every now and then with how long the next wait may be.
@@ -160,7 +161,7 @@ impl Predecessor {
         waiting: impl Fn(Duration),
     ) -> Result<Taken, HandoverError> {
         let mut silent: HashMap<PathBuf, Vec<UnixStream>> = HashMap::new();
-        let pid = self.peer.pid;
+        let pid = self.pid;
         let failed = |source| HandoverError::Io { path: self.path.clone(), what: "cannot wait for its end", source };
         // That it is gone shows when its word is waited for.
         if let Err(e) = self.link.send(&Message::Commit, None) {

@@ -69,7 +69,7 @@ fn sockets_and_silent_connections_go_over() {
     let silent = running.listeners[0].accept().unwrap();
     let mut waits = UnixStream::connect(running.path("a")).unwrap();
     let predecessor = running.ask();
-    assert_eq!(predecessor.pid(), std::process::id() as i32);
+    assert_eq!(predecessor.pid(), std::process::id());
     let taken = thread::scope(|scope| {
         let taken = scope.spawn(|| predecessor.take_over(QUICK, no_wait).unwrap());
         running.told.recv_timeout(BOUND).unwrap();
@@ -173,7 +173,7 @@ fn a_predecessor_killed_later_leaves_its_sockets() {
         let file = dir.path().join("a");
         let actor = acts(&path, move |link| {
             offer(&link, &listener);
-            link.send(&Message::Offered(Vec::new()), None).unwrap();
+            link.send(&Message::Offered { pid: 7, others: Vec::new() }, None).unwrap();
             // As if killed: its files stay.
             listener.leave();
             if reads_commit {
@@ -201,7 +201,7 @@ fn a_socket_whose_file_is_gone_is_not_taken() {
         let again = file.clone();
         let actor = acts(&path, move |link| {
             offer(&link, &listener);
-            link.send(&Message::Offered(Vec::new()), None).unwrap();
+            link.send(&Message::Offered { pid: 7, others: Vec::new() }, None).unwrap();
             drop(listener);
             if another {
                 drop(UnixListener::bind(&again).unwrap());
@@ -219,8 +219,8 @@ fn a_predecessor_that_does_not_end_is_named() {
     let (_dir, path, _listener) = scene();
     let (done, wait) = channel::<()>();
     let actor = acts(&path, move |link| {
-        link.send(&Message::Offered(Vec::new()), None).unwrap();
-        wait.recv().ok();
+        link.send(&Message::Offered { pid: 7, others: Vec::new() }, None).unwrap();
+        assert!(wait.recv().is_err());
     });
     let predecessor = ask(&path, Vec::new(), QUICK).unwrap().unwrap();
     let bounds = Bounds { end: Duration::from_millis(200), ..QUICK };
@@ -239,9 +239,9 @@ fn one_that_says_it_has_not_drained_is_not_waited_for() {
     let (_dir, path, _listener) = scene();
     let (done, wait) = channel::<()>();
     let actor = acts(&path, move |link| {
-        link.send(&Message::Offered(Vec::new()), None).unwrap();
+        link.send(&Message::Offered { pid: 7, others: Vec::new() }, None).unwrap();
         link.send(&Message::Ended(false), None).unwrap();
-        wait.recv().ok();
+        assert!(wait.recv().is_err());
     });
     let predecessor = ask(&path, Vec::new(), QUICK).unwrap().unwrap();
     predecessor.take_over(QUICK, no_wait).unwrap();
@@ -261,7 +261,8 @@ fn other_versions_are_refused_in_words() {
     drop(running.ask());
 
     let (_dir, path, _listener) = scene();
-    let actor = acts(&path, |link| link.send_as(VERSION + 1, &Message::Offered(Vec::new()), None).unwrap());
+    let actor =
+        acts(&path, |link| link.send_as(VERSION + 1, &Message::Offered { pid: 7, others: Vec::new() }, None).unwrap());
     let error = ask(&path, Vec::new(), QUICK).unwrap_err().to_string();
     assert!(error.contains("hands nothing over: it speaks version 2"), "{error}");
     actor.join().unwrap();
@@ -277,7 +278,7 @@ fn messages_arrive_as_they_were_sent() {
         Message::Refused("no".into()),
         listener(None, false),
         listener(Some((1 << 40, 7)), true),
-        Message::Offered(paths()),
+        Message::Offered { pid: 7, others: paths() },
         Message::Commit,
         Message::Connection("/x".into()),
         Message::Ended(true),

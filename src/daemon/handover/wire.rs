@@ -46,7 +46,12 @@ pub(super) enum Message {
         handover: bool,
     },
     /// Predecessor: these were all; there are others, which were not asked for.
-    Offered(Vec<PathBuf>),
+    Offered {
+        /// Its process. (What the kernel tells of the other end of a connection is who listened first.)
+        pid: u32,
+        /// Their paths.
+        others: Vec<PathBuf>,
+    },
     /// Successor: end now, they are mine.
     Commit,
     /// Predecessor: a connection to the socket with this path that has said nothing yet, its descriptor with it.
@@ -162,7 +167,7 @@ fn encode(message: &Message) -> (u32, Vec<u8>) {
             payload.extend_from_slice(path.as_os_str().as_bytes());
             (3, payload)
         }
-        Message::Offered(others) => (4, list(others)),
+        Message::Offered { pid, others } => (4, [pid.to_le_bytes().to_vec(), list(others)].concat()),
         Message::Commit => (5, Vec::new()),
         Message::Connection(path) => (6, path.as_os_str().as_bytes().to_vec()),
         Message::Ended(drained) => (7, vec![u8::from(*drained)]),
@@ -181,7 +186,10 @@ fn decode(kind: u32, payload: &[u8]) -> Option<Message> {
             let file = (of_us == 1).then(|| (u64::from_le_bytes(*device), u64::from_le_bytes(*inode)));
             Message::Listener { path: path(rest), file, handover: handover == 1 }
         }
-        4 => Message::Offered(unlist(payload)),
+        4 => {
+            let (pid, others) = payload.split_first_chunk()?;
+            Message::Offered { pid: u32::from_le_bytes(*pid), others: unlist(others) }
+        }
         5 => Message::Commit,
         6 => Message::Connection(path(payload)),
         7 => Message::Ended(payload.first()? == &1),

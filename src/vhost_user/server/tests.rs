@@ -51,6 +51,14 @@ impl Fixture {
     }
 }
 
+/// For a moment, at least.
+fn stays_open(wire: &Wire) -> bool {
+    wire.0.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let read = std::io::Read::read(&mut &wire.0, &mut [0]);
+    wire.0.set_read_timeout(Some(BOUND)).unwrap();
+    read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+}
+
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
@@ -179,6 +187,61 @@ fn a_connected_endpoint_is_served_once_and_then_exhausted() {
     told.recv_timeout(BOUND).unwrap();
     assert_eq!(mock.calls(), [Call::Disconnected]);
     server.stop(BOUND).unwrap();
+}
+
+/// A connection that says nothing costs no thread, counts, and can go on elsewhere with what it says meanwhile.
+#[test]
+fn silent_connections_are_given_back() {
+    let mut f = Fixture::new(Options { max_connections: 3, ..Options::default() });
+    let spoken = connect(&f.path());
+    spoken.barrier();
+    let [silent, gone] = [(); 2].map(|()| connect(&f.path()));
+    connect(&f.path()).assert_closed();
+    assert_eq!(f.server.connections(), 1);
+    drop(gone);
+    let start = Instant::now();
+    let other = loop {
+        let wire = connect(&f.path());
+        if stays_open(&wire) {
+            break wire;
+        }
+        assert!(start.elapsed() < BOUND, "one that went away is counted for ever");
+    };
+    let mut retired = f.server.retire();
+    assert_eq!(retired.len(), 1);
+    let waits = connect(&f.path());
+    spoken.barrier();
+    let Retired { listener, silent: given } = retired.pop().unwrap();
+    assert_eq!(given.len(), 2);
+    assert!(f.server.retire().is_empty());
+    // One speaks while nobody serves it.
+    silent.send(GET_FEATURES, &[], &[]);
+    let again = f.mock.clone();
+    let endpoint = Endpoint {
+        silent: given,
+        ..Endpoint::listening(listener.unwrap(), "again", Box::new(move || Box::new(again.clone())))
+    };
+    let server = Server::start(vec![endpoint], Options::default()).unwrap();
+    assert_ne!(silent.reply_u64(GET_FEATURES), 0);
+    waits.barrier();
+    other.barrier();
+    f.server.stop(BOUND).unwrap();
+    spoken.assert_closed();
+    waits.barrier();
+    server.stop(BOUND).unwrap();
+}
+
+/// Messages that came before the end are answered.
+#[test]
+fn stopping_answers_what_has_come() {
+    for _ in 0..20 {
+        let f = Fixture::new(Options::default());
+        let wires: Vec<Wire> = (0..5).map(|_| connect(&f.path())).collect();
+        wires.iter().for_each(|wire| wire.send(GET_FEATURES, &[], &[]));
+        f.wait_for_connections(5);
+        f.server.stop(BOUND).unwrap();
+        wires.iter().for_each(|wire| assert_ne!(wire.reply_u64(GET_FEATURES), 0));
+    }
 }
 
 #[test]

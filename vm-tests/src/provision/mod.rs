@@ -60,6 +60,8 @@ const NEEDS: &[(&str, &str)] = &[
     // A file system whose files can be written atomically, for vstgt's own tests.
     ("mkfs.xfs", "xfsprogs"),
     ("sfdisk", "fdisk"),
+    // Looks over the example units.
+    ("systemd-analyze", "systemd"),
     ("xz", "xz-utils"),
     // Firmware.
     ("/usr/share/seabios/bios-256k.bin", "seabios"),
