@@ -1,9 +1,11 @@
 //! Builds everything from a configuration, waits for the signal that ends it, takes it down in order. SIGUSR1 does not end it: the
 //! images are looked at again, for who resized one, or wants a medium loaded that a guest ejected.
 //!
-//! Order up: inherited descriptors → images → state → units → target → reactors → background → sockets. Order down: background → sockets
+//! Order up: inherited descriptors → images → state → units → sockets → sandbox → target → reactors → background → system calls restricted →
+//! serving. Order down: background → sockets
 //! (sessions drain) → state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
-//! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
+//! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served, at once or when
+//! all is up.
 
 mod space;
 
@@ -19,6 +21,7 @@ use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPor
 use crate::device_server;
 use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
 use crate::lu::{self, Background, Lu, LuSetup, TargetPort};
+use crate::sandbox::{self, Confined, Fence, ImageAccess};
 use crate::srp::PortId;
 use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
 use crate::sys::background::Threads;
@@ -27,7 +30,7 @@ use crate::sys::signals::{Signal, Termination};
 use crate::sys::wait::probe_io_uring;
 use crate::target::{HostSetup, Target, TargetError, TargetSetup, UnitMapping};
 use crate::tgt::HostNo;
-use crate::vhost_user::{DEFAULT_MODE, Endpoint, Inherited, ListenError, Listener, Options, Server};
+use crate::vhost_user::{self, Endpoint, Inherited, ListenError, Listener, Options, Server};
 
 /// How long sessions may take to drain when the process ends; then it ends without them.
 const STOP_BOUND: Duration = Duration::from_secs(10);
@@ -64,6 +67,9 @@ pub enum Error {
     /// `--wait io_uring` where there is none.
     #[error("--wait io_uring: this system does not allow io_uring (use --wait epoll or auto)")]
     NoIoUring,
+    /// The process cannot be fenced in.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
     /// Guests' commands did not end in time.
     #[error("commands did not end in time (a disk that hangs?); ended without waiting for them")]
     Undrained,
@@ -94,6 +100,9 @@ pub fn run(config: Config) -> Result<(), Error> {
     let (units, kept) = units(&config, &images, state_dir.as_ref(), &background)?;
     let of_unit = |(of, unit): (&UnitConfig, &UnitMapping)| (of.file.clone(), Arc::clone(&unit.lu));
     let lus: Arc<[_]> = config.units.iter().zip(&units).map(of_unit).collect();
+    let sources = sources(&config, inherited)?;
+    // No thread runs yet, and what is opened by name is open.
+    let confined = config.sandbox.then(|| sandbox::confine(&fence(&config, state_dir.as_ref()))).transpose()?;
     let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
     let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
     let target = Target::new(setup)?;
@@ -114,7 +123,8 @@ pub fn run(config: Config) -> Result<(), Error> {
     let watched = lus.iter().map(|(file, lu)| (Arc::clone(lu), file.display().to_string()));
     let watch = Watch::start(watched).map_err(system("cannot start a thread"))?;
     lus.iter().for_each(|(_, lu)| device_server::go_on(lu));
-    let served = serve(&config, inherited, &hba, || wait(&termination, &lus), &background);
+    confined.map(Confined::seal).transpose()?;
+    let served = serve(&config, sources, &hba, || wait(&termination, &lus), &background);
     // If nothing was served it runs still. It is not to outlast the state that is kept.
     background.stop();
     if let Some(watch) = watch {
@@ -139,23 +149,19 @@ pub fn run(config: Config) -> Result<(), Error> {
     served
 }
 
-/// Listens, serves until `wait` returns, and stops serving.
+/// Serves until `wait` returns, and stops serving.
 fn serve(
     config: &Config,
-    inherited: Vec<Option<Inherited>>,
+    sources: Vec<Inherited>,
     hba: &Hba,
     wait: impl FnOnce() -> io::Result<i32>,
     background: &Threads,
 ) -> Result<(), Error> {
     let mut endpoints = Vec::new();
     let ports = hba.add_ports(&nexuses(config));
-    for ((port, e), inherited) in ports.into_iter().zip(&config.endpoints).zip(inherited) {
-        let source = match (inherited, &e.socket) {
-            (Some(inherited), _) => inherited,
-            (None, SocketConfig::Path(path)) => Inherited::Listening(Listener::bind(path, DEFAULT_MODE)?),
-            (None, SocketConfig::Fd(fd)) => Inherited::take(*fd)?,
-        };
-        endpoints.push(Endpoint { source, name: port.label().to_string(), make_device: hba.connect(port) });
+    for ((port, e), source) in ports.into_iter().zip(&config.endpoints).zip(sources) {
+        let (name, peers) = (port.label().to_string(), e.access.peers.clone());
+        endpoints.push(Endpoint { source, name, make_device: hba.connect(port), peers });
     }
     let system = |what| move |source| Error::System { what, source };
     // A process whose every socket was one connection has nothing to do once they are over.
@@ -211,6 +217,34 @@ fn inherited(config: &Config) -> Result<Vec<Option<Inherited>>, Error> {
         SocketConfig::Fd(fd) => Inherited::take(fd).map(Some),
     };
     Ok(config.endpoints.iter().map(take).collect::<Result<_, _>>()?)
+}
+
+/// Where each endpoint's connections come from. Who connects from here on waits until all is up.
+fn sources(config: &Config, inherited: Vec<Option<Inherited>>) -> Result<Vec<Inherited>, Error> {
+    let source = |(e, inherited): (&EndpointConfig, Option<Inherited>)| match (inherited, &e.socket) {
+        (Some(inherited), _) => Ok(inherited),
+        (None, SocketConfig::Path(path)) => {
+            Listener::bind_for(path, e.access.mode, e.access.group).map(Inherited::Listening)
+        }
+        (None, SocketConfig::Fd(fd)) => Inherited::take(*fd),
+    };
+    Ok(config.endpoints.iter().zip(inherited).map(source).collect::<Result<_, _>>()?)
+}
+
+/// What the process reaches by name while it serves.
+fn fence(config: &Config, state_dir: Option<&StateDir>) -> Fence {
+    let image = |u: &UnitConfig| ImageAccess { path: u.file.clone(), writable: !u.read_only };
+    let socket_dir = |e: &EndpointConfig| match &e.socket {
+        SocketConfig::Path(path) => Some(vhost_user::directory_of(path).to_owned()),
+        SocketConfig::Fd(_) => None,
+    };
+    Fence {
+        images: config.units.iter().map(image).collect(),
+        image_dirs: config.image_dirs.clone(),
+        socket_dirs: config.endpoints.iter().filter_map(socket_dir).collect(),
+        state_dir: state_dir.map(|dir| dir.path().to_owned()),
+        core_dumps: config.core_dumps,
+    }
 }
 
 /// The target ports, each a host of its own, numbered from 0 as they are configured.

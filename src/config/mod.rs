@@ -5,6 +5,7 @@
 //! [`Config`] is made from a [`Cli`] once, at start, and is not checked again: names are unique, numbers are in range, every
 //! logical unit has a place of its own. Whether images can be opened and sockets bound shows when they are.
 
+mod access;
 mod key_value;
 mod target_port;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::backing::EngineChoice;
 use crate::cli::Cli;
 use crate::lu::AccessState;
 use crate::state_dir::Place;
+pub use access::SocketAccess;
 use key_value::{Options, OptionsError};
 pub use unit::UnitConfig;
 
@@ -170,6 +172,8 @@ pub struct EndpointConfig {
     pub initiator: String,
     /// The target port's.
     pub target_port: String,
+    /// Who may connect.
+    pub access: SocketAccess,
 }
 
 /// How reactors wait.
@@ -206,6 +210,12 @@ pub struct Config {
     pub wait: WaitChoice,
     /// Whether every tgt event is logged.
     pub trace_events: bool,
+    /// Whether the process is fenced in.
+    pub sandbox: bool,
+    /// Directories that it reaches all the same.
+    pub image_dirs: Vec<PathBuf>,
+    /// Whether it may leave a core file.
+    pub core_dumps: bool,
 }
 
 impl TryFrom<Cli> for Config {
@@ -251,6 +261,13 @@ impl TryFrom<Cli> for Config {
                 other => return Err(value("--wait", other, "must be auto, io_uring or epoll")),
             },
             trace_events: cli.traces_events(),
+            sandbox: match cli.sandbox.as_str() {
+                "on" => true,
+                "off" => false,
+                other => return Err(value("--sandbox", other, "must be on or off")),
+            },
+            image_dirs: cli.image_dir.clone(),
+            core_dumps: cli.core_dumps,
         })
     }
 }
@@ -261,19 +278,21 @@ fn value(option: &'static str, value: &str, what: &'static str) -> ConfigError {
 
 fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig>, ConfigError> {
     let mut endpoints = Vec::new();
+    let general = access::General::of(cli)?;
     for text in &cli.socket_path {
         let syntax = |source| ConfigError::Syntax { option: "--socket-path", text: text.clone(), source };
         let mut options = Options::with_leading_value(text, "path").map_err(syntax)?;
         let path = PathBuf::from(options.required("path").map_err(syntax)?);
         let initiator = options.optional("initiator").map_err(syntax)?;
         let target_port = options.optional("target-port").map_err(syntax)?;
+        let access = general.of_file(text, &mut options)?;
         options.finish().map_err(syntax)?;
         let target_port = port_of("--socket-path", text, target_port, ports)?;
         let initiator = match initiator {
             Some(name) => name,
             None => canonical_socket_path(&path).to_string_lossy().into_owned(),
         };
-        endpoints.push(EndpointConfig { socket: SocketConfig::Path(path), initiator, target_port });
+        endpoints.push(EndpointConfig { socket: SocketConfig::Path(path), initiator, target_port, access });
     }
     for text in &cli.fd {
         let syntax = |source| ConfigError::Syntax { option: "--fd", text: text.clone(), source };
@@ -281,6 +300,7 @@ fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig
         let number = options.required("fd").map_err(syntax)?;
         let initiator = options.optional("initiator").map_err(syntax)?;
         let target_port = options.optional("target-port").map_err(syntax)?;
+        let peers = general.peers("--fd allow-uid", &mut options)?;
         options.finish().map_err(syntax)?;
         let target_port = port_of("--fd", text, target_port, ports)?;
         let fd: RawFd = number
@@ -292,6 +312,7 @@ fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig
             socket: SocketConfig::Fd(fd),
             initiator: initiator.unwrap_or_else(|| format!("fd:{fd}")),
             target_port,
+            access: SocketAccess { peers, ..SocketAccess::default() },
         });
     }
     if endpoints.is_empty() {

@@ -13,7 +13,7 @@
 //!
 //! # Rooms
 //!
-//! `listener` socket files · `server` threads · `connection` one thread's loop · `session` what each message does ·
+//! `listener` socket files · `peers` who may connect · `server` threads · `connection` one thread's loop · `session` what each message does ·
 //! `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log`, `inflight` the places of
 //! what is not offered yet.
 
@@ -24,6 +24,7 @@ mod features;
 mod inflight;
 mod listener;
 mod memory;
+mod peers;
 mod server;
 mod session;
 #[cfg(test)]
@@ -31,5 +32,6 @@ mod testing;
 mod vring;
 
 pub use device::*;
-pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener};
+pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener, directory_of};
+pub use peers::Peers;
 pub use server::{Endpoint, MakeDevice, Options, Server, StillRunning};

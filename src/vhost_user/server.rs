@@ -6,6 +6,7 @@
 //!   may do so before its old connection has been noticed to be dead. In the latter case the new connection is served
 //!   when the old one is over, lest the initiator port be found in use by it. At most
 //!   [`Options::max_connections`] per socket, then new ones are closed at once.
+//! * A connection of somebody who may not connect ([`Endpoint::peers`]) is closed before anything is read from it.
 //! * [`Server::stop`] closes the listeners (which removes their files), ends all connections and waits, for so long as
 //!   it was told, until every device has been [disconnected](Device::disconnected). A front-end that does not read, or has sent
 //!   half a message, cannot make it wait: its socket is shut down.
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Device, Hangup, Inherited, Listener, connection};
+use super::{Device, Hangup, Inherited, Listener, Peers, connection};
 use crate::sys::rate_limit::RateLimit;
 use crate::sys::unix_socket;
 
@@ -48,12 +49,14 @@ pub struct Endpoint {
     pub name: String,
     /// What is behind each of its connections.
     pub make_device: MakeDevice,
+    /// Who may connect.
+    pub peers: Peers,
 }
 
 impl Endpoint {
     /// An endpoint that listens.
     pub fn listening(listener: Listener, name: impl Into<String>, make_device: MakeDevice) -> Endpoint {
-        Endpoint { source: Inherited::Listening(listener), name: name.into(), make_device }
+        Endpoint { source: Inherited::Listening(listener), name: name.into(), make_device, peers: Peers::Anybody }
     }
 }
 
@@ -232,6 +235,7 @@ struct Acceptor {
 struct Served {
     name: String,
     make_device: MakeDevice,
+    peers: Peers,
     listener: Option<Listener>,
     /// The connection that it is, until it is served.
     connected: Option<UnixStream>,
@@ -260,8 +264,8 @@ impl Acceptor {
             }
             let limit = Arc::new(RateLimit::per_peer());
             let comings = RateLimit::per_peer();
-            let Endpoint { name, make_device, .. } = endpoint;
-            served.push(Served { name, make_device, listener, connected, limit, comings });
+            let Endpoint { name, make_device, peers, .. } = endpoint;
+            served.push(Served { name, make_device, peers, listener, connected, limit, comings });
         }
         Ok(Acceptor {
             shared,
@@ -323,6 +327,10 @@ impl Acceptor {
     /// Starts the thread that serves a connection.
     fn open(&mut self, index: usize, stream: UnixStream) {
         let Some(served) = self.endpoints.get_mut(index) else { return };
+        if let Some(why) = served.peers.refuse(&stream) {
+            served.limit.warn(format_args!("{}: connection closed: {why}", served.name));
+            return;
+        }
         let (count, dead) = self.shared.siblings(index);
         if count >= self.max_connections {
             served.limit.warn(format_args!("{}: {count} connections already, another one closed", served.name));
