@@ -127,9 +127,7 @@ fn files_are_reached_that_are_named_and_no_others() {
             let written = errno(fs::write(path("state/s.new"), "new"));
             if written == 0 { errno(fs::rename(path("state/s.new"), path("state/s"))) } else { written }
         });
-        test("state is moved elsewhere", refused, &|| {
-            errno(fs::rename(path("state/s"), path("elsewhere/s")))
-        });
+        test("state is moved elsewhere", refused, &|| errno(fs::rename(path("state/s"), path("elsewhere/s"))));
         test("any file is read", refused, &|| read(&path("elsewhere/f")));
         test("any file is written", refused, &|| write(&path("elsewhere/f")));
         test("any file is made", refused, &|| create(&path("elsewhere/g")));
@@ -365,15 +363,41 @@ fn every_thread_of_a_running_process_is_fenced() {
     if am_root() {
         // Who has not CAP_SETPCAP cannot empty this one.
         assert!(status_of_threads(&vstgt, &["CapBnd"]).iter().all(|thread| thread[..] == [NONE]));
+        // And tests have it leave core files, see `command_keeping`.
+        assert_eq!(core_limit(&vstgt), ["0", "0"]);
     }
-    let limits = fs::read_to_string(format!("/proc/{}/limits", vstgt.pid())).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
     let log = vstgt.log();
     let landlock = if landlock() > 0 { "sandbox: landlock ABI " } else { "sandbox: no landlock" };
     assert!(log.contains(landlock) && log.contains("sandbox: seccomp: "), "{log}");
     vstgt.assert_alive();
     vstgt.stop();
+}
+
+/// The soft and the hard limit of a core file's size.
+fn core_limit(vstgt: &Vstgt) -> [String; 2] {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", vstgt.pid())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    let mut words = line.split_whitespace().map(str::to_owned);
+    [words.next().unwrap(), words.next().unwrap()]
+}
+
+#[test]
+fn core_files_are_left_if_asked_for() {
+    let limits = |vstgt: Vstgt| {
+        let owner = fs::metadata(format!("/proc/{}/mem", vstgt.pid())).unwrap().uid();
+        let limit = core_limit(&vstgt);
+        vstgt.stop();
+        (limit, owner)
+    };
+    let allowed = limits(Vstgt::start_with(1, |command| {
+        if am_root() {
+            command.arg("--core-dumps");
+        }
+    }));
+    let unfenced = limits(Vstgt::start_with(1, |command| {
+        command.arg("--sandbox=off");
+    }));
+    assert_eq!(allowed, unfenced, "as it was started with");
 }
 
 #[test]
@@ -403,8 +427,9 @@ fn an_ordinary_user_is_fenced_as_well() {
     std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     std::os::unix::fs::chown(dir.path().join("disk.img"), Some(NOBODY), Some(NOBODY)).unwrap();
     let binary = dir.path().join("vstgt");
-    // Where the build put it, others than root may not look.
-    fs::copy(env!("CARGO_BIN_EXE_vstgt"), &binary).unwrap();
+    // Where the build put it, others than root may not look. Copied by another process: while this one had it open for writing, a child
+    // of another test would have it, too, and then it cannot be executed.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_vstgt")).arg(&binary).status().unwrap().success());
     let log = File::options().create(true).append(true).open(dir.path().join("log")).unwrap();
     let vstgt = Vstgt::start_in(dir, 1, |command| {
         let mut as_nobody = Command::new(&binary);
