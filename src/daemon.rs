@@ -90,6 +90,7 @@ pub fn run(config: Config) -> Result<(), Error> {
     // Before anything is opened here: what a number means then is not what it meant to whoever gave it.
     let inherited = inherited(&config)?;
     crate::mem::install_sigbus_handler().map_err(system("cannot handle SIGBUS"))?;
+    limits::let_large_files_be_errors().map_err(system("cannot ignore SIGXFSZ"))?;
     match limits::raise_open_files() {
         Ok(limit) => log::debug!("up to {limit} open descriptors"),
         Err(e) => log::warn!("the limit of open descriptors cannot be raised: {e}"),

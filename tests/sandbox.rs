@@ -16,7 +16,8 @@ use std::process::Command;
 
 use fenced::Until::{Confined, Sealed};
 use fenced::{End, call, call3, errno, fenced};
-use frontend::{Guest, Vstgt};
+use frontend::guest::rw10;
+use frontend::{Buffer, Guest, Vstgt, eventually};
 use vstgt::sandbox::{Fence, ImageAccess, confine};
 
 fn am_root() -> bool {
@@ -445,4 +446,105 @@ fn an_ordinary_user_is_fenced_as_well() {
     assert_eq!(fs::metadata(format!("/proc/{}/mem", vstgt.pid())).unwrap().uid(), 0);
     drop(guest);
     vstgt.stop();
+}
+
+/// What is another user's, root without capabilities cannot write; it is said at the start, not when the first reservation cannot be kept.
+#[test]
+fn a_state_directory_of_somebody_else_is_refused() {
+    if !am_root() {
+        // Then it is refused when it is opened.
+        return;
+    }
+    const OTHER: u32 = 64_001;
+    let dir = tempfile::tempdir().unwrap();
+    File::create(dir.path().join("disk.img")).unwrap().set_len(frontend::process::IMAGE_SIZE).unwrap();
+    let state = dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    std::os::unix::fs::chown(&state, Some(OTHER), Some(OTHER)).unwrap();
+    let mut command = frontend::process::command(dir.path());
+    let status = command.arg("--socket-path").arg(dir.path().join("a.sock")).status().unwrap();
+    let log = fs::read_to_string(dir.path().join("log")).unwrap();
+    let last = log.lines().last().unwrap();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(last.contains("state: state cannot be written there without privileges: Permission denied"), "{last}");
+    assert!(last.contains("--sandbox=off") && !dir.path().join("a.sock").exists(), "{last}");
+}
+
+/// A limit of files' sizes is an error of the write that goes beyond it, not the end of the process.
+#[test]
+fn a_write_beyond_the_limit_of_file_sizes_is_that_writes_error() {
+    for engine in ["io_uring", "threads"] {
+        let mut vstgt = Vstgt::start_with(1, |command| {
+            // SAFETY: setrlimit is async-signal-safe, and the struct lives.
+            unsafe {
+                command.pre_exec(|| {
+                    let limit = libc::rlimit { rlim_cur: 32 << 20, rlim_max: 32 << 20 };
+                    match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                        0 => Ok(()),
+                        _ => Err(std::io::Error::last_os_error()),
+                    }
+                })
+            };
+            command.args(["--engine", engine]);
+        });
+        let mut guest = Guest::attached(vstgt.socket(0));
+        guest.check_io(1);
+        // 48 MiB into a disk of 64.
+        let at = guest.ram.alloc(4096);
+        let beyond = guest.command(&rw10(0x2a, 48 << 11, 4096), &[Buffer::out(at, 4096)], &[]);
+        assert_eq!(beyond.sense_code(), Some((3, 0x0c, 0)), "MEDIUM ERROR, WRITE ERROR");
+        guest.check_io(2);
+        vstgt.assert_alive();
+        vstgt.stop();
+    }
+}
+
+/// A loop device, detached when dropped.
+struct LoopDevice(String);
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        drop(Command::new("losetup").args(["--detach", &self.0]).status());
+    }
+}
+
+/// A block device is asked for its size, and made to deallocate, by other calls than a file.
+#[test]
+fn a_block_device_is_served() {
+    if std::env::var_os("VSTGT_TEST_LOOP_DEVICES").is_none() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("disk");
+    let mut size = 8 << 20;
+    File::create(&file).unwrap().set_len(size).unwrap();
+    let losetup = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().unwrap();
+    assert!(losetup.status.success(), "{losetup:?}");
+    let device = LoopDevice(String::from_utf8(losetup.stdout).unwrap().trim().to_owned());
+    for engine in ["io_uring", "threads"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(&device.0, dir.path().join("disk.img")).unwrap();
+        let mut vstgt = Vstgt::start_in(dir, 1, |command| {
+            command.args(["--engine", engine]);
+        });
+        let mut guest = Guest::attached(vstgt.socket(0));
+        guest.check_io(1);
+        // UNMAP of 4096 blocks from block 8 on, where the data is.
+        let list = [&[0, 22, 0, 16, 0, 0, 0, 0][..], &[0; 7], &[8, 0, 0, 16, 0, 0, 0, 0, 0]].concat();
+        let at = guest.ram.alloc(24);
+        guest.ram.write(at, &list);
+        let unmapped = guest.command(&[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], &[Buffer::out(at, 24)], &[]);
+        assert!(unmapped.good(), "{unmapped:?}");
+        assert!(guest.read_blocks(16, 4096).iter().all(|byte| *byte == 0));
+        // Synchronize cache.
+        assert!(guest.command(&[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[], &[]).good());
+        size *= 2;
+        File::options().write(true).open(&file).unwrap().set_len(size).unwrap();
+        assert!(Command::new("losetup").arg("--set-capacity").arg(&device.0).status().unwrap().success());
+        vstgt.signal(libc::SIGUSR1);
+        let said = format!("disk.img: {} blocks", size / 512);
+        eventually("it is looked at", || vstgt.log().contains(&said));
+        vstgt.assert_alive();
+        vstgt.stop();
+    }
 }

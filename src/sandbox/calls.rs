@@ -43,7 +43,6 @@ const ALWAYS: &[i64] = &[
     // By name: landlock says which.
     libc::SYS_openat,
     libc::SYS_unlinkat,
-    libc::SYS_renameat,
     libc::SYS_renameat2,
     // Somebody panicked, and RUST_BACKTRACE asks where: the library looks for the program's file, which landlock does not let it open.
     libc::SYS_getcwd,
@@ -87,19 +86,23 @@ const ALWAYS: &[i64] = &[
     libc::SYS_getrandom,
 ];
 
-/// The older forms of some of them, which newer architectures have not.
+/// The older forms of some of them, which newer architectures have not, or only some of them.
 #[cfg(target_arch = "x86_64")]
 const ALWAYS_HERE: &[i64] = &[
     libc::SYS_epoll_wait,
     libc::SYS_poll,
     libc::SYS_unlink,
     libc::SYS_rename,
+    libc::SYS_renameat,
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_readlink,
 ];
-#[cfg(not(target_arch = "x86_64"))]
-const ALWAYS_HERE: &[i64] = &[];
+#[cfg(target_arch = "aarch64")]
+const ALWAYS_HERE: &[i64] = &[RENAMEAT];
+/// renameat(2), which the crate does not name for this architecture.
+#[cfg(target_arch = "aarch64")]
+const RENAMEAT: i64 = 38;
 
 /// Answered as by a kernel that has them not: clone3, whose flags a filter cannot see (threads are then made by clone), and two
 /// more that the C library has another way for.

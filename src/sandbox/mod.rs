@@ -89,8 +89,27 @@ pub fn confine(fence: &Fence) -> Result<Confined, Error> {
     // Before the capabilities go: a directory above an image may be closed to who has none.
     let enforced = landlock::restrict(fence)?;
     privileges::drop_all().map_err(Error::new("capabilities"))?;
+    still_writable(fence)?;
     log::log!(enforced.level(), "sandbox: {enforced}; no capabilities");
     Ok(Confined(()))
+}
+
+/// Root could write to directories that it no longer can: others' are others'.
+fn still_writable(fence: &Fence) -> Result<(), Error> {
+    if let Some(dir) = &fence.state_dir
+        && let Err(source) = privileges::may_write(dir)
+    {
+        return Err(Error {
+            what: format!("{}: state cannot be written there without privileges", dir.display()),
+            source,
+        });
+    }
+    for dir in &fence.socket_dirs {
+        if let Err(e) = privileges::may_write(dir) {
+            log::warn!("{}: sockets there cannot be removed when the process ends: {e}", dir.display());
+        }
+    }
+    Ok(())
 }
 
 impl Confined {

@@ -4,7 +4,10 @@
 //! root's stays root's, which then is a user like others: files are its by ownership only.
 #![allow(unsafe_code, reason = "prctl and capset have no safe wrapper in the crates at hand")]
 
+use std::ffi::CString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// `_LINUX_CAPABILITY_VERSION_3`: two words for each set.
 const VERSION_3: u32 = 0x2008_0522;
@@ -61,6 +64,13 @@ fn empty_bounding_set() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether files can be made and removed in a directory, by its permissions.
+pub(super) fn may_write(dir: &Path) -> io::Result<()> {
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    // SAFETY: a C string.
+    check(unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
