@@ -5,6 +5,7 @@
 //! [`Config`] is made from a [`Cli`] once, at start, and is not checked again: names are unique, numbers are in range, every
 //! logical unit has a place of its own. Whether images can be opened and sockets bound shows when they are.
 
+mod access;
 mod key_value;
 mod target_port;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::backing::EngineChoice;
 use crate::cli::Cli;
 use crate::lu::AccessState;
 use crate::state_dir::Place;
+pub use access::SocketAccess;
 use key_value::{Options, OptionsError};
 pub use unit::UnitConfig;
 
@@ -177,6 +179,8 @@ pub struct EndpointConfig {
     pub initiator: String,
     /// The target port's.
     pub target_port: String,
+    /// Who may connect.
+    pub access: SocketAccess,
 }
 
 /// How reactors wait.
@@ -217,6 +221,12 @@ pub struct Config {
     pub wait: WaitChoice,
     /// Whether every tgt event is logged.
     pub trace_events: bool,
+    /// Whether the process is fenced in.
+    pub sandbox: bool,
+    /// Directories that it reaches all the same.
+    pub image_dirs: Vec<PathBuf>,
+    /// Whether it may leave a core file.
+    pub core_dumps: bool,
 }
 
 /// What a process does with images and state when guests migrate between processes.
@@ -287,6 +297,13 @@ impl TryFrom<Cli> for Config {
                 other => return Err(value("--wait", other, "must be auto, io_uring or epoll")),
             },
             trace_events: cli.traces_events(),
+            sandbox: match cli.sandbox.as_str() {
+                "on" => true,
+                "off" => false,
+                other => return Err(value("--sandbox", other, "must be on or off")),
+            },
+            image_dirs: cli.image_dir.clone(),
+            core_dumps: cli.core_dumps,
             endpoints,
         })
     }
@@ -311,19 +328,21 @@ fn value(option: &'static str, value: &str, what: &'static str) -> ConfigError {
 
 fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig>, ConfigError> {
     let mut endpoints = Vec::new();
+    let general = access::General::of(cli)?;
     for text in &cli.socket_path {
         let syntax = |source| ConfigError::Syntax { option: "--socket-path", text: text.clone(), source };
         let mut options = Options::with_leading_value(text, "path").map_err(syntax)?;
         let path = PathBuf::from(options.required("path").map_err(syntax)?);
         let initiator = options.optional("initiator").map_err(syntax)?;
         let target_port = options.optional("target-port").map_err(syntax)?;
+        let access = general.of_file(text, &mut options)?;
         options.finish().map_err(syntax)?;
         let target_port = port_of("--socket-path", text, target_port, ports)?;
         let initiator = match initiator {
             Some(name) => name,
             None => canonical_socket_path(&path).to_string_lossy().into_owned(),
         };
-        endpoints.push(EndpointConfig { socket: SocketConfig::Path(path), initiator, target_port });
+        endpoints.push(EndpointConfig { socket: SocketConfig::Path(path), initiator, target_port, access });
     }
     for text in &cli.fd {
         let syntax = |source| ConfigError::Syntax { option: "--fd", text: text.clone(), source };
@@ -331,6 +350,7 @@ fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig
         let number = options.required("fd").map_err(syntax)?;
         let initiator = options.optional("initiator").map_err(syntax)?;
         let target_port = options.optional("target-port").map_err(syntax)?;
+        let peers = general.peers("--fd allow-uid", &mut options)?;
         options.finish().map_err(syntax)?;
         let target_port = port_of("--fd", text, target_port, ports)?;
         let socket = match number.parse::<RawFd>() {
@@ -341,7 +361,8 @@ fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig
             _ => return Err(value("--fd", &number, "must be the number of an open descriptor above 2, or a name")),
         };
         let initiator = initiator.unwrap_or_else(|| format!("fd:{number}"));
-        endpoints.push(EndpointConfig { socket, initiator, target_port });
+        let access = SocketAccess { peers, ..SocketAccess::default() };
+        endpoints.push(EndpointConfig { socket, initiator, target_port, access });
     }
     if endpoints.is_empty() {
         return Err(ConfigError::NoSocket);

@@ -1,6 +1,7 @@
 //! Everything behind the sockets: images, state, units, target, reactors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::device_server;
 use crate::hba::{Hba, HbaSetup, TargetPortSetup};
 use crate::lu::Lu;
 use crate::srp::PortId;
-use crate::state_dir::{StateDir, Writer};
+use crate::state_dir::{KeptUnit, StateDir, Writer};
 use crate::sys::background::Threads;
 use crate::target::{HostSetup, Target, TargetSetup, UnitMapping};
 use crate::vhost_user::MakeDevice;
@@ -23,23 +24,33 @@ pub(super) type Units = Arc<[(PathBuf, Arc<Lu>)]>;
 /// How long whoever still has an image or a state file may take to let go of it when they are handed over.
 const LET_GO: Duration = Duration::from_secs(5);
 
-/// Everything behind the sockets, running.
-pub(super) struct Core {
+/// What is opened by name.
+pub(super) struct Parts {
     images: Vec<Arc<dyn Image>>,
-    lus: Units,
-    hba: Hba,
-    writer: Option<Writer>,
-    watch: Option<Watch>,
+    state_dir: Option<StateDir>,
     background: Arc<Threads>,
+    units: Vec<UnitMapping>,
+    kept: Vec<KeptUnit>,
 }
 
-impl Core {
-    /// Opens images, restores state, starts reactors.
-    pub(super) fn start(config: &Config) -> Result<Core, Error> {
+impl Parts {
+    /// Opens images and restores state. No thread is started.
+    pub(super) fn open(config: &Config) -> Result<Parts, Error> {
         let images = images(config)?;
         let state_dir = StateDir::open(&config.state_dir)?;
         let background = Arc::new(Threads::new("vstgt-background"));
         let (units, kept) = units(config, &images, state_dir.as_ref(), &background)?;
+        Ok(Parts { images, state_dir, background, units, kept })
+    }
+
+    /// Where state is kept.
+    pub(super) fn state_dir(&self) -> Option<&Path> {
+        self.state_dir.as_ref().map(StateDir::path)
+    }
+
+    /// Starts reactors.
+    pub(super) fn start(self, config: &Config) -> Result<Core, Error> {
+        let Parts { images, state_dir, background, units, kept } = self;
         let of_unit = |(of, unit): (&UnitConfig, &UnitMapping)| (of.file.clone(), Arc::clone(&unit.lu));
         let lus: Units = config.units.iter().zip(&units).map(of_unit).collect();
         let names =
@@ -65,10 +76,27 @@ impl Core {
         lus.iter().for_each(|(_, lu)| device_server::go_on(lu));
         Ok(Core { images, lus, hba, writer, watch, background })
     }
+}
 
+/// Everything behind the sockets, running.
+pub(super) struct Core {
+    images: Vec<Arc<dyn Image>>,
+    lus: Units,
+    hba: Hba,
+    writer: Option<Writer>,
+    watch: Option<Watch>,
+    background: Arc<Threads>,
+}
+
+impl Core {
     /// The units.
     pub(super) fn units(&self) -> Units {
         Arc::clone(&self.lus)
+    }
+
+    /// Asks every reactor for a sign of life, see [`Watchdog`](super::notify::Watchdog).
+    pub(super) fn pings(&self) -> impl Fn() -> Vec<Receiver<()>> + Send + use<> {
+        self.hba.pings()
     }
 
     /// What is behind each socket, in the order of their configuration: its name and how its devices are made.
@@ -84,8 +112,8 @@ impl Core {
         self.background.stop();
     }
 
-    /// Ends it. To be called when no session is left, unless that is what `served` says.
-    pub(super) fn stop(self, config: &Config, served: &Result<(), Error>) {
+    /// Ends it. To be called when no session is left, unless they are `undrained`.
+    pub(super) fn stop(self, config: &Config, undrained: bool) {
         // If nothing was served it runs still. It is not to outlast the state that is kept.
         self.background.stop();
         if let Some(watch) = self.watch {
@@ -94,7 +122,7 @@ impl Core {
         if let Some(writer) = self.writer {
             writer.stop();
         }
-        if matches!(served, Err(Error::Undrained)) {
+        if undrained {
             // Reactors still own guests' commands: to wait for them would be to wait for ever. Nothing that was answered is lost
             // with them, for what was promised to be durable is.
             return;

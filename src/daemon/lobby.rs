@@ -16,16 +16,19 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use super::core::{Core, SharedMaker, Units};
-use super::{Error, serve, wait};
+use super::core::{Core, Parts, SharedMaker, Units};
+use super::notify::Notifier;
+use super::sockets::Sockets;
+use super::{Doors, Error, serve, wait, watchdog};
 use crate::config::{Config, Migration};
 use crate::hba::Hba;
 use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::sys::signals::Termination;
-use crate::vhost_user::{Device, Hangup, Inherited, MakeDevice, RingConfig, StartError};
+use crate::vhost_user::{Device, Hangup, MakeDevice, RingConfig, StartError};
 
 /// How long a guest that is to run waits for another process to let go.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,7 +37,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Serves with a core that comes and goes, until a signal ends it.
-pub(super) fn run(config: Config, inherited: Vec<Option<Inherited>>, termination: &Termination) -> Result<(), Error> {
+///
+/// The sandbox is not put up: images and state are opened while guests are served, and rings are made.
+pub(super) fn run(
+    config: Config,
+    mut sockets: Sockets,
+    notifier: &Notifier,
+    termination: &Termination,
+) -> Result<(), Error> {
+    if config.sandbox {
+        log::warn!("there is no sandbox with --outgoing and --incoming");
+    }
+    sockets.bind(&config)?;
     let lobby = Arc::new(Lobby::new(config));
     if lobby.config.migration == Migration::Outgoing {
         *write(&lobby.here) = Some(Here::start(&lobby.config)?);
@@ -46,22 +60,23 @@ pub(super) fn run(config: Config, inherited: Vec<Option<Inherited>>, termination
         format!("{} on {}", e.initiator, e.target_port)
     };
     let devices = (0..lobby.config.endpoints.len()).map(|at| (name(at), Lobby::visitors(&lobby, at))).collect();
-    let served = serve(
-        &lobby.config,
-        inherited,
-        devices,
-        || wait(termination, || lobby.units()),
-        || {
-            lobby.ending.store(true, Ordering::Release);
-            if let Some(here) = &*read(&lobby.here) {
-                here.core.ends();
-            }
-        },
-    );
+    let of_watchdog = Arc::clone(&lobby);
+    let _watchdog = watchdog(notifier, move || of_watchdog.ping())?;
+    let doors = Doors { sockets, devices, confined: None, notifier };
+    let ends = || {
+        lobby.ending.store(true, Ordering::Release);
+        if let Some(here) = &*read(&lobby.here) {
+            here.core.ends();
+        }
+    };
+    let served = serve(&lobby.config, doors, || wait(termination, || lobby.units()), ends);
     if let Some(here) = write(&lobby.here).take() {
-        here.core.stop(&lobby.config, &served);
+        here.core.stop(&lobby.config, matches!(served, Err(Error::Undrained)));
     }
-    served
+    if let Some(successor) = served? {
+        successor.ended(true);
+    }
+    Ok(())
 }
 
 /// The core, and what makes its devices, by endpoint.
@@ -72,7 +87,7 @@ struct Here {
 
 impl Here {
     fn start(config: &Config) -> Result<Here, Error> {
-        let core = Core::start(config)?;
+        let core = Parts::open(config)?.start(config)?;
         let makers = core.devices(config).into_iter().map(|(_, make)| Mutex::new(make)).collect();
         Ok(Here { core, makers })
     }
@@ -129,6 +144,12 @@ impl Lobby {
     /// The units, if they are here.
     fn units(&self) -> Units {
         read(&self.here).as_ref().map_or_else(|| Arc::from([]), |here| here.core.units())
+    }
+
+    /// Asks the reactors that are here for a sign of life. While they come or go there is none to ask.
+    fn ping(&self) -> Vec<Receiver<()>> {
+        let Ok(here) = self.here.try_read() else { return Vec::new() };
+        here.as_ref().map_or_else(Vec::new, |here| here.core.pings()())
     }
 
     /// Makes the core come, if it is not here: for a guest whose connection says when it has given up.

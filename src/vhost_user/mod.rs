@@ -13,7 +13,7 @@
 //!
 //! # Rooms
 //!
-//! `listener` socket files · `server` threads · `connection` one thread's loop · `session` what each message does ·
+//! `listener` socket files · `peers` who may connect · `server` threads · `connection` one thread's loop · `session` what each message does ·
 //! `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log` what of a live migration's log is
 //! wanted · `inflight` what was taken and not given back.
 
@@ -24,6 +24,7 @@ mod features;
 mod inflight;
 mod listener;
 mod memory;
+mod peers;
 mod server;
 mod session;
 #[cfg(test)]
@@ -32,5 +33,6 @@ mod vring;
 
 pub use device::*;
 pub use inflight::{InflightRing, Recovered};
-pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener};
+pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener, directory_of};
+pub use peers::Peers;
 pub use server::{Endpoint, MakeDevice, Options, Retired, Server, StillRunning};

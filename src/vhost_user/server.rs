@@ -6,6 +6,7 @@
 //!   may do so before its old connection has been noticed to be dead. In the latter case the new connection is served
 //!   when the old one is over, lest the initiator port be found in use by it. At most
 //!   [`Options::max_connections`] per socket, then new ones are closed at once.
+//! * A connection of somebody who may not connect ([`Endpoint::peers`]) is closed before anything is read from it.
 //! * A connection gets its thread when its front-end says something. Until then nothing has been promised to it, and a process that
 //!   goes on in this one's place can go on with it: [`Server::retire`].
 //! * [`Server::stop`] closes the listeners (which removes their files), ends all connections and waits, for so long as
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Device, Hangup, Inherited, Listener, connection};
+use super::{Device, Hangup, Inherited, Listener, Peers, connection};
 use crate::sys::rate_limit::RateLimit;
 use crate::sys::unix_socket;
 
@@ -62,12 +63,15 @@ pub struct Endpoint {
     pub name: String,
     /// What is behind each of its connections.
     pub make_device: MakeDevice,
+    /// Who may connect.
+    pub peers: Peers,
 }
 
 impl Endpoint {
     /// An endpoint that listens.
     pub fn listening(listener: Listener, name: impl Into<String>, make_device: MakeDevice) -> Endpoint {
-        Endpoint { source: Inherited::Listening(listener), silent: Vec::new(), name: name.into(), make_device }
+        let (source, peers) = (Inherited::Listening(listener), Peers::Anybody);
+        Endpoint { source, silent: Vec::new(), name: name.into(), make_device, peers }
     }
 }
 
@@ -266,6 +270,7 @@ struct Acceptor {
 struct Served {
     name: String,
     make_device: MakeDevice,
+    peers: Peers,
     listener: Option<Listener>,
     /// For what its front-ends make us say.
     limit: Arc<RateLimit>,
@@ -297,8 +302,8 @@ impl Acceptor {
             }
             let limit = Arc::new(RateLimit::per_peer());
             let comings = RateLimit::per_peer();
-            let Endpoint { name, make_device, .. } = endpoint;
-            served.push(Served { name, make_device, listener, limit, comings });
+            let Endpoint { name, make_device, peers, .. } = endpoint;
+            served.push(Served { name, make_device, peers, listener, limit, comings });
         }
         let mut acceptor = Acceptor {
             shared,
@@ -382,9 +387,13 @@ impl Acceptor {
         }
     }
 
-    /// Keeps a connection until its front-end says something.
+    /// Keeps a connection until its front-end says something, if it is one that may connect.
     fn await_word(&mut self, index: usize, stream: UnixStream) -> io::Result<()> {
         let Some(served) = self.endpoints.get(index) else { return Ok(()) };
+        if let Some(why) = served.peers.refuse(&stream) {
+            served.limit.warn(format_args!("{}: connection closed: {why}", served.name));
+            return Ok(());
+        }
         let count = self.shared.siblings(index).0 + self.silent.values().filter(|(of, _)| *of == index).count();
         if count >= self.max_connections {
             served.limit.warn(format_args!("{}: {count} connections already, another one closed", served.name));

@@ -234,6 +234,11 @@ pub fn command_keeping(dir: &Path, state_dir: &Path) -> Command {
 
 /// Writes its log to where tests look for it, and does not outlive them.
 pub fn watched(command: &mut Command, dir: &Path) {
+    // SAFETY: a query without memory.
+    if unsafe { libc::geteuid() } != 0 {
+        // Tests count its descriptors and mappings, which only root may of a process that leaves no core file.
+        command.arg("--core-dumps");
+    }
     let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // SAFETY: prctl is async-signal-safe and takes integers here.

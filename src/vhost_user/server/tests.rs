@@ -176,6 +176,7 @@ fn a_connected_endpoint_is_served_once_and_then_exhausted() {
         source: Inherited::from_fd(OwnedFd::from(theirs)).unwrap(),
         name: "fd 3".into(),
         make_device: Box::new(move || Box::new(device.clone())),
+        peers: Peers::Anybody,
     };
     let (tell, told) = mpsc::channel();
     let options = Options { on_exhausted: Some(Box::new(move || tell.send(()).unwrap())), ..Options::default() };
@@ -293,4 +294,27 @@ fn names_fit_a_thread() {
     assert_eq!(thread_name("/run/vstgt/vm-1.sock"), "s:tgt/vm-1.sock");
     assert_eq!(thread_name("fd 3"), "s:fd 3");
     assert_eq!(thread_name("nul\0here"), "s:nul?here");
+}
+
+#[test]
+fn who_may_not_connect_is_closed_before_anything_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm.sock");
+    let mock = Mock::default();
+    let us = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(dir.path()).unwrap());
+    let serve = |peers| {
+        let options = Options::default();
+        Server::start(vec![Endpoint { peers, ..endpoint(&path, &mock) }], options).unwrap()
+    };
+    let server = serve(Peers::Users(vec![us + 1]));
+    let mut refused = UnixStream::connect(&path).unwrap();
+    refused.set_read_timeout(Some(BOUND)).unwrap();
+    // The end, or a reset if something of ours was still there to be read: nothing was.
+    assert_eq!(std::io::Read::read(&mut refused, &mut [0; 16]).unwrap(), 0);
+    assert_eq!((mock.calls(), server.connections()), (Vec::new(), 0));
+    server.stop(BOUND).unwrap();
+
+    let server = serve(Peers::Users(vec![us + 1, us]));
+    connect(&path).barrier();
+    server.stop(BOUND).unwrap();
 }
