@@ -20,7 +20,7 @@ pub struct GuestRange<'a> {
 }
 
 /// A contiguous piece of guest memory that keeps its map mapped. For what lives long: rings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PinnedRange {
     base: NonNull<u8>,
     len: usize,

@@ -31,6 +31,6 @@ mod testing;
 mod vring;
 
 pub use device::*;
-pub use inflight::{InflightRing, Recovered};
+pub use inflight::{Earlier, InflightNotes, InflightRing, Owed, Recovered};
 pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener};
 pub use server::{Endpoint, MakeDevice, Options, Server, StillRunning};
