@@ -2,7 +2,7 @@
 
 use super::reactor::Reactor;
 use crate::mem::Direction;
-use crate::scsi::{CommandResult, HostByte};
+use crate::scsi::{CommandResult, HostByte, Status};
 use crate::srp;
 use crate::tgt::{CmdAnswer, CmdRsp, Tag};
 use crate::virtio_scsi::command_response;
@@ -38,6 +38,9 @@ impl Reactor {
         let data_in = if direction == Direction::In { moved.min(data_len) } else { 0 };
         let used_len = place.used_len(written, clamp(data_in));
         session.settle(command);
+        if answer.once || result != CommandResult::status(Status::Good) {
+            queue.note_answer(tag.head(), used_len);
+        }
         queue.done.push(tag);
         self.finish_chain(tag, used_len);
     }

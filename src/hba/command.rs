@@ -6,6 +6,7 @@ use crate::mem::{Direction, GuestWriter};
 use crate::scsi::Status;
 use crate::srp;
 use crate::tgt::{CmdData, CmdReq, KEvent, Tag};
+use crate::vhost_user::Earlier;
 use crate::virtio_scsi::{ChainDefect, ChainError, CommandRequest, CommandResponse, ResponseCode, wire};
 
 /// CDBs of these operation codes may be longer than 16 bytes (SPC-4 4.3: variable length and extended).
@@ -19,20 +20,29 @@ impl Reactor {
             self.break_ring(number, "a descriptor head was made available again before it was used");
             return 0;
         };
+        let earlier = match queue.take_earlier() {
+            // All that is missing is that the guest is told.
+            Earlier::Answered(written) => {
+                self.finish_chain(tag, written);
+                return 0;
+            }
+            Earlier::Decided(decision) => decision,
+            Earlier::Nothing => 0,
+        };
         if let Err(why) = chain {
             log::debug!("ring {}: chain {}: {why}", queue.ring_index, tag.head());
             self.finish_chain(tag, 0);
             return 0;
         }
         match queue.role {
-            Role::Request => return self.on_command(tag),
+            Role::Request => return self.on_command(tag, earlier),
             Role::Control => self.on_control(tag),
             Role::Event => self.finish_chain(tag, 0),
         }
         0
     }
 
-    fn on_command(&mut self, tag: Tag) -> u64 {
+    fn on_command(&mut self, tag: Tag, earlier: u64) -> u64 {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(tag.queue())) else { return 0 };
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return 0 };
         let Some((slot, chain)) = queue.slot(tag) else { return 0 };
@@ -105,7 +115,7 @@ impl Reactor {
             attribute,
             tag,
         });
-        self.post_request(event, Some(CmdData { buf, cdb_tail }));
+        self.post_request(event, Some(CmdData { buf, cdb_tail, earlier }));
         data_len
     }
 }

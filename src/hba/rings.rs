@@ -8,11 +8,22 @@ use super::reactor::Reactor;
 use super::session::Session;
 use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::scsi::HostByte;
-use crate::vhost_user::{Recovered, RingConfig, StartError};
+use crate::target::Notes;
+use crate::vhost_user::{InflightNotes, Recovered, RingConfig, StartError};
 use crate::virtio_scsi::{Popped, RingSetup, SplitRing};
 
 /// Spreads the places where generations of tags begin over their range.
 const GENERATION_STEP: u16 = 0x2f6b;
+
+/// Decisions about commands, in the inflight buffer.
+#[derive(Debug)]
+struct QueueNotes(Arc<InflightNotes>);
+
+impl Notes for QueueNotes {
+    fn note(&self, head: u16, decision: u64) {
+        self.0.decided(head, decision);
+    }
+}
 
 impl Reactor {
     pub(super) fn open_session(&mut self, open: OpenSession) {
@@ -93,18 +104,18 @@ impl Reactor {
         let number = u16::try_from(free).map_err(|_| bad("no queue number is free"))?;
         let reactor = self.index;
         let (place, s) = self.session(session).ok_or(StartError::ShuttingDown)?;
-        let Recovered { heads: mut replay, defect } =
+        let Recovered { mut owed, defect } =
             config.inflight.as_mut().map(|inflight| inflight.recover(config.next_used)).unwrap_or_default();
         if let Some(defect) = defect {
             s.limit.warn(format_args!("{}: ring {index}: the account of what was in flight {defect}", s.label));
         }
-        let owed = replay.len();
+        let count = owed.len();
         // The last one first: they are taken from the end.
-        replay.reverse();
+        owed.reverse();
         // Whatever was taken is on the used ring or in flight. A front-end that has lost its back-end knows less: QEMU goes on at
         // used.idx. After an orderly stop nothing is in flight, and it says what it was told.
-        let taken = config.next_used.wrapping_add(owed as u16);
-        let next_avail = if owed == 0 { config.next_avail } else { taken };
+        let taken = config.next_used.wrapping_add(count as u16);
+        let next_avail = if count == 0 { config.next_avail } else { taken };
         let setup = RingSetup {
             size: config.size,
             desc: config.desc,
@@ -139,15 +150,18 @@ impl Reactor {
             }
         }
         self.opened = self.opened.wrapping_add(1);
-        let queue = Queue::new(place, ring, config, replay, self.opened.wrapping_mul(GENERATION_STEP));
+        let queue = Queue::new(place, ring, config, owed, self.opened.wrapping_mul(GENERATION_STEP));
         self.shard.open_queue(number, queue.ring.size());
+        if let Some(notes) = queue.notes() {
+            self.shard.keep_notes(number, Arc::new(QueueNotes(Arc::clone(notes))));
+        }
         if free == self.queues.len() {
             self.queues.push(None);
         }
         self.queues[free] = Some(queue);
         // It may have been kicked before it was ours.
         self.activate(number);
-        Ok(owed)
+        Ok(count)
     }
 
     fn forget_number(&mut self, place: usize, number: u16) {
@@ -176,7 +190,7 @@ impl Reactor {
     /// Takes at once what the process before this one had taken: an orderly stop leaves nothing in flight.
     fn take_owed(&mut self, number: u16) {
         while let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) {
-            if queue.replay.is_empty() {
+            if queue.owed.is_empty() {
                 return;
             }
             let chain = match queue.pop() {

@@ -21,7 +21,7 @@ pub struct GuestRange<'a> {
 }
 
 /// A contiguous piece of guest memory that keeps its map mapped. For what lives long: rings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PinnedRange {
     base: NonNull<u8>,
     len: usize,
@@ -51,7 +51,7 @@ impl PinnedRange {
 
 /// A contiguous piece of guest memory that is written to, and how that is logged. For used rings, and without a log for memory that is shared with a
 /// front-end and is no guest's.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LoggedRange {
     range: PinnedRange,
     log: Option<UsedRingLog>,

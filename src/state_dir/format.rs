@@ -37,6 +37,7 @@
 //! | `nexus NEXUS [CODE]...` * | a nexus that is there, and its pending unit attentions |
 //! | `absent NEXUS [CODE]...` * | one that is not there, and what waits for it |
 //! | `prevent NEXUS` * | a nexus that is there and prevents medium removal |
+//! | `changes EPOCH COUNT` * | changes of a process that are in this state: all up to a count; the oldest process first |
 //!
 //! Version 2 adds one line, and is written only while there is something to say in it: a program that passed it over would give guests a
 //! medium that is half erased.
@@ -57,7 +58,7 @@ use super::boot::BootId;
 use super::erasing;
 use super::records;
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
-use crate::lu::{AccessState, Attention, KeptAccess, KeptNexus, KeptState, NexusId};
+use crate::lu::{AccessState, Attention, KeptAccess, KeptChanges, KeptNexus, KeptState, NexusId};
 use crate::scsi::spc::ModeState;
 
 const MAGIC: &[u8; 8] = b"vstgtLU\n";
@@ -145,7 +146,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     let Content { naa, boot, handed_over, state } = content;
-    let KeptState { mode, blocks, ejected, reservations, access, records, occupation, nexuses } = state;
+    let KeptState { mode, blocks, ejected, reservations, access, records, occupation, changes, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
@@ -186,6 +187,9 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     }
     if let Some(occupation) = occupation {
         writeln!(text, "erasing {}", erasing::Words(occupation))?;
+    }
+    for KeptChanges { epoch, made } in changes {
+        writeln!(text, "changes {epoch:08x} {made}")?;
     }
     for KeptNexus { nexus, present, attentions, prevent } in nexuses {
         let nexus = Name(*nexus);
@@ -255,6 +259,10 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
         "access" => {
             let (group, current, default) = (number(word()?)?, access_state(word()?)?, access_state(word()?)?);
             state.access.push(KeptAccess { group, current, default });
+        }
+        "changes" => {
+            let epoch = u32::try_from(hex(word()?)?).map_err(|_| "an epoch is too great")?;
+            state.changes.push(KeptChanges { epoch, made: number(word()?)? });
         }
         "erasing" => state.occupation = Some(erasing::read(words)?),
         "nexus" | "absent" => {
@@ -415,6 +423,7 @@ mod tests {
                     default: AccessState::ActiveNonOptimized,
                 }],
                 occupation: None,
+                changes: vec![KeptChanges { epoch: u32::MAX, made: 1 }, KeptChanges { epoch: 0x1f, made: u32::MAX }],
                 nexuses: vec![
                     KeptNexus {
                         nexus: nexus(1),
@@ -538,6 +547,7 @@ mod tests {
         // Lines that came later.
         as_written.state.access.clear();
         as_written.state.ejected = false;
+        as_written.state.changes.clear();
         assert_eq!(decode(&bytes), Ok(as_written));
     }
 

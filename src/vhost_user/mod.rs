@@ -32,7 +32,7 @@ mod testing;
 mod vring;
 
 pub use device::*;
-pub use inflight::{InflightRing, Recovered};
+pub use inflight::{Earlier, InflightNotes, InflightRing, Owed, Recovered};
 pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener, directory_of};
 pub use peers::Peers;
 pub use server::{Endpoint, MakeDevice, Options, Retired, Server, StillRunning};

@@ -1,5 +1,6 @@
 //! Memory goes away under commands.
 
+use std::os::fd::AsRawFd;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 

@@ -29,7 +29,7 @@
 //! | 12 | 4 | [`SLOT`]: bytes of a slot |
 //! | 16 | 2 | number of rings |
 //! | 18 | 2 | number of slots of each |
-//! | 64 | | slots, ring by ring, one for each head; see [`super::tail`] |
+//! | 64 | | slots, ring by ring, one for each head; see [`super::slots`] |
 
 use super::super::vring::MAX_SIZE;
 
@@ -59,7 +59,7 @@ pub const RINGS_AT: usize = 16;
 pub const SLOTS_AT: usize = 18;
 pub const HEADER: usize = 64;
 /// Bytes of a slot.
-pub const SLOT: usize = 128;
+pub const SLOT: usize = 32;
 
 /// Regions, the tail and its slots begin at multiples of it.
 const ALIGN: usize = 64;
@@ -126,8 +126,8 @@ mod tests {
         assert_eq!([0, 1, 2].map(|ring| layout.region(ring)), [0, 2112, 4224]);
         assert_eq!(layout.region_len(), 2064);
         assert_eq!(layout.tail(), 6336);
-        assert_eq!(layout.slots(1) - layout.slots(0), 128 * 128);
-        assert_eq!(layout.len(), 6336 + 64 + 3 * 128 * 128);
+        assert_eq!(layout.slots(1) - layout.slots(0), 128 * 32);
+        assert_eq!(layout.len(), 6336 + 64 + 3 * 128 * 32);
     }
 
     #[test]

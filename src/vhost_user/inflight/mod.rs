@@ -12,10 +12,11 @@
 //! * The front-end may write there what it likes, or shrink a file that is not sealed. Nothing read from it is used as an index or a
 //!   bound before it was checked; SIGBUS is caught as it is for guest memory. The worst that it can bring about is that its own requests are
 //!   carried out twice or not at all.
-//! * `layout` says what is where, `ring` how a ring is kept account of and recovered.
+//! * `layout` says what is where, `ring` how a ring is kept account of and recovered, `slots` what is noted about single requests.
 
 mod layout;
 mod ring;
+mod slots;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ use vhost::vhost_user::VhostUserProtocolFeatures;
 use vhost::vhost_user::message::VhostUserInflight;
 
 use self::layout::Layout;
-pub use self::ring::{InflightRing, Recovered};
+pub use self::ring::{InflightRing, Owed, Recovered};
+pub use self::slots::{Earlier, InflightNotes};
 use super::session::Refused;
 use crate::mem::{LoggedRange, MemoryMap, PinnedRange, Region, RegionSpec, sealed_file};
 
@@ -119,7 +121,12 @@ impl Buffer {
             return None;
         }
         let region = self.part(self.layout.region(index), self.layout.region_len())?;
-        Some(InflightRing::new(region, self.layout.size, size))
+        let notes = || {
+            let slots = self.part(self.layout.slots(index), self.layout.slots_len())?;
+            Some(Arc::new(InflightNotes::new(slots, region.clone())))
+        };
+        let notes = if self.tail { notes() } else { None };
+        Some(InflightRing::new(region, notes, self.layout.size, size))
     }
 
     /// Whether the predecessor had taken something from ring `index` that it may not have answered.

@@ -9,7 +9,7 @@
 //! writes a ring's account and its used ring, so there is but one program order.
 //!
 //! 1. A chain is taken: its counter, then inflight = 1. Nothing is done for it before. A chain that was popped but not yet entered is just available
-//!    still: [`InflightRing::recover`]'s heads are all that was popped and is not on the used ring, so behind them goes the rest.
+//!    still: [`InflightRing::recover`]'s chains are all that was popped and is not on the used ring, so behind them goes the rest.
 //! 2. It is put on the used ring: it is linked to the one before it, then it becomes last_batch_head.
 //! 3. used.idx is raised (by the ring).
 //! 4. inflight = 0 for the batch, then used_idx.
@@ -21,18 +21,22 @@
 //!
 //! A chain's state is 16 bytes in one cache line; with the four stores of a batch's head, six stores for each chain. Nothing is allocated.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::layout::{
     COUNTER, DESC_NUM, FEATURES, INFLIGHT, LAST_BATCH_HEAD, NEXT, QUEUE_VERSION, QUEUE_VERSION_AT, STATE, STATES,
     USED_IDX,
 };
+use super::slots::{Earlier, InflightNotes};
 use crate::mem::{GuestRange, LoggedRange};
 
 /// A ring's account.
 #[derive(Debug)]
 pub struct InflightRing {
     region: LoggedRange,
+    /// What is noted about single chains; `None` if the buffer has no tail that is understood.
+    notes: Option<Arc<InflightNotes>>,
     /// Descriptor states that the region has.
     states: u16,
     /// Descriptors of the ring; no more than states.
@@ -48,17 +52,26 @@ pub struct InflightRing {
 /// What a predecessor left behind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// The heads of the chains that it took and did not give back, in the order in which it took them.
-    pub heads: Vec<u16>,
+    /// The chains that it took and did not give back, in the order in which it took them.
+    pub owed: Vec<Owed>,
     /// What is wrong with the account: nothing in it was believed then.
     pub defect: Option<&'static str>,
 }
 
+/// A chain that a predecessor took and did not give back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// Where it begins.
+    pub head: u16,
+    /// What was noted about it.
+    pub earlier: Earlier,
+}
+
 impl InflightRing {
     /// The account in `region`, which has room for so many `states`, of a ring of `size` descriptors.
-    pub(super) fn new(region: LoggedRange, states: u16, size: u16) -> InflightRing {
+    pub(super) fn new(region: LoggedRange, notes: Option<Arc<InflightNotes>>, states: u16, size: u16) -> InflightRing {
         let batch = Vec::with_capacity(usize::from(size));
-        InflightRing { region, states, size: size.min(states), counter: 0, last_batch_head: 0, batch }
+        InflightRing { region, notes, states, size: size.min(states), counter: 0, last_batch_head: 0, batch }
     }
 
     /// Takes the account over as the ring starts, whose used.idx stands at `used_idx`: what is still in flight is given back in
@@ -76,7 +89,7 @@ impl InflightRing {
             _ => Some("is of an unknown version"),
         };
         self.set_up(used_idx);
-        Recovered { heads: Vec::new(), defect }
+        Recovered { owed: Vec::new(), defect }
     }
 
     /// Begins a new account.
@@ -119,7 +132,14 @@ impl InflightRing {
         taken.sort_unstable();
         // Greater than any that was given, and not only than those of chains in flight: a counter names a use of a head.
         self.counter = self.counters().max().map_or(0, |last| last.wrapping_add(1));
-        Recovered { heads: taken.into_iter().map(|(_, head)| head).collect(), defect: None }
+        let earlier = |head| self.notes.as_ref().map_or(Earlier::Nothing, |notes| notes.earlier(head));
+        let owed = taken.into_iter().map(|(_, head)| Owed { head, earlier: earlier(head) }).collect();
+        Recovered { owed, defect: None }
+    }
+
+    /// Where to note what must not be forgotten about single chains.
+    pub fn notes(&self) -> Option<&Arc<InflightNotes>> {
+        self.notes.as_ref()
     }
 
     fn counters(&self) -> impl Iterator<Item = u64> {

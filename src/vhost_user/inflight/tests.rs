@@ -33,7 +33,7 @@ fn ring(buffer: &Buffer, used_idx: u16) -> (InflightRing, Recovered) {
 fn heads(buffer: &Buffer, used_idx: u16) -> Vec<u16> {
     let recovered = ring(buffer, used_idx).1;
     assert_eq!(recovered.defect, None);
-    recovered.heads
+    recovered.owed.into_iter().map(|owed| owed.head).collect()
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn what_is_in_flight_comes_back_in_the_order_in_which_it_was_taken() {
     assert_eq!(heads(&buffer, 1), [6, 4, 0]);
     // The next one, too, may be killed before it has done anything, and after it has taken more.
     let (mut second, recovered) = ring(&buffer, 1);
-    assert_eq!(recovered.heads, [6, 4, 0]);
+    assert_eq!(recovered.owed.len(), 3);
     second.begin(1);
     assert_eq!(heads(&buffer, 1), [6, 4, 0, 1]);
 }
@@ -125,7 +125,7 @@ fn counters_go_on() {
     (0..3).for_each(|head| first.end(head));
     first.published(3, |_| false);
     let (mut second, recovered) = ring(&buffer, 3);
-    assert!(recovered.heads.is_empty());
+    assert!(recovered.owed.is_empty());
     second.begin(0);
     assert_eq!(bytes(&file, REGION + 16 + 8, 8), 4u64.to_le_bytes());
 }
@@ -159,7 +159,7 @@ fn an_account_that_cannot_be_right_says_nothing() {
         let buffer = taken(&file, &inflight);
         file.write_all_at(&value.to_le_bytes(), REGION + at).unwrap();
         let (mut again, recovered) = ring(&buffer, 100);
-        assert!(recovered.heads.is_empty() && recovered.defect.is_some(), "{what}: {recovered:?}");
+        assert!(recovered.owed.is_empty() && recovered.defect.is_some(), "{what}: {recovered:?}");
         // It is a good one from then on.
         again.begin(2);
         assert_eq!(heads(&buffer, 100), [2], "{what}");
@@ -192,15 +192,15 @@ fn garbage_is_harmless() {
         }
         file.write_all_at(&garbage, REGION).unwrap();
         let mut small = buffer.ring(1, 4).unwrap();
-        let mut heads = small.recover(11).heads;
+        let mut heads: Vec<u16> = small.recover(11).owed.iter().map(|owed| owed.head).collect();
         heads.sort_unstable();
         heads.dedup();
         assert!(heads.iter().all(|head| *head < 4));
         let (mut ring, recovered) = ring(&buffer, 11);
-        let mut heads = recovered.heads.clone();
+        let mut heads: Vec<u16> = recovered.owed.iter().map(|owed| owed.head).collect();
         heads.sort_unstable();
         heads.dedup();
-        assert_eq!(heads.len(), recovered.heads.len());
+        assert_eq!(heads.len(), recovered.owed.len());
         assert!(heads.iter().all(|head| *head < SIZE));
         // No head, either, that the ring could never give.
         ring.begin(u16::MAX);
@@ -267,6 +267,51 @@ fn somebody_elses_buffer() {
     file.set_len(4096 + inflight.mmap_size).unwrap();
     file.write_all_at(&whole, 4096).unwrap();
     assert!(open(&VhostUserInflight::new(inflight.mmap_size, 4096, 3, SIZE), &file).tail);
+}
+
+/// Notes are about the chain that was in flight when they were made, and about no other one that begins there.
+#[test]
+fn notes() {
+    let earlier = |buffer: &Buffer, used_idx: u16| -> Vec<(u16, Earlier)> {
+        ring(buffer, used_idx).1.owed.iter().map(|owed| (owed.head, owed.earlier)).collect()
+    };
+    let (inflight, file) = create();
+    let buffer = open(&inflight, &file);
+    let (mut first, _) = ring(&buffer, 0);
+    let notes = Arc::clone(first.notes().unwrap());
+    [3, 4, 5, 6].iter().for_each(|head| first.begin(*head));
+    notes.decided(3, 77);
+    notes.decided(4, u64::MAX);
+    notes.decided(4, 0);
+    notes.decided(5, 1);
+    notes.answered(5, 108);
+    notes.decided(6, 1);
+    notes.decided(6, 2);
+    let expected =
+        [(3, Earlier::Decided(77)), (4, Earlier::Nothing), (5, Earlier::Answered(108)), (6, Earlier::Decided(2))];
+    assert_eq!(earlier(&buffer, 0), expected);
+    assert_eq!(earlier(&buffer, 0), expected, "however often it is asked");
+    // The next chain that begins there.
+    let (mut second, _) = ring(&buffer, 0);
+    second.end(3);
+    second.end(5);
+    second.published(2, |_| false);
+    second.begin(5);
+    second.begin(3);
+    let expected = [(4, Earlier::Nothing), (6, Earlier::Decided(2)), (5, Earlier::Nothing), (3, Earlier::Nothing)];
+    assert_eq!(earlier(&buffer, 2), expected);
+    // Literally, behind header and the slots of ring 0: the counter's word, the decision, the length.
+    let slots = 3 * REGION + 64 + 32 * u64::from(SIZE);
+    notes.answered(3, 0x0102_0304);
+    notes.decided(4, 0x1122_3344_5566_7788);
+    let counter = |head: u64| u64::from_le_bytes(bytes(&file, REGION + 16 + 16 * head + 8, 8).try_into().unwrap());
+    assert_eq!(bytes(&file, slots + 32 * 3, 8), (counter(3) << 2 | 2).to_le_bytes());
+    assert_eq!(bytes(&file, slots + 32 * 3 + 16, 4), [4, 3, 2, 1]);
+    assert_eq!(bytes(&file, slots + 32 * 4, 8), (counter(4) << 2 | 1).to_le_bytes());
+    assert_eq!(bytes(&file, slots + 32 * 4 + 8, 8), 0x1122_3344_5566_7788u64.to_le_bytes());
+    // No head that there is not.
+    notes.answered(SIZE, 1);
+    notes.decided(u16::MAX, 1);
 }
 
 /// A file that is not sealed, shrunk under us: nothing is known any more, and nothing else happens.
