@@ -1,7 +1,7 @@
 //! Memory goes away under commands.
 
-use std::os::fd::AsRawFd;
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use super::*;
