@@ -34,7 +34,9 @@ mod open;
 mod port;
 mod raw;
 mod raw_file;
+mod syncs;
 mod transfer;
+mod unreadable;
 
 pub use atomic::AtomicUnit;
 pub use error::*;

@@ -220,7 +220,9 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     };
     let asynchronous = access != Access::Latched && options.engine != EngineChoice::Threads;
     let atomic = if options.read_only { None } else { AtomicFile::probe(&file) };
+    let nowait = file::knows_nowait(&file).map_err(system)?;
     let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, options.block_size, found.sector);
+    let raw = raw.nowait(nowait);
     let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous).with_atomic(atomic);
     log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
     Ok(image)

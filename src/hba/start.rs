@@ -30,7 +30,7 @@ use crate::virtio_scsi::MAX_RING_SIZE;
 const RING_ENTRIES: u32 = 1024;
 
 /// Threads of a reactor for I/O that may wait and that its ring cannot do. They are started when needed; one disk gets half of
-/// them, so that a slow one does not hold up the others.
+/// them, and there are more where there are more disks, so that slow ones do not hold up the others.
 const IO_THREADS: usize = 16;
 
 /// Threads for jobs: commands of several steps. Started when needed.
@@ -99,12 +99,13 @@ pub enum HbaError {
 
 struct Jobs {
     pool: Pool,
+    share: usize,
     waiting: Arc<Mutex<Fair<Job>>>,
 }
 
 impl Jobs {
     fn new(threads: usize, share: usize) -> Jobs {
-        Jobs { pool: Pool::new(threads, "vstgt-job"), waiting: Arc::new(Mutex::new(Fair::new(share))) }
+        Jobs { pool: Pool::new(threads, "vstgt-job"), share, waiting: Arc::new(Mutex::new(Fair::new(share))) }
     }
 }
 
@@ -115,7 +116,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Spawn for Jobs {
     fn spawn(&self, owner: ItnId, work: Job) {
-        lock(&self.waiting).put(owner, work);
+        let owners = lock(&self.waiting).put(owner, work);
+        // However many of them hang, there is to be a share for another one.
+        self.pool.allow(self.share.saturating_mul(owners + 1));
         let waiting = Arc::clone(&self.waiting);
         // One for each job that may begin at once; one that may not is begun by whoever ends one of its owner's.
         self.pool.spawn(Box::new(move || {
