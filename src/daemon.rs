@@ -237,6 +237,9 @@ fn look_again(file: &Path, lu: &Lu) {
         Ok(false) => log::info!("{file}: {} blocks", lu.geometry().blocks),
         Err(e) => log::error!("{file}: its size cannot be looked at: {e}"),
     }
+    if lu.image().is_replaced() {
+        log::warn!("{file}: another file has its name now, or none: guests keep the old one until vstgt is started again");
+    }
 }
 
 /// What the process reaches by name while it serves.

@@ -35,7 +35,9 @@ mod open;
 mod port;
 mod raw;
 mod raw_file;
+mod syncs;
 mod transfer;
+mod unreadable;
 
 pub use atomic::AtomicUnit;
 pub use error::*;

@@ -245,7 +245,9 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     let atomic = if options.read_only { None } else { AtomicFile::probe(&file) };
     let map = on_reactor && options.engine != EngineChoice::Inline;
     let mapped = if map { Mapped::new(&file, size, !options.read_only) } else { None };
+    let nowait = file::knows_nowait(&file).map_err(system)?;
     let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, options.block_size, found.sector);
+    let raw = raw.nowait(nowait);
     let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous)
         .with_atomic(atomic)
         .with_mapping(mapped);

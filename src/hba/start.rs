@@ -31,14 +31,14 @@ use crate::virtio_scsi::{MAX_RING_SIZE, OFFERED_FEATURES};
 const RING_ENTRIES: u32 = 1024;
 
 /// Threads of a reactor for I/O that may wait and that its ring cannot do. They are started when needed; one disk gets half of
-/// them, so that a slow one does not hold up the others.
+/// them, and there are more where there are more disks, so that slow ones do not hold up the others.
 const IO_THREADS: usize = 16;
 
-/// Jobs (commands of several steps) of one nexus that run at once, each on a thread: a VERIFY of a whole disk takes as long as it takes.
-const JOB_SHARE: usize = 4;
+/// Threads for jobs: commands of several steps. Started when needed.
+const JOB_THREADS: usize = 16;
 
-/// How many such threads there are besides one for each nexus, which nobody else can keep. Started when needed.
-const JOB_THREADS: usize = 12;
+/// How many of them one nexus may keep: a VERIFY of a whole disk takes as long as it takes.
+const JOB_SHARE: usize = 4;
 
 /// How reactors wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,13 +100,13 @@ pub enum HbaError {
 
 struct Jobs {
     pool: Pool,
+    share: usize,
     waiting: Arc<Mutex<Fair<Job>>>,
 }
 
 impl Jobs {
-    fn new(share: usize, common: usize) -> Jobs {
-        // No more are spawned than may run at once.
-        Jobs { pool: Pool::new(usize::MAX, "vstgt-job"), waiting: Arc::new(Mutex::new(Fair::new(share, common))) }
+    fn new(threads: usize, share: usize) -> Jobs {
+        Jobs { pool: Pool::new(threads, "vstgt-job"), share, waiting: Arc::new(Mutex::new(Fair::new(share))) }
     }
 }
 
@@ -117,23 +117,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Spawn for Jobs {
     fn spawn(&self, owner: ItnId, work: Job) {
-        let first = {
-            let mut waiting = lock(&self.waiting);
-            waiting.put(owner, work);
-            waiting.take()
-        };
-        let Some(first) = first else {
-            // It is begun by whoever ends what is in its way.
-            return;
-        };
+        let owners = lock(&self.waiting).put(owner, work);
+        // However many of them hang, there is to be a share for another one.
+        self.pool.allow(self.share.saturating_mul(owners + 1));
         let waiting = Arc::clone(&self.waiting);
+        // One for each job that may begin at once; one that may not is begun by whoever ends one of its owner's.
         self.pool.spawn(Box::new(move || {
-            let mut next = Some(first);
-            while let Some((owner, work)) = next {
+            loop {
+                let next = lock(&waiting).take();
+                let Some((owner, work)) = next else { return };
                 work();
-                let mut waiting = lock(&waiting);
-                waiting.ended(owner);
-                next = waiting.take();
+                lock(&waiting).ended(owner);
             }
         }));
     }

@@ -1,12 +1,11 @@
-//! A queue of work that has owners, for threads that may be kept long by what they do: no owners, however many, get all of them.
+//! A queue of work that has owners, for threads that may be kept long by what they do: no owner gets all of them.
 //!
 //! # Contract
 //!
-//! * Of one owner's items at most `share` are out at a time: taken, and not yet [`ended`](Fair::ended). They come in the order in which they
+//! * Of one owner's items at most its share are out at a time: taken, and not yet [`ended`](Fair::ended). They come in the order in which they
 //!   were put.
-//! * An owner's first may always go out, whatever the others have. What they have beyond that is at most `common` together.
 //! * Owners take turns.
-//! * Whoever takes once after each put, and again after each end, leaves nothing behind; then no more are out than there are takers.
+//! * Whoever takes until there is nothing, and again after each end, leaves nothing behind.
 
 use std::collections::VecDeque;
 
@@ -18,8 +17,6 @@ pub struct Fair<T> {
     /// Whose turn it is.
     turn: usize,
     share: usize,
-    /// How many more may go out beyond their owners' first.
-    common: usize,
 }
 
 #[derive(Debug)]
@@ -27,36 +24,43 @@ struct Owner<T> {
     name: u64,
     waiting: VecDeque<T>,
     out: usize,
+    share: usize,
 }
 
 impl<T> Fair<T> {
     /// An empty queue; `share` is at least one.
-    pub fn new(share: usize, common: usize) -> Fair<T> {
-        Fair { owners: Vec::new(), turn: 0, share: share.max(1), common }
+    pub fn new(share: usize) -> Fair<T> {
+        Fair { owners: Vec::new(), turn: 0, share: share.max(1) }
     }
 
-    /// Puts an item of this owner behind its others.
-    pub fn put(&mut self, owner: u64, item: T) {
+    /// Puts an item of this owner behind its others. Returns how many owners there are, or were at a time.
+    pub fn put(&mut self, owner: u64, item: T) -> usize {
+        self.put_sharing(owner, self.share, item)
+    }
+
+    /// The same for an owner with a share of its own, at least one.
+    pub fn put_sharing(&mut self, owner: u64, share: usize, item: T) -> usize {
+        let share = share.max(1);
         let known = self.owners.iter().position(|o| o.name == owner);
         match known.or_else(|| self.owners.iter().position(Owner::is_idle)).and_then(|at| self.owners.get_mut(at)) {
             Some(place) => {
                 place.name = owner;
+                place.share = share;
                 place.waiting.push_back(item);
             }
-            None => self.owners.push(Owner { name: owner, waiting: VecDeque::from([item]), out: 0 }),
+            None => self.owners.push(Owner { name: owner, waiting: VecDeque::from([item]), out: 0, share }),
         }
+        self.owners.len()
     }
 
     /// The next item that may go out, and whose it is.
     pub fn take(&mut self) -> Option<(u64, T)> {
         let count = self.owners.len();
         for at in (0..count).map(|step| (self.turn + step) % count) {
-            let more = if self.common > 0 { self.share } else { 1 };
-            let owner = self.owners.get_mut(at).filter(|owner| owner.out < more);
+            let owner = self.owners.get_mut(at).filter(|owner| owner.out < owner.share);
             if let Some(owner) = owner
                 && let Some(item) = owner.waiting.pop_front()
             {
-                self.common -= usize::from(owner.out > 0);
                 owner.out += 1;
                 self.turn = at + 1;
                 return Some((owner.name, item));
@@ -67,9 +71,8 @@ impl<T> Fair<T> {
 
     /// An item of this owner that was taken is over.
     pub fn ended(&mut self, owner: u64) {
-        if let Some(owner) = self.owners.iter_mut().find(|o| o.name == owner && o.out > 0) {
-            owner.out -= 1;
-            self.common += usize::from(owner.out > 0);
+        if let Some(owner) = self.owners.iter_mut().find(|o| o.name == owner) {
+            owner.out = owner.out.saturating_sub(1);
         }
     }
 
@@ -101,12 +104,12 @@ mod tests {
 
     #[test]
     fn owners_take_turns_and_none_has_more_than_its_share() {
-        let mut queue = Fair::new(2, 9);
+        let mut queue = Fair::new(2);
         for item in 0..4 {
-            queue.put(7, item);
+            assert_eq!(queue.put(7, item), 1);
         }
-        queue.put(8, 10);
-        queue.put(9, 20);
+        assert_eq!(queue.put(8, 10), 2);
+        assert_eq!(queue.put(9, 20), 3);
         let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
         assert_eq!(taken, [(7, 0), (8, 10), (9, 20), (7, 1)]);
         queue.ended(8);
@@ -119,43 +122,19 @@ mod tests {
     }
 
     #[test]
-    fn many_owners_leave_one_for_each() {
-        let mut queue = Fair::new(3, 2);
-        for owner in 0..4 {
-            for item in 0..3 {
-                queue.put(owner, item);
-            }
+    fn an_owner_may_have_a_share_of_its_own() {
+        let mut queue = Fair::new(1);
+        for item in 0..3 {
+            queue.put_sharing(7, 2, item);
+            queue.put(8, 10 + item);
         }
-        // The first of each, and two in common.
         let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
-        assert_eq!(taken, [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1)]);
-        queue.put(4, 0);
-        assert_eq!(queue.take(), Some((4, 0)));
-        assert_eq!(queue.take(), None);
-        // Its first is over: it has another first.
-        queue.ended(3);
-        assert_eq!(queue.take(), Some((3, 1)));
-        // One in common is over: there is room for another, and for one only.
-        queue.ended(0);
-        assert_eq!(queue.take(), Some((0, 2)));
-        assert_eq!(queue.take(), None);
-        // All ends let all begin, and what was in common is again.
-        let mut left = 0;
-        for owner in [0, 0, 1, 1, 2, 3, 4] {
-            queue.ended(owner);
-            left += usize::from(queue.take().is_some());
-        }
-        assert_eq!(left, 4);
-        for owner in [1, 2, 2, 3] {
-            queue.ended(owner);
-        }
-        assert_eq!((queue.common, queue.take()), (2, None));
-        assert!(queue.owners.iter().all(Owner::is_idle));
+        assert_eq!(taken, [(7, 0), (8, 10), (7, 1)]);
     }
 
     #[test]
     fn what_is_over_leaves_nothing() {
-        let mut queue = Fair::new(1, 9);
+        let mut queue = Fair::new(1);
         for item in 0..6 {
             queue.put(item % 2, item);
         }

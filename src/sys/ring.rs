@@ -42,6 +42,9 @@ const OPCODES: [(&str, u8); 9] = [
 /// How many low bits of an entry's user data belong to the channel's user.
 const KEY_BITS: u32 = 48;
 
+/// The most threads that the kernel takes a number for.
+const MAX_WORKERS: u32 = 32768;
+
 /// The largest key, and the mask for one.
 pub const KEY_MAX: u64 = (1 << KEY_BITS) - 1;
 
@@ -126,6 +129,17 @@ impl Ring {
         let id = u16::try_from(inner.events.len()).ok()?;
         inner.events.push(Some(VecDeque::new()));
         Some(Channel { ring: self.clone(), id })
+    }
+
+    /// Lets the kernel have so many threads for operations on files that it cannot do without waiting. By itself it has a few for each CPU: a
+    /// file that hangs has them all, and whatever else needs one waits.
+    pub fn allow_workers(&self, workers: usize) {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX).min(MAX_WORKERS);
+        // Bounded and unbounded ones; 0 changes nothing.
+        let mut limits = [workers, 0];
+        if let Err(e) = self.0.borrow().uring.submitter().register_iowq_max_workers(&mut limits) {
+            log::warn!("io_uring: a file that hangs may hold up others: no more threads are to be had: {e}");
+        }
     }
 
     /// Submits everything that was pushed and collects what has ended, without waiting. No system call is made if there is

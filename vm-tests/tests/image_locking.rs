@@ -18,7 +18,7 @@ const BOUND: Duration = Duration::from_secs(30);
 /// How long vstgt waits for an image to become free.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Some program that has the image open, as it is after some time in which it could have taken its locks.
+/// Some program that has the image, all its locks taken.
 fn holder(name: &str, dir: &WorkDir, image: &Path, arguments: &[String]) -> Result<Process> {
     let program = tools::find(name).context(|| format!("find {name}"))?;
     let mut command = Command::new(program);
@@ -32,12 +32,13 @@ fn holder(name: &str, dir: &WorkDir, image: &Path, arguments: &[String]) -> Resu
     Ok(process)
 }
 
-/// Whether a process has locks on a file, as the kernel tells of its descriptors.
+/// Whether a process does not share writing a file, as the kernel tells of its descriptors: QEMU's programs lock that byte last, and others before, for
+/// a moment, while they look at the image.
 fn locks(process: u32, file: &Path) -> Result<bool> {
     use std::os::unix::fs::MetadataExt;
     let inode = format!(":{} ", fs::metadata(file).context(|| format!("look at {}", file.display()))?.ino());
     let entries = fs::read_dir(format!("/proc/{process}/fdinfo")).context(|| "list descriptors".to_owned())?;
-    let told = |info: String| info.lines().any(|line| line.starts_with("lock:") && line.contains(&inode));
+    let told = |info: String| info.lines().any(|line| line.starts_with("lock:") && line.contains(&inode) && line.ends_with(" 201 201"));
     Ok(entries.flatten().any(|fd| fs::read_to_string(fd.path()).is_ok_and(told)))
 }
 

@@ -1,7 +1,7 @@
 //! The engine of blocking calls: I/O threads that call the image's methods.
 //!
-//! A disk that hangs keeps the threads that wait for it. So one image gets only half of them, and there is one more for each image: the others'
-//! operations go on, however many disks hang.
+//! A disk that hangs keeps the threads that wait for it. So one image gets only its share of them, and there may be as many as all images that have
+//! something to do need, and one more: the others' operations go on.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +17,8 @@ type Operation = Task<Arc<dyn Image>>;
 #[derive(Debug)]
 pub(in crate::backing) struct ThreadEngine {
     pool: Pool,
+    /// Threads that one image may have.
+    share: usize,
     shared: Arc<Shared>,
     in_flight: usize,
 }
@@ -40,18 +42,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// Does an operation, and then what may be done until there is nothing.
-    fn run(&self, first: (u64, Operation)) {
-        let mut next = Some(first);
-        while let Some((name, task)) = next {
+    /// Does what may be done until there is nothing. One pool job is spawned per task, so there is one for each that may begin at once;
+    /// one that may not is begun by whoever ends one of its image's.
+    fn run(&self) {
+        loop {
+            // The guard is gone before the work begins.
+            let next = lock(&self.waiting).take();
+            let Some((name, task)) = next else { return };
             // Until the end is told, no other image may get its address.
             let image = Arc::clone(&task.image);
             let completion = task.run();
-            {
-                let mut waiting = lock(&self.waiting);
-                waiting.ended(name);
-                next = waiting.take();
-            }
+            lock(&self.waiting).ended(name);
             drop(image);
             lock(&self.done).push(completion);
             self.waker.wake();
@@ -60,12 +61,14 @@ impl Shared {
 }
 
 impl ThreadEngine {
-    /// At most `threads` threads, and one more for each image, started when needed; `waker` is woken for each operation that ends.
+    /// `threads` threads for one image and another, half of them for each, more if there are more; started when needed. `waker` is woken for
+    /// each operation that ends.
     pub(in crate::backing) fn new(threads: usize, waker: Arc<Waker>) -> ThreadEngine {
-        let waiting = Mutex::new(Fair::new(threads.div_ceil(2), threads));
+        let share = threads.div_ceil(2);
+        let waiting = Mutex::new(Fair::new(share));
         ThreadEngine {
-            // No more are spawned than may run at once.
-            pool: Pool::new(usize::MAX, "vstgt-io"),
+            share,
+            pool: Pool::new(threads, "vstgt-io"),
             shared: Arc::new(Shared { waiting, done: Mutex::default(), waker }),
             in_flight: 0,
         }
@@ -73,16 +76,10 @@ impl ThreadEngine {
 
     pub(in crate::backing) fn submit(&mut self, task: Operation) {
         self.in_flight += 1;
-        let next = {
-            let mut waiting = lock(&self.shared.waiting);
-            waiting.put(name_of(&task), task);
-            waiting.take()
-        };
-        // What may not begin yet is begun by whoever ends what is in its way.
-        if let Some(next) = next {
-            let shared = Arc::clone(&self.shared);
-            self.pool.spawn(Box::new(move || shared.run(next)));
-        }
+        let images = lock(&self.shared.waiting).put(name_of(&task), task);
+        self.pool.allow(self.share.saturating_mul(images + 1));
+        let shared = Arc::clone(&self.shared);
+        self.pool.spawn(Box::new(move || shared.run()));
     }
 
     /// Takes the tasks with one of these names, which are ascending, out of the queues if they have not begun.
