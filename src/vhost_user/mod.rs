@@ -13,7 +13,7 @@
 //!
 //! # Rooms
 //!
-//! `listener` socket files · `server` threads · `connection` one thread's loop · `session` what each message does ·
+//! `listener` socket files · `server` threads · `ration` how fast connections are taken · `connection` one thread's loop · `session` what each message does ·
 //! `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log`, `inflight` the places of
 //! what is not offered yet.
 
@@ -24,6 +24,7 @@ mod features;
 mod inflight;
 mod listener;
 mod memory;
+mod ration;
 mod server;
 mod session;
 #[cfg(test)]

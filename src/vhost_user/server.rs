@@ -5,7 +5,9 @@
 //! * Connections of one socket may overlap: during a migration within one host the two ends do, and a front-end that comes back
 //!   may do so before its old connection has been noticed to be dead. In the latter case the new connection is served
 //!   when the old one is over, lest the initiator port be found in use by it. At most
-//!   [`Options::max_connections`] per socket, then new ones are closed at once.
+//!   [`Options::max_connections`] per socket, then new ones are closed at once; but first those make way, the oldest first, whose front-end
+//!   has not said which features it uses. Nobody can keep a socket busy by connecting and saying nothing.
+//! * Each socket's connections are taken at a bounded rate; the others wait in the kernel, and the other sockets do not.
 //! * [`Server::stop`] closes the listeners (which removes their files), ends all connections and waits, for so long as
 //!   it was told, until every device has been [disconnected](Device::disconnected). A front-end that does not read, or has sent
 //!   half a message, cannot make it wait: its socket is shut down.
@@ -21,6 +23,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::ration::Ration;
 use super::{Device, Hangup, Inherited, Listener, connection};
 use crate::sys::rate_limit::RateLimit;
 use crate::sys::unix_socket;
@@ -30,6 +33,9 @@ const SESSION_STACK: usize = 512 * 1024;
 
 /// How long to leave a listener alone on which accepting failed (for want of descriptors or memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a session that is to make way may take: it has nothing to finish, but it may wait for [`SUCCESSION_BOUND`].
+const WAY_BOUND: Duration = Duration::from_millis(20);
 
 /// How long a connection is not served because a dead one of the same socket is not over.
 const SUCCESSION_BOUND: Duration = Duration::from_secs(5);
@@ -121,6 +127,21 @@ impl Shared {
     fn wait_for(&self, dead: &[u64], bound: Duration) {
         let alive = |state: &mut State| !state.stopping && dead.iter().any(|id| state.live.contains_key(id));
         drop(self.ended.wait_timeout_while(self.state(), bound, alive).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Ends the oldest of an endpoint's sessions that is not established, if there is one, and waits a moment until it is over; true if it
+    /// is.
+    fn make_way(&self, endpoint: usize) -> bool {
+        let oldest = {
+            let state = self.state();
+            let silent = |live: &Live| live.endpoint == endpoint && !live.hangup.is_established();
+            let oldest = state.live.iter().filter(|(_, live)| silent(live)).min_by_key(|(id, _)| **id);
+            oldest.map(|(id, live)| (*id, live.hangup.clone()))
+        };
+        let Some((id, hangup)) = oldest else { return false };
+        hangup.hang_up("it said nothing, and another front-end came");
+        self.wait_for(&[id], WAY_BOUND);
+        !self.state().live.contains_key(&id)
     }
 
     /// How many sessions an endpoint has, and which of them have been left by their front-ends.
@@ -233,6 +254,9 @@ struct Served {
     name: String,
     make_device: MakeDevice,
     listener: Option<Listener>,
+    ration: Ration,
+    /// When its listener is looked at again, if its ration is used up.
+    paused: Option<Instant>,
     /// The connection that it is, until it is served.
     connected: Option<UnixStream>,
     /// For what its front-ends make us say.
@@ -261,7 +285,8 @@ impl Acceptor {
             let limit = Arc::new(RateLimit::per_peer());
             let comings = RateLimit::per_peer();
             let Endpoint { name, make_device, .. } = endpoint;
-            served.push(Served { name, make_device, listener, connected, limit, comings });
+            let (ration, paused) = (Ration::new(), None);
+            served.push(Served { name, make_device, listener, ration, paused, connected, limit, comings });
         }
         Ok(Acceptor {
             shared,
@@ -283,7 +308,8 @@ impl Acceptor {
         loop {
             self.shared.join_finished();
             self.notice_exhaustion();
-            let ready = match self.epoll.wait(-1, &mut events) {
+            let timeout = self.resume();
+            let ready = match self.epoll.wait(timeout, &mut events) {
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 Err(error) => {
@@ -304,10 +330,35 @@ impl Acceptor {
         }
     }
 
+    /// Looks again at the listeners whose pause is over. How long until the next one's is, in milliseconds; -1: there is none.
+    fn resume(&mut self) -> i32 {
+        let now = Instant::now();
+        let mut timeout = None;
+        for (index, served) in self.endpoints.iter_mut().enumerate() {
+            let (Some(at), Some(listener)) = (served.paused, &served.listener) else { continue };
+            if at > now {
+                timeout = Some(timeout.map_or(at, |sooner: Instant| sooner.min(at)));
+                continue;
+            }
+            served.paused = None;
+            if let Err(error) = watch(&self.epoll, ControlOperation::Add, listener, index) {
+                log::error!("{}: its listener cannot be waited for: {error}", served.name);
+            }
+        }
+        timeout.map_or(-1, |at| i32::try_from((at - now).as_millis()).unwrap_or(i32::MAX).saturating_add(1))
+    }
+
     /// Takes one connection of a listener that has some.
     fn accept(&mut self, index: usize) {
-        let Some(served) = self.endpoints.get(index) else { return };
+        let Some(served) = self.endpoints.get_mut(index) else { return };
         let Some(listener) = &served.listener else { return };
+        if let Err(allowed) = served.ration.take(Instant::now()) {
+            match watch(&self.epoll, ControlOperation::Delete, listener, index) {
+                Ok(()) => served.paused = Some(allowed),
+                Err(error) => log::error!("{}: its listener cannot be left alone: {error}", served.name),
+            }
+            return;
+        }
         match listener.accept() {
             Ok(stream) => self.open(index, stream),
             Err(error) => match error.kind() {
@@ -324,7 +375,7 @@ impl Acceptor {
     fn open(&mut self, index: usize, stream: UnixStream) {
         let Some(served) = self.endpoints.get_mut(index) else { return };
         let (count, dead) = self.shared.siblings(index);
-        if count >= self.max_connections {
+        if count >= self.max_connections && !self.shared.make_way(index) {
             served.limit.warn(format_args!("{}: {count} connections already, another one closed", served.name));
             return;
         }
@@ -367,6 +418,10 @@ impl Acceptor {
             call();
         }
     }
+}
+
+fn watch(epoll: &Epoll, operation: ControlOperation, listener: &Listener, index: usize) -> io::Result<()> {
+    epoll.ctl(operation, listener.as_fd().as_raw_fd(), EpollEvent::new(EventSet::IN, index as u64))
 }
 
 /// The kernel keeps 15 bytes of a thread's name: the end of a socket's name tells more than its beginning.
