@@ -34,11 +34,11 @@ const RING_ENTRIES: u32 = 1024;
 /// them, so that a slow one does not hold up the others.
 const IO_THREADS: usize = 16;
 
-/// Jobs (commands of several steps) of one nexus that run at once, each on a thread: a VERIFY of a whole disk takes as long as it takes.
-const JOB_SHARE: usize = 4;
+/// Threads for jobs: commands of several steps. Started when needed.
+const JOB_THREADS: usize = 16;
 
-/// How many such threads there are besides one for each nexus, which nobody else can keep. Started when needed.
-const JOB_THREADS: usize = 12;
+/// How many of them one nexus may keep: a VERIFY of a whole disk takes as long as it takes.
+const JOB_SHARE: usize = 4;
 
 /// How reactors wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +104,8 @@ struct Jobs {
 }
 
 impl Jobs {
-    fn new(share: usize, common: usize) -> Jobs {
-        // No more are spawned than may run at once.
-        Jobs { pool: Pool::new(usize::MAX, "vstgt-job"), waiting: Arc::new(Mutex::new(Fair::new(share, common))) }
+    fn new(threads: usize, share: usize) -> Jobs {
+        Jobs { pool: Pool::new(threads, "vstgt-job"), waiting: Arc::new(Mutex::new(Fair::new(share))) }
     }
 }
 
@@ -117,23 +116,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Spawn for Jobs {
     fn spawn(&self, owner: ItnId, work: Job) {
-        let first = {
-            let mut waiting = lock(&self.waiting);
-            waiting.put(owner, work);
-            waiting.take()
-        };
-        let Some(first) = first else {
-            // It is begun by whoever ends what is in its way.
-            return;
-        };
+        lock(&self.waiting).put(owner, work);
         let waiting = Arc::clone(&self.waiting);
+        // One for each job that may begin at once; one that may not is begun by whoever ends one of its owner's.
         self.pool.spawn(Box::new(move || {
-            let mut next = Some(first);
-            while let Some((owner, work)) = next {
+            loop {
+                let next = lock(&waiting).take();
+                let Some((owner, work)) = next else { return };
                 work();
-                let mut waiting = lock(&waiting);
-                waiting.ended(owner);
-                next = waiting.take();
+                lock(&waiting).ended(owner);
             }
         }));
     }
@@ -164,7 +155,7 @@ impl Hba {
             boxes.push(mailbox);
         }
         let letters = Arc::new(Letters::new(addresses));
-        let jobs = Arc::new(Jobs::new(JOB_SHARE, JOB_THREADS));
+        let jobs = Arc::new(Jobs::new(JOB_THREADS, JOB_SHARE));
         let turns = Arc::new(Turns::new(usize::from(setup.reactors)));
         let losses = Losses::new(setup.nexus_loss_timeout);
         let mut hba = Hba {
@@ -334,73 +325,36 @@ impl Start {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::channel;
 
     use super::*;
-
-    /// Jobs that have begun say so and run until they are let go.
-    struct Gates {
-        jobs: Jobs,
-        begun: Sender<ItnId>,
-        begins: Receiver<ItnId>,
-        open: Vec<Sender<()>>,
-    }
-
-    impl Gates {
-        fn new(share: usize, common: usize) -> Gates {
-            let (begun, begins) = channel();
-            Gates { jobs: Jobs::new(share, common), begun, begins, open: Vec::new() }
-        }
-
-        fn spawn(&mut self, owner: ItnId) {
-            let (open, opened) = channel::<()>();
-            let begun = self.begun.clone();
-            self.open.push(open);
-            let work = move || {
-                begun.send(owner).unwrap();
-                opened.recv().unwrap();
-            };
-            self.jobs.spawn(owner, Box::new(work));
-        }
-
-        fn next(&self) -> Option<ItnId> {
-            self.begins.recv_timeout(Duration::from_secs(20)).ok()
-        }
-
-        fn none_begins(&self) -> bool {
-            self.begins.recv_timeout(Duration::from_millis(30)).is_err()
-        }
-
-        /// Lets all of them go; how many began meanwhile.
-        fn end(self) -> usize {
-            self.open.iter().for_each(|open| open.send(()).unwrap());
-            self.jobs.pool.shutdown();
-            self.begins.try_iter().count()
-        }
-    }
 
     /// One guest's VERIFYs of its whole disk, as many as it likes, keep nobody else's jobs waiting.
     #[test]
     fn a_nexus_cannot_keep_all_job_threads() {
-        let mut gates = Gates::new(2, 2);
-        (0..10).for_each(|_| gates.spawn(1));
-        assert_eq!([gates.next(), gates.next()], [Some(1), Some(1)]);
-        assert!(gates.none_begins());
-        gates.spawn(2);
-        assert_eq!(gates.next(), Some(2));
-        assert_eq!(gates.end(), 8);
-    }
-
-    /// Nor can many guests together.
-    #[test]
-    fn many_nexuses_cannot_keep_all_job_threads() {
-        let mut gates = Gates::new(JOB_SHARE, JOB_THREADS);
-        let hostile = 40;
-        (0..hostile).for_each(|owner| (0..20).for_each(|_| gates.spawn(owner)));
-        let begun = (0..).map_while(|_| gates.begins.recv_timeout(Duration::from_millis(500)).ok()).count();
-        assert_eq!(begun, hostile as usize + JOB_THREADS);
-        gates.spawn(hostile);
-        assert_eq!(gates.next(), Some(hostile));
-        assert_eq!(gates.end(), hostile as usize * 20 - begun);
+        let jobs = Jobs::new(3, 2);
+        let (begun, begins) = channel();
+        let gates: Vec<_> = (0..10)
+            .map(|_| {
+                let (open, opened) = channel::<()>();
+                let begun = begun.clone();
+                jobs.spawn(
+                    1,
+                    Box::new(move || {
+                        begun.send(1).unwrap();
+                        opened.recv().unwrap();
+                    }),
+                );
+                open
+            })
+            .collect();
+        let bound = Duration::from_secs(20);
+        assert_eq!([1, 2].map(|_| begins.recv_timeout(bound).unwrap()), [1, 1]);
+        let other = begun.clone();
+        jobs.spawn(2, Box::new(move || other.send(2).unwrap()));
+        assert_eq!(begins.recv_timeout(bound), Ok(2));
+        gates.iter().for_each(|gate| gate.send(()).unwrap());
+        jobs.pool.shutdown();
+        assert_eq!(begins.try_iter().count(), 8);
     }
 }

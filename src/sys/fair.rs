@@ -1,12 +1,11 @@
-//! A queue of work that has owners, for threads that may be kept long by what they do: no owners, however many, get all of them.
+//! A queue of work that has owners, for threads that may be kept long by what they do: no owner gets all of them.
 //!
 //! # Contract
 //!
 //! * Of one owner's items at most `share` are out at a time: taken, and not yet [`ended`](Fair::ended). They come in the order in which they
 //!   were put.
-//! * An owner's first may always go out, whatever the others have. What they have beyond that is at most `common` together.
 //! * Owners take turns.
-//! * Whoever takes once after each put, and again after each end, leaves nothing behind; then no more are out than there are takers.
+//! * Whoever takes until there is nothing, and again after each end, leaves nothing behind.
 
 use std::collections::VecDeque;
 
@@ -18,8 +17,6 @@ pub struct Fair<T> {
     /// Whose turn it is.
     turn: usize,
     share: usize,
-    /// How many more may go out beyond their owners' first.
-    common: usize,
 }
 
 #[derive(Debug)]
@@ -31,8 +28,8 @@ struct Owner<T> {
 
 impl<T> Fair<T> {
     /// An empty queue; `share` is at least one.
-    pub fn new(share: usize, common: usize) -> Fair<T> {
-        Fair { owners: Vec::new(), turn: 0, share: share.max(1), common }
+    pub fn new(share: usize) -> Fair<T> {
+        Fair { owners: Vec::new(), turn: 0, share: share.max(1) }
     }
 
     /// Puts an item of this owner behind its others.
@@ -51,12 +48,10 @@ impl<T> Fair<T> {
     pub fn take(&mut self) -> Option<(u64, T)> {
         let count = self.owners.len();
         for at in (0..count).map(|step| (self.turn + step) % count) {
-            let more = if self.common > 0 { self.share } else { 1 };
-            let owner = self.owners.get_mut(at).filter(|owner| owner.out < more);
+            let owner = self.owners.get_mut(at).filter(|owner| owner.out < self.share);
             if let Some(owner) = owner
                 && let Some(item) = owner.waiting.pop_front()
             {
-                self.common -= usize::from(owner.out > 0);
                 owner.out += 1;
                 self.turn = at + 1;
                 return Some((owner.name, item));
@@ -67,9 +62,8 @@ impl<T> Fair<T> {
 
     /// An item of this owner that was taken is over.
     pub fn ended(&mut self, owner: u64) {
-        if let Some(owner) = self.owners.iter_mut().find(|o| o.name == owner && o.out > 0) {
-            owner.out -= 1;
-            self.common += usize::from(owner.out > 0);
+        if let Some(owner) = self.owners.iter_mut().find(|o| o.name == owner) {
+            owner.out = owner.out.saturating_sub(1);
         }
     }
 
@@ -101,7 +95,7 @@ mod tests {
 
     #[test]
     fn owners_take_turns_and_none_has_more_than_its_share() {
-        let mut queue = Fair::new(2, 9);
+        let mut queue = Fair::new(2);
         for item in 0..4 {
             queue.put(7, item);
         }
@@ -119,43 +113,8 @@ mod tests {
     }
 
     #[test]
-    fn many_owners_leave_one_for_each() {
-        let mut queue = Fair::new(3, 2);
-        for owner in 0..4 {
-            for item in 0..3 {
-                queue.put(owner, item);
-            }
-        }
-        // The first of each, and two in common.
-        let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
-        assert_eq!(taken, [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 1)]);
-        queue.put(4, 0);
-        assert_eq!(queue.take(), Some((4, 0)));
-        assert_eq!(queue.take(), None);
-        // Its first is over: it has another first.
-        queue.ended(3);
-        assert_eq!(queue.take(), Some((3, 1)));
-        // One in common is over: there is room for another, and for one only.
-        queue.ended(0);
-        assert_eq!(queue.take(), Some((0, 2)));
-        assert_eq!(queue.take(), None);
-        // All ends let all begin, and what was in common is again.
-        let mut left = 0;
-        for owner in [0, 0, 1, 1, 2, 3, 4] {
-            queue.ended(owner);
-            left += usize::from(queue.take().is_some());
-        }
-        assert_eq!(left, 4);
-        for owner in [1, 2, 2, 3] {
-            queue.ended(owner);
-        }
-        assert_eq!((queue.common, queue.take()), (2, None));
-        assert!(queue.owners.iter().all(Owner::is_idle));
-    }
-
-    #[test]
     fn what_is_over_leaves_nothing() {
-        let mut queue = Fair::new(1, 9);
+        let mut queue = Fair::new(1);
         for item in 0..6 {
             queue.put(item % 2, item);
         }

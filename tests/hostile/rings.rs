@@ -136,3 +136,28 @@ fn one_table_for_all_heads() {
     assert!(after[1] < after[0] + (16 << 10), "what is left is used again: {after:?}");
     scene.end_having_kept(250 << 10);
 }
+
+/// A guest that makes heads available for ever and never looks at what was used.
+#[test]
+fn completions_that_are_never_taken() {
+    let mut scene = Scene::new();
+    let mut guest = scene.guest();
+    let p = parts(&guest, &rw10(0x28, 0, 4096));
+    guest.queue(2).write_desc(0, p.header, 51, F_NEXT, 1);
+    guest.queue(2).write_desc(1, p.response, 108, F_NEXT | F_WRITE, 2);
+    guest.queue(2).write_desc(2, p.data, 4096, F_WRITE, 0);
+    let used = guest.queue(2).used + 2;
+    for _ in 0..2000 {
+        let before = guest.ram.load_u16(used);
+        guest.queue(2).push_head(0);
+        guest.queue(2).kick();
+        // The head is the only one, so its last use must be over.
+        let ram = guest.ram.clone();
+        eventually("it is used", || ram.load_u16(used) != before);
+    }
+    scene.assert_undisturbed("completions that are never taken");
+    assert_eq!(guest.stop().len(), 3);
+    drop(guest);
+    scene.check("completions that are never taken");
+    scene.end();
+}

@@ -1,7 +1,6 @@
 //! The engine of blocking calls: I/O threads that call the image's methods.
 //!
-//! A disk that hangs keeps the threads that wait for it. So one image gets only half of them, and there is one more for each image: the others'
-//! operations go on, however many disks hang.
+//! A disk that hangs keeps the threads that wait for it. So one image gets only half of them; the others' operations go on.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,18 +39,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// Does an operation, and then what may be done until there is nothing.
-    fn run(&self, first: (u64, Operation)) {
-        let mut next = Some(first);
-        while let Some((name, task)) = next {
+    /// Does what may be done until there is nothing. One pool job is spawned per task, so there is one for each that may begin at once;
+    /// one that may not is begun by whoever ends one of its image's.
+    fn run(&self) {
+        loop {
+            // The guard is gone before the work begins.
+            let next = lock(&self.waiting).take();
+            let Some((name, task)) = next else { return };
             // Until the end is told, no other image may get its address.
             let image = Arc::clone(&task.image);
             let completion = task.run();
-            {
-                let mut waiting = lock(&self.waiting);
-                waiting.ended(name);
-                next = waiting.take();
-            }
+            lock(&self.waiting).ended(name);
             drop(image);
             lock(&self.done).push(completion);
             self.waker.wake();
@@ -60,12 +58,11 @@ impl Shared {
 }
 
 impl ThreadEngine {
-    /// At most `threads` threads, and one more for each image, started when needed; `waker` is woken for each operation that ends.
+    /// At most `threads` threads, started when needed; `waker` is woken for each operation that ends.
     pub(in crate::backing) fn new(threads: usize, waker: Arc<Waker>) -> ThreadEngine {
-        let waiting = Mutex::new(Fair::new(threads.div_ceil(2), threads));
+        let waiting = Mutex::new(Fair::new(threads.div_ceil(2)));
         ThreadEngine {
-            // No more are spawned than may run at once.
-            pool: Pool::new(usize::MAX, "vstgt-io"),
+            pool: Pool::new(threads, "vstgt-io"),
             shared: Arc::new(Shared { waiting, done: Mutex::default(), waker }),
             in_flight: 0,
         }
@@ -73,16 +70,9 @@ impl ThreadEngine {
 
     pub(in crate::backing) fn submit(&mut self, task: Operation) {
         self.in_flight += 1;
-        let next = {
-            let mut waiting = lock(&self.shared.waiting);
-            waiting.put(name_of(&task), task);
-            waiting.take()
-        };
-        // What may not begin yet is begun by whoever ends what is in its way.
-        if let Some(next) = next {
-            let shared = Arc::clone(&self.shared);
-            self.pool.spawn(Box::new(move || shared.run(next)));
-        }
+        lock(&self.shared.waiting).put(name_of(&task), task);
+        let shared = Arc::clone(&self.shared);
+        self.pool.spawn(Box::new(move || shared.run()));
     }
 
     /// Takes the tasks with one of these names, which are ascending, out of the queues if they have not begun.
