@@ -161,3 +161,62 @@ fn completions_that_are_never_taken() {
     scene.check("completions that are never taken");
     scene.end();
 }
+
+/// All rings there may be, as large as they may be, from one guest: what they cost is bounded, and given back.
+#[test]
+fn all_rings_at_their_largest() {
+    const RINGS: u16 = 256;
+    vstgt::sys::limits::raise_open_files().unwrap();
+    let mut scene = Scene::new();
+    let before = scene.vstgt.anonymous_kib();
+    let mut grown = Vec::new();
+    for _ in 0..2 {
+        let mut guest = Guest::connect(scene.vstgt.socket(0), Ram::new(RAM));
+        guest.negotiate();
+        let rings: Vec<u16> = (0..RINGS).collect();
+        guest.start(LINUX_FEATURES, &rings, 1024);
+        guest.clear_attentions();
+        // One more than there are.
+        assert!(guest.frontend.set_vring_num(usize::from(RINGS), 64).is_err());
+        grown.push(scene.vstgt.anonymous_kib().saturating_sub(before) >> 10);
+        scene.assert_undisturbed("all rings at their largest");
+        drop(guest);
+        scene.check("all rings at their largest");
+    }
+    println!("grown by {grown:?} MiB");
+    assert!(grown[0] < 512 && grown[1] < grown[0] + 16, "grown by {grown:?} MiB");
+    scene.end_having_kept(512 << 10);
+}
+
+/// Rings that are started and stopped, and devices that are reset, as fast as it can be said, with commands in them.
+#[test]
+fn rings_that_start_and_stop_without_end() {
+    let mut scene = Scene::new();
+    let mut guest = scene.guest();
+    let at = guest.ram.alloc(65536);
+    for round in 0..300u32 {
+        let (_, response) = guest.submit(REQUESTS, &rw10(0x28, round * 8, 65536), &[], &[Buffer::input(at, 65536)]);
+        for on in [0, 1, 0, 1] {
+            guest.wire.acked(SET_VRING_ENABLE, &Wire::state(2, on), &[]);
+        }
+        let (_, len) = guest.queue(REQUESTS).wait_used(BOUND).expect("taken before or after, it is answered");
+        assert!(guest.parse_response(response, len).good());
+        if round % 50 == 0 {
+            scene.assert_undisturbed("rings that start and stop");
+        }
+    }
+    for round in 0..100u32 {
+        guest.submit(REQUESTS, &rw10(0x28, round * 8, 65536), &[], &[Buffer::input(at, 65536)]);
+        guest.frontend.reset_device().unwrap();
+        guest.queues.iter_mut().for_each(|queue| queue.clear());
+        guest.set_features(LINUX_FEATURES);
+        guest.go_on(&[0; 3]);
+        guest.clear_attentions();
+        if round % 20 == 0 {
+            scene.assert_undisturbed("devices that are reset");
+        }
+    }
+    drop(guest);
+    scene.check("rings that start and stop without end");
+    scene.end();
+}
