@@ -268,6 +268,7 @@ impl RawFile {
     pub(super) fn failed(&self, kind: OpKind, error: &io::Error) -> BackingError {
         log::debug!("{}: {kind:?}: {error}", self.path.display());
         match (kind, error.raw_os_error()) {
+            (_, Some(libc::EFAULT)) => BackingError::BufferGone,
             (OpKind::Read, _) => BackingError::ReadFailed,
             (OpKind::Flush, _) => BackingError::FlushFailed,
             (_, Some(libc::ENOSPC | libc::EDQUOT)) => BackingError::NoSpace,
@@ -298,7 +299,8 @@ mod tests {
         let table = [
             (OpKind::Read, libc::EIO, BackingError::ReadFailed),
             (OpKind::Read, libc::ENOSPC, BackingError::ReadFailed),
-            (OpKind::Read, libc::EFAULT, BackingError::ReadFailed),
+            (OpKind::Read, libc::EFAULT, BackingError::BufferGone),
+            (write, libc::EFAULT, BackingError::BufferGone),
             (write, libc::EIO, BackingError::WriteFailed),
             (write, libc::EFBIG, BackingError::WriteFailed),
             (write, libc::ENOSPC, BackingError::NoSpace),

@@ -7,6 +7,9 @@ use crate::scsi::{AdditionalSense, Sense, SenseKey};
 /// WRITE ERROR - AUTO REALLOCATION FAILED: what a disk says that could not write (0C/00 is for tapes and CDs).
 const WRITE_ERROR: AdditionalSense = AdditionalSense(0x0c02);
 
+/// DATA PHASE ERROR.
+const DATA_PHASE_ERROR: AdditionalSense = AdditionalSense(0x4b00);
+
 /// The answer to a command whose plan was one operation. If it failed, so many blocks before the one that is to blame were
 /// transferred.
 pub fn io_done(finish: Finish, result: Result<(), BackingError>, intact: u64) -> Answer {
@@ -26,6 +29,8 @@ pub(super) fn sense(error: BackingError, lba: u64) -> Sense {
             Sense::new(SenseKey::MediumError, AdditionalSense::UNRECOVERED_READ_ERROR).with_information(lba)
         }
         BackingError::WriteFailed => Sense::new(SenseKey::MediumError, WRITE_ERROR).with_information(lba),
+        // Neither the medium's fault nor the unit's: the data could not be moved between them and the initiator.
+        BackingError::BufferGone => Sense::aborted_command(DATA_PHASE_ERROR),
         BackingError::NoSpace => {
             Sense::data_protect(AdditionalSense::SPACE_ALLOCATION_FAILED_WRITE_PROTECT).with_information(lba)
         }
@@ -52,6 +57,7 @@ mod tests {
             (BackingError::OutOfRange, 0x5, 0x2100, Some(7)),
             (BackingError::ReadFailed, 0x3, 0x1100, Some(7)),
             (BackingError::WriteFailed, 0x3, 0x0c02, Some(7)),
+            (BackingError::BufferGone, 0xb, 0x4b00, None),
             (BackingError::NoSpace, 0x7, 0x2707, Some(7)),
             (BackingError::ReadOnly, 0x7, 0x2700, None),
             (BackingError::FlushFailed, 0x4, 0x4400, None),

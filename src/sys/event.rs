@@ -26,9 +26,17 @@ thread_local! {
     static BELL: OnceCell<Option<Bell>> = const { OnceCell::new() };
 }
 
-/// Makes ready what [`signal`] needs on this thread, for whom it matters that it does not do so later; and says in the log if signals
-/// may block.
+/// One for all who examine, and never given back: that takes milliseconds.
+static EXAMINER: OnceLock<Option<Mutex<Bell>>> = OnceLock::new();
+
+fn examiner() -> Option<&'static Mutex<Bell>> {
+    EXAMINER.get_or_init(|| Bell::new().ok().map(Mutex::new)).as_ref()
+}
+
+/// Makes ready what [`signal`] needs on this thread, and [`examine`] on any: from then on neither sets anything up (a process may have
+/// given up the right to). Says in the log if signals may block.
 pub fn prepare() {
+    examiner();
     BELL.with(|cell| {
         cell.get_or_init(|| match Bell::new() {
             Ok(bell) => Some(bell),
@@ -63,9 +71,9 @@ pub fn take(event: &File) -> io::Result<()> {
 pub fn signal(event: &File) -> io::Result<()> {
     let rung = BELL.try_with(|cell| cell.get_or_init(|| Bell::new().ok()).as_ref().map(|bell| bell.ring(event)));
     match rung {
-        Ok(Some(Err(error))) if !bell::is_lack_of_resources(&error) => Err(error),
         Ok(Some(Ok(()))) => Ok(()),
-        // An interrupt must not be lost for want of memory in the kernel.
+        Ok(Some(Err(error))) if error.kind() == io::ErrorKind::InvalidInput => Err(error),
+        // An interrupt must not be lost for want of memory in the kernel, or because somebody forbids such calls.
         _ => write(event),
     }
 }
@@ -95,9 +103,7 @@ pub enum Nature {
 ///
 /// What the system says.
 pub fn examine(event: &File, emptied: bool) -> io::Result<Nature> {
-    // One for all who ask, and never given back: that takes milliseconds.
-    static EXAMINER: OnceLock<Option<Mutex<Bell>>> = OnceLock::new();
-    let Some(examiner) = EXAMINER.get_or_init(|| Bell::new().ok().map(Mutex::new)) else {
+    let Some(examiner) = examiner() else {
         return Ok(if fd::is_anonymous(event)? { Nature::Eventfd } else { Nature::Other });
     };
     let bell = examiner.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::InflightRing;
@@ -16,12 +17,13 @@ use crate::sys::unix_socket;
 pub struct Hangup {
     stream: Arc<UnixStream>,
     reason: Arc<OnceLock<String>>,
+    established: Arc<AtomicBool>,
 }
 
 impl Hangup {
     /// For the connection over `stream`.
     pub fn new(stream: UnixStream) -> Hangup {
-        Hangup { stream: Arc::new(stream), reason: Arc::default() }
+        Hangup { stream: Arc::new(stream), reason: Arc::default(), established: Arc::default() }
     }
 
     /// Ends the connection. Only the first reason counts. Does not wait.
@@ -39,6 +41,16 @@ impl Hangup {
     /// Whether the connection is over, be it from the other side, even if its session has not noticed yet. Does not wait.
     pub fn is_over(&self) -> bool {
         unix_socket::peer_has_closed(&self.stream)
+    }
+
+    /// The front-end has said which features it uses: it means it.
+    pub(super) fn establish(&self) {
+        self.established.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub(super) fn is_established(&self) -> bool {
+        self.established.load(Ordering::Relaxed)
     }
 
     pub(super) fn shut_down(&self) {

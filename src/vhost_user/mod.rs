@@ -13,9 +13,9 @@
 //!
 //! # Rooms
 //!
-//! `listener` socket files · `peers` who may connect · `server` threads · `connection` one thread's loop · `session` what each message does ·
-//! `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log` what of a live migration's log is
-//! wanted · `inflight` what was taken and not given back.
+//! `listener` socket files · `peers` who may connect · `server` threads · `ration` how fast connections are taken · `connection` one thread's loop ·
+//! `session` what each message does · `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log` what of a live
+//! migration's log is wanted · `inflight` what was taken and not given back.
 
 mod connection;
 mod device;
@@ -25,6 +25,7 @@ mod inflight;
 mod listener;
 mod memory;
 mod peers;
+mod ration;
 mod server;
 mod session;
 #[cfg(test)]

@@ -131,3 +131,153 @@ fn random_messages() {
     scene.check("random messages");
     scene.end();
 }
+
+/// A message as it is on the wire.
+fn message(request: FrontendReq, flags: u32, body: &[u8]) -> Vec<u8> {
+    let header = [request as u32, flags, body.len() as u32].map(u32::to_ne_bytes).concat();
+    [&header, body].concat()
+}
+
+/// Byte for byte: a message is served when it is whole, or it ends its connection; it holds up nobody.
+#[test]
+fn messages_that_come_slowly() {
+    let mut scene = Scene::new();
+    let enable = message(SET_VRING_ENABLE, VERSION, &Wire::state(2, 1));
+    let messages = [
+        message(GET_FEATURES, VERSION, &[]),
+        message(SET_OWNER, VERSION, &[]),
+        message(SET_FEATURES, VERSION, &LINUX_FEATURES.to_ne_bytes()),
+        // Before features it is taken out of the stream by another hand.
+        enable,
+    ];
+    for (at, bytes) in messages.iter().enumerate() {
+        let stream = UnixStream::connect(scene.vstgt.socket(0)).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let mut sent = 0;
+        for byte in bytes {
+            std::thread::sleep(Duration::from_millis(3));
+            if (&stream).write_all(&[*byte]).is_err() {
+                break;
+            }
+            sent += 1;
+        }
+        scene.assert_undisturbed("messages that come slowly");
+        // Whatever became of it, a question is answered, or the connection is over.
+        let asked = (&stream).write_all(&message(GET_QUEUE_NUM, VERSION, &[]));
+        let answered = (&stream).read(&mut [0; 64]);
+        println!("message {at}: {sent} of {} bytes taken, {asked:?}, {answered:?}", bytes.len());
+        drop(stream);
+        scene.check("messages that come slowly");
+    }
+    scene.end();
+}
+
+/// An answer is asked for with everything, also where the message has one of its own: one comes for each.
+#[test]
+fn answers_to_everything() {
+    let mut scene = Scene::new();
+    let guest = raw(scene.vstgt.socket(0), &Ram::new(RAM));
+    let acked = VERSION | NEED_REPLY;
+    let ask = |request: FrontendReq, body: &[u8]| {
+        guest.wire.try_send(request as u32, acked, body, &[]).unwrap();
+        guest.wire.reply(request)
+    };
+    guest.wire.get(GET_PROTOCOL_FEATURES);
+    guest.wire.set_u64(SET_PROTOCOL_FEATURES, PROTOCOL_BITS);
+    for _ in 0..100 {
+        for request in [GET_FEATURES, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, GET_MAX_MEM_SLOTS, SET_OWNER, RESET_DEVICE]
+        {
+            assert_eq!(ask(request, &[]).len(), 8, "{request:?}");
+        }
+        assert_eq!(ask(SET_FEATURES, &LINUX_FEATURES.to_ne_bytes()), [0; 8]);
+        assert_eq!(ask(SET_VRING_NUM, &Wire::state(5, 64)), [0; 8]);
+        assert_eq!(ask(GET_VRING_BASE, &Wire::state(5, 0)).len(), 8);
+    }
+    // After an error there is nobody to ask.
+    assert_eq!(guest.wire.acked(SET_VRING_NUM, &Wire::state(5, 3), &[]), 1);
+    while guest.wire.try_send(GET_FEATURES as u32, VERSION, &[], &[]).is_ok() {}
+    drop(guest);
+    scene.check("answers to everything");
+    scene.end();
+}
+
+/// A front-end that asks without a pause, from as many connections as it gets.
+#[test]
+fn floods_of_messages() {
+    let mut scene = Scene::new();
+    let connections: Vec<Guest> = (0..7).map(|_| raw(scene.vstgt.socket(0), &Ram::new(1 << 20))).collect();
+    let stop = AtomicBool::new(false);
+    let asked: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = connections
+            .iter()
+            .map(|guest| {
+                scope.spawn(|| {
+                    let mut asked = 0u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        guest.wire.set_state(SET_VRING_NUM, 5, 64);
+                        guest.wire.barrier();
+                        asked += 1;
+                    }
+                    asked
+                })
+            })
+            .collect();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(1) {
+            scene.assert_undisturbed("floods of messages");
+        }
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    println!("{asked} questions");
+    drop(connections);
+    scene.check("floods of messages");
+    scene.end();
+}
+
+/// Front-ends take all descriptors that the process may have: they are refused theirs, and the others keep what they have.
+#[test]
+fn descriptors_run_out() {
+    const LIMIT: u64 = 400;
+    let mut scene = Scene::with(2, |command| {
+        let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
+        // SAFETY: setrlimit is async-signal-safe and reads a struct that lives in the closure.
+        #[allow(unsafe_code, reason = "there is no safe way to limit a child's descriptors")]
+        unsafe {
+            std::os::unix::process::CommandExt::pre_exec(command, move || {
+                libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+                Ok(())
+            });
+        }
+    });
+    let event = vmm_sys_util::eventfd::EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let take = |rings: u64| {
+        let wire = Wire::new(UnixStream::connect(scene.vstgt.socket(0)).unwrap());
+        for ring in 0..rings {
+            for request in [SET_VRING_KICK, SET_VRING_CALL, SET_VRING_ERR] {
+                if wire.try_send(request as u32, VERSION, &ring.to_ne_bytes(), &[event.as_raw_fd()]).is_err() {
+                    return None;
+                }
+            }
+        }
+        Some(wire)
+    };
+    let connections: Vec<Wire> = (0..3).map(|_| take(33).unwrap()).collect();
+    connections.iter().for_each(Wire::barrier);
+    let held = scene.vstgt.open_descriptors() as u64;
+    assert!(held > 300, "{held} descriptors");
+    for _ in 0..10 {
+        if let Some(wire) = take(200) {
+            wire.assert_closed();
+        }
+    }
+    connections.iter().for_each(Wire::barrier);
+    let vstgt = &scene.vstgt;
+    eventually("those who want too many lose all of theirs", || vstgt.open_descriptors() as u64 <= held);
+    for _ in 0..5 {
+        scene.assert_undisturbed("descriptors run out");
+    }
+    drop(connections);
+    scene.check("descriptors run out");
+    scene.end();
+}

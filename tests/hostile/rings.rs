@@ -136,3 +136,87 @@ fn one_table_for_all_heads() {
     assert!(after[1] < after[0] + (16 << 10), "what is left is used again: {after:?}");
     scene.end_having_kept(250 << 10);
 }
+
+/// A guest that makes heads available for ever and never looks at what was used.
+#[test]
+fn completions_that_are_never_taken() {
+    let mut scene = Scene::new();
+    let mut guest = scene.guest();
+    let p = parts(&guest, &rw10(0x28, 0, 4096));
+    guest.queue(2).write_desc(0, p.header, 51, F_NEXT, 1);
+    guest.queue(2).write_desc(1, p.response, 108, F_NEXT | F_WRITE, 2);
+    guest.queue(2).write_desc(2, p.data, 4096, F_WRITE, 0);
+    let used = guest.queue(2).used + 2;
+    for _ in 0..2000 {
+        let before = guest.ram.load_u16(used);
+        guest.queue(2).push_head(0);
+        guest.queue(2).kick();
+        // The head is the only one, so its last use must be over.
+        let ram = guest.ram.clone();
+        eventually("it is used", || ram.load_u16(used) != before);
+    }
+    scene.assert_undisturbed("completions that are never taken");
+    assert_eq!(guest.stop().len(), 3);
+    drop(guest);
+    scene.check("completions that are never taken");
+    scene.end();
+}
+
+/// All rings there may be, as large as they may be, from one guest: what they cost is bounded, and given back.
+#[test]
+fn all_rings_at_their_largest() {
+    const RINGS: u16 = 256;
+    vstgt::sys::limits::raise_open_files().unwrap();
+    let mut scene = Scene::new();
+    let before = scene.vstgt.anonymous_kib();
+    let mut grown = Vec::new();
+    for _ in 0..2 {
+        let mut guest = Guest::connect(scene.vstgt.socket(0), Ram::new(RAM));
+        guest.negotiate();
+        let rings: Vec<u16> = (0..RINGS).collect();
+        guest.start(LINUX_FEATURES, &rings, 1024);
+        guest.clear_attentions();
+        // One more than there are.
+        assert!(guest.frontend.set_vring_num(usize::from(RINGS), 64).is_err());
+        grown.push(scene.vstgt.anonymous_kib().saturating_sub(before) >> 10);
+        scene.assert_undisturbed("all rings at their largest");
+        drop(guest);
+        scene.check("all rings at their largest");
+    }
+    println!("grown by {grown:?} MiB");
+    assert!(grown[0] < 512 && grown[1] < grown[0] + 16, "grown by {grown:?} MiB");
+    scene.end_having_kept(512 << 10);
+}
+
+/// Rings that are started and stopped, and devices that are reset, as fast as it can be said, with commands in them.
+#[test]
+fn rings_that_start_and_stop_without_end() {
+    let mut scene = Scene::new();
+    let mut guest = scene.guest();
+    let at = guest.ram.alloc(65536);
+    for round in 0..300u32 {
+        let (_, response) = guest.submit(REQUESTS, &rw10(0x28, round * 8, 65536), &[], &[Buffer::input(at, 65536)]);
+        for on in [0, 1, 0, 1] {
+            guest.wire.acked(SET_VRING_ENABLE, &Wire::state(2, on), &[]);
+        }
+        let (_, len) = guest.queue(REQUESTS).wait_used(BOUND).expect("taken before or after, it is answered");
+        assert!(guest.parse_response(response, len).good());
+        if round % 50 == 0 {
+            scene.assert_undisturbed("rings that start and stop");
+        }
+    }
+    for round in 0..100u32 {
+        guest.submit(REQUESTS, &rw10(0x28, round * 8, 65536), &[], &[Buffer::input(at, 65536)]);
+        guest.frontend.reset_device().unwrap();
+        guest.queues.iter_mut().for_each(|queue| queue.clear());
+        guest.set_features(LINUX_FEATURES);
+        guest.go_on(&[0; 3]);
+        guest.clear_attentions();
+        if round % 20 == 0 {
+            scene.assert_undisturbed("devices that are reset");
+        }
+    }
+    drop(guest);
+    scene.check("rings that start and stop without end");
+    scene.end();
+}

@@ -68,21 +68,17 @@ impl Bell {
     }
 
     /// Adds one to the counter of an eventfd.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` if it is none; else the kernel could not, this time.
     pub(super) fn ring(&self, event: &File) -> io::Result<()> {
         if self.kept.get() >= KEPT {
             self.forget_completions();
         }
-        let result = match self.submit(PWRITE, event.as_raw_fd()) {
-            Err(error) if is_lack_of_resources(&error) => {
-                self.forget_completions();
-                self.submit(PWRITE, event.as_raw_fd())
-            }
-            other => other,
-        };
-        if result.is_ok() {
-            self.kept.set(self.kept.get() + 1);
-        }
-        result
+        self.submit(PWRITE, event.as_raw_fd())?;
+        self.kept.set(self.kept.get() + 1);
+        Ok(())
     }
 
     /// Whether it is an eventfd; it is not signalled.
@@ -137,11 +133,6 @@ impl Drop for Bell {
             log::debug!("asynchronous I/O cannot be given back: {error}");
         }
     }
-}
-
-/// Whether the kernel could not, this time.
-pub(super) fn is_lack_of_resources(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM | libc::EINTR))
 }
 
 /// Reads an eventfd's counter and empties it; never blocks.
