@@ -15,6 +15,9 @@ mod held;
 mod power;
 mod write_log;
 
+#[path = "power/state.rs"]
+mod state;
+
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
