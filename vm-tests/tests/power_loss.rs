@@ -48,11 +48,11 @@ fn soak() -> bool {
 
 /// How many rounds each of the guest's workers works; and at how many places the power goes.
 fn effort() -> (u64, usize) {
-    if soak() { (300, 1200) } else { (20, 80) }
+    if soak() { (150, 1200) } else { (20, 80) }
 }
 
 /// How long they may take.
-const WORK: Duration = Duration::from_secs(600);
+const WORK: Duration = Duration::from_secs(1200);
 
 /// What a worker told of: its kept promise with this number, and where in the log that was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
