@@ -76,7 +76,7 @@ fn judge(history: &History, records: &[Record], file: u64, seed: u64) -> Verdict
     while let Some(broken) = judge.step() {
         verdict.cuts += 1;
         verdict.broken.extend(broken);
-        if verdict.cuts % every == 0 {
+        if verdict.cuts.is_multiple_of(every) {
             let mut losses = vec![Loss::Nothing, Loss::Everything];
             let records_lost = judge.medium().volatile_records();
             let number = verdict.cuts as u64;

@@ -206,7 +206,8 @@ fn what_is_answered_is_kept() {
     assert!(records.len() > 300, "{} records", records.len());
 
     // The judge is judged: without any of the syncs it finds something.
-    let kinds: [(&str, fn(&Record) -> bool); 2] = [
+    type Kind = fn(&Record) -> bool;
+    let kinds: [(&str, Kind); 2] = [
         ("syncs of files", |record| matches!(record, Record::Sync { .. })),
         ("syncs of directories", |record| matches!(record, Record::SyncNames { .. })),
     ];

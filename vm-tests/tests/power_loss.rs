@@ -363,17 +363,19 @@ fn ext4_keeps_what_it_promised() -> Result<()> {
     assert!(wrong.is_empty(), "{} wrong, such as {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
 
     // The judge is judged: had vstgt only said that it flushes, or heeds FUA, some of these would have been wrong.
-    let unflushed = |record: &mut Record| {
-        if matches!(record, Record::Sync { .. }) {
-            *record = Record::Mark(0);
-        }
-    };
-    let unheeded = |record: &mut Record| {
-        if let Record::Write { synced, .. } = record {
-            *synced = false;
-        }
-    };
-    let lies: [(&str, &dyn Fn(&mut Record)); 2] = [("flushes", &unflushed), ("FUA", &unheeded)];
+    type Lie = fn(&mut Record);
+    let lies: [(&str, Lie); 2] = [
+        ("flushes", |record| {
+            if matches!(record, Record::Sync { .. }) {
+                *record = Record::Mark(0);
+            }
+        }),
+        ("FUA", |record| {
+            if let Record::Write { synced, .. } = record {
+                *synced = false;
+            }
+        }),
+    ];
     for (what, lie) in lies {
         let mut records = run.records.clone();
         records.iter_mut().for_each(lie);
