@@ -72,7 +72,7 @@ struct Verdict {
 fn judge(history: &History, records: &[Record], file: u64, seed: u64) -> Verdict {
     let mut judge = Judge::new(history, records, file, true);
     let mut verdict = Verdict { broken: torn(history, records), ..Verdict::default() };
-    let every = (records.len() / if soak() { 400 } else { 40 }).max(1);
+    let every = (records.len() / if soak() { 400 } else { 20 }).max(1);
     while let Some(broken) = judge.step() {
         verdict.cuts += 1;
         verdict.broken.extend(broken);
