@@ -15,6 +15,10 @@ mod held;
 mod power;
 mod write_log;
 
+#[path = "power/state.rs"]
+mod state;
+
+use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,8 +32,9 @@ use held::{kinds, serve_units};
 use power::image::{self, Lie, LoggedImage};
 use power::promises::{BLOCK, Broken, Content, History, Judge, torn};
 use power::writer::{BLOCKS, Extras, Writer};
-use write_log::fuse::Mounted;
+use write_log::fuse::{Mounted, ROOT};
 use write_log::medium::{Loss, bytes_of, mix};
+use write_log::names::names_after;
 use write_log::{Record, WriteLog};
 
 fn soak() -> bool {
@@ -40,6 +45,9 @@ fn soak() -> bool {
 fn commands() -> usize {
     if soak() { 20_000 } else { 1_500 }
 }
+
+/// Enough to find a lie.
+const FEW: usize = 600;
 
 /// From the environment, or a new one; printed, for a run that failed.
 fn seed() -> u64 {
@@ -64,11 +72,11 @@ struct Verdict {
 fn judge(history: &History, records: &[Record], file: u64, seed: u64) -> Verdict {
     let mut judge = Judge::new(history, records, file, true);
     let mut verdict = Verdict { broken: torn(history, records), ..Verdict::default() };
-    let every = (records.len() / if soak() { 400 } else { 40 }).max(1);
+    let every = (records.len() / if soak() { 400 } else { 20 }).max(1);
     while let Some(broken) = judge.step() {
         verdict.cuts += 1;
         verdict.broken.extend(broken);
-        if verdict.cuts % every == 0 {
+        if verdict.cuts.is_multiple_of(every) {
             let mut losses = vec![Loss::Nothing, Loss::Everything];
             let records_lost = judge.medium().volatile_records();
             let number = verdict.cuts as u64;
@@ -146,14 +154,24 @@ fn mounted() -> Option<Mounted> {
 /// Runs the writer against a process whose image lies in the log; what happened, the log, and the file's number in it.
 fn against_a_process(sockets: usize, seed: u64) -> Option<(History, Vec<Record>, u64)> {
     let mounted = mounted()?;
-    let file = mounted.add_file("disk.img", vec![0; 8 << 20]);
+    // Its name is not durable yet.
+    File::create(mounted.path().join("disk.img")).unwrap().set_len(8 << 20).unwrap();
+    let file = mounted.number_of(ROOT, "disk.img").unwrap();
+    assert_eq!(mounted.log().with(|records| names_after(records, ROOT, usize::MAX)).get("disk.img"), None);
     let dir = tempfile::tempdir().unwrap();
     symlink(mounted.path().join("disk.img"), dir.path().join("disk.img")).unwrap();
     let vstgt = Vstgt::start_in(dir, sockets, |_| {});
+    // Whatever is promised from now on, the file is there.
+    assert_eq!(mounted.log().with(|records| names_after(records, ROOT, usize::MAX)).get("disk.img"), Some(&file));
     let sockets: Vec<_> = (0..sockets).map(|at| vstgt.socket(at).to_owned()).collect();
     let extras = Extras { atomic: false, mode_select: true };
     let mut writer = Writer::new(guests(&sockets), mounted.log().clone(), seed, extras);
-    writer.run(commands());
+    writer.run(commands() / 2);
+    // What a process wrote is made durable by the next one, if the next one promises it.
+    writer.begin(50);
+    let vstgt = Vstgt::start_in(vstgt.kill(), sockets.len(), |_| {});
+    writer.go_on(guests(&sockets));
+    writer.run(commands() / 2);
     writer.sanitize();
     writer.run(commands() / 10);
     let history = std::mem::take(&mut writer.history);
@@ -163,7 +181,7 @@ fn against_a_process(sockets: usize, seed: u64) -> Option<(History, Vec<Record>,
 }
 
 /// Runs the writer against a target in this program whose image lies as it is told.
-fn against_an_image(wait: WaitKind, lie: Lie, seed: u64) -> (History, Vec<Record>) {
+fn against_an_image(wait: WaitKind, lie: Lie, commands: usize, seed: u64) -> (History, Vec<Record>) {
     let log = WriteLog::new();
     let image: Arc<dyn Image> = Arc::new(LoggedImage::new(8 << 20, log.clone(), lie));
     let names = ["a", "b"].map(str::to_owned);
@@ -171,7 +189,7 @@ fn against_an_image(wait: WaitKind, lie: Lie, seed: u64) -> (History, Vec<Record
     let sockets: Vec<_> = names.iter().map(|name| dir.path().join(name)).collect();
     let extras = Extras { atomic: true, mode_select: true };
     let mut writer = Writer::new(guests(&sockets), log.clone(), seed, extras);
-    writer.run(commands());
+    writer.run(commands);
     let history = std::mem::take(&mut writer.history);
     drop(writer);
     server.stop(BOUND).unwrap();
@@ -195,7 +213,7 @@ fn a_process_keeps_its_promises() {
 fn a_target_keeps_its_promises_when_operations_overlap() {
     for wait in kinds() {
         let seed = seed();
-        let (history, records) = against_an_image(wait, Lie::None, seed);
+        let (history, records) = against_an_image(wait, Lie::None, commands(), seed);
         eprintln!("{wait:?}:");
         assert_kept(&history, &records, image::FILE, seed);
     }
@@ -207,7 +225,7 @@ fn lies_are_found() {
     let wait = kinds()[0];
     for lie in [Lie::Flush, Lie::Fua, Lie::StaleFlush] {
         let seed = seed();
-        let (history, records) = against_an_image(wait, lie, seed);
+        let (history, records) = against_an_image(wait, lie, FEW, seed);
         let verdict = judge(&history, &records, image::FILE, seed);
         eprintln!("{lie:?}: {} promises broken", verdict.broken.len());
         assert!(verdict.broken.len() > 10, "{lie:?} was not found");
@@ -218,7 +236,7 @@ fn lies_are_found() {
 #[test]
 fn a_changed_log_is_found_out() {
     let seed = seed();
-    let (history, honest) = against_an_image(kinds()[0], Lie::None, seed);
+    let (history, honest) = against_an_image(kinds()[0], Lie::None, FEW, seed);
     // What becomes of a record that it is about.
     type Change = fn(&Record) -> Option<Record>;
     const NOTHING: Record = Record::Mark(u64::MAX);

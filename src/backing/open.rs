@@ -251,8 +251,23 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous)
         .with_atomic(atomic)
         .with_mapping(mapped);
+    if !options.read_only && metadata.file_type().is_file() && !found.in_memory {
+        keep_name(path);
+    }
     log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
     Ok(image)
+}
+
+/// Makes the image's name durable: it may have been created a moment ago, and no sync of the file is sure to keep it. Where that cannot be
+/// done the directory is not ours to read, and whoever made the image has to.
+fn keep_name(path: &Path) {
+    let kept = path.canonicalize().and_then(|path| match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    });
+    if let Err(e) = kept {
+        log::info!("{}: whether its name would survive a loss of power is not known: {e}", path.display());
+    }
 }
 
 fn check_type(path: &Path, metadata: &Metadata) -> Result<(), OpenError> {

@@ -77,12 +77,6 @@ pub struct Broken {
     pub what: String,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Version {
-    command: usize,
-    content: Content,
-}
-
 impl History {
     /// A command is about to be sent; `issued` is the log's place. Returns its number.
     pub fn issue(&mut self, name: &'static str, effect: Effect, issued: usize) -> usize {
@@ -138,7 +132,10 @@ pub struct Judge<'a> {
     history: &'a History,
     records: &'a [Record],
     medium: Medium,
-    versions: HashMap<u64, Vec<Version>>,
+    /// The commands that give a block a content.
+    versions: HashMap<(u64, Content), Vec<usize>>,
+    /// Of each block, as commands that write it end with GOOD: where that was seen, and the latest place where any of them so far was issued.
+    written: HashMap<u64, Vec<(usize, usize)>>,
     /// Of each block: nothing older than what was issued here may be on the medium, and the command that says so.
     bounds: HashMap<u64, (usize, usize)>,
     /// Commands by the place where their end was seen.
@@ -156,11 +153,11 @@ pub struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// Of a file that held zeros before the log began.
     pub fn new(history: &'a History, records: &'a [Record], file: u64, wce: bool) -> Judge<'a> {
-        let mut versions: HashMap<u64, Vec<Version>> = HashMap::new();
+        let mut versions: HashMap<(u64, Content), Vec<usize>> = HashMap::new();
         for (command, what) in history.commands.iter().enumerate() {
             if let Effect::Write { contents, .. } = &what.effect {
-                for &(block, content) in contents {
-                    versions.entry(block).or_default().push(Version { command, content });
+                for version in contents {
+                    versions.entry(*version).or_default().push(command);
                 }
             }
         }
@@ -171,6 +168,7 @@ impl<'a> Judge<'a> {
             records,
             medium: Medium::new(file, BLOCK as u64),
             versions,
+            written: HashMap::new(),
             bounds: HashMap::new(),
             ends,
             contents: HashMap::new(),
@@ -223,8 +221,8 @@ impl<'a> Judge<'a> {
             return Ok(());
         }
         let mut known = false;
-        for version in self.versions.get(&block).into_iter().flatten().filter(|version| version.content == content) {
-            let command = &self.history.commands[version.command];
+        for command in self.versions.get(&(block, content)).into_iter().flatten() {
+            let command = &self.history.commands[*command];
             if command.issued >= cut {
                 continue;
             }
@@ -248,6 +246,11 @@ impl<'a> Judge<'a> {
         let mut promised = Vec::new();
         match &command.effect {
             Effect::Write { contents, durable, .. } => {
+                for (block, _) in contents {
+                    let written = self.written.entry(*block).or_default();
+                    let latest = written.last().map_or(0, |(_, latest)| *latest);
+                    written.push((ended, latest.max(command.issued)));
+                }
                 if *durable || history.written_through(number, self.wce) {
                     promised.extend(contents.iter().map(|(block, _)| (*block, command.issued)));
                 }
@@ -256,11 +259,8 @@ impl<'a> Judge<'a> {
             Effect::WriteCache(false) => promised = self.synced(&(0..u64::MAX), command.issued),
             Effect::DurableRead(blocks) => {
                 for (block, content) in blocks.clone().zip(&command.read) {
-                    let versions = self.versions.get(&block).into_iter().flatten();
-                    let issued = versions
-                        .filter(|version| version.content == *content)
-                        .map(|version| history.commands[version.command].issued)
-                        .filter(|issued| *issued < ended);
+                    let versions = self.versions.get(&(block, *content)).into_iter().flatten();
+                    let issued = versions.map(|at| history.commands[*at].issued).filter(|issued| *issued < ended);
                     // Of several with the same content: the one that promises least. Zeros may be those of the beginning.
                     if let Some(issued) = issued.min().filter(|_| *content != self.zeros) {
                         promised.push((block, issued));
@@ -281,12 +281,12 @@ impl<'a> Judge<'a> {
 
     /// The newest version of each of these blocks that had ended well before `issued`.
     fn synced(&self, blocks: &Blocks, issued: usize) -> Vec<(u64, usize)> {
-        let newest = |versions: &Vec<Version>| {
-            let commands = versions.iter().map(|version| &self.history.commands[version.command]);
-            commands.filter(|c| c.ended.is_some_and(|(at, good)| good && at < issued)).map(|c| c.issued).max()
+        let newest = |written: &Vec<(usize, usize)>| {
+            let before = written.partition_point(|(ended, _)| *ended < issued);
+            before.checked_sub(1).map(|last| written[last].1)
         };
-        let within = self.versions.iter().filter(|(block, _)| blocks.contains(block));
-        within.filter_map(|(block, versions)| newest(versions).map(|issued| (*block, issued))).collect()
+        let within = self.written.iter().filter(|(block, _)| blocks.contains(block));
+        within.filter_map(|(block, written)| newest(written).map(|issued| (*block, issued))).collect()
     }
 
     /// Looks at a whole image, given as the contents of the blocks that were ever written, as if nothing were known of how it came about.
@@ -303,19 +303,28 @@ impl<'a> Judge<'a> {
 
 /// Every write of a command that must not be torn is one record, which is not torn.
 pub fn torn(history: &History, records: &[Record]) -> Vec<Broken> {
+    let mut whole: HashMap<(u64, Content), (usize, usize)> = HashMap::new();
+    for (number, command) in history.commands.iter().enumerate() {
+        if let Effect::Write { contents, atomic: true, .. } = &command.effect {
+            whole.extend(contents.iter().map(|version| (*version, (number, contents.len()))));
+        }
+    }
     let mut broken = Vec::new();
-    for command in &history.commands {
-        let Effect::Write { contents, atomic: true, .. } = &command.effect else { continue };
-        let all: HashMap<u64, Content> = contents.iter().copied().collect();
-        for (cut, record) in records.iter().enumerate() {
-            let Record::Write { offset, data, atomic, .. } = record else { continue };
-            let first = offset / BLOCK as u64;
-            let of_it = data.chunks(BLOCK).enumerate().filter(|(n, bytes)| {
-                all.get(&(first + *n as u64)).is_some_and(|content| *content == Content::of(bytes))
-            });
-            let count = of_it.count();
-            if count > 0 && (!atomic || count < all.len()) {
-                let what = format!("{}: {count} of {} blocks in one record", command.name, all.len());
+    if whole.is_empty() {
+        return broken;
+    }
+    for (cut, record) in records.iter().enumerate() {
+        let Record::Write { offset, data, atomic, .. } = record else { continue };
+        let first = offset / BLOCK as u64;
+        let mut found: HashMap<usize, (usize, usize)> = HashMap::new();
+        for (block, bytes) in (first..).zip(data.chunks(BLOCK)) {
+            if let Some((command, all)) = whole.get(&(block, Content::of(bytes))) {
+                found.entry(*command).or_insert((0, *all)).0 += 1;
+            }
+        }
+        for (command, (count, all)) in found {
+            if !atomic || count < all {
+                let what = format!("{count} of {all} blocks of {} are one record", history.commands[command].name);
                 broken.push(Broken { cut, block: first, what });
             }
         }

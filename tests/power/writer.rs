@@ -192,6 +192,39 @@ impl Writer {
         self.take_ended(true);
     }
 
+    /// Sends so many commands and waits for none of those that are under way then.
+    pub fn begin(&mut self, commands: usize) {
+        for _ in 0..commands {
+            let at = self.random.below(self.ports.len() as u64) as usize;
+            if !self.ports[at].free.is_empty()
+                && let Some(request) = self.request()
+            {
+                self.send(at, request);
+            }
+            self.take_ended(false);
+        }
+    }
+
+    /// Goes on with other guests in place of those that were there: what they had under way will never be answered, and nobody knows
+    /// whether it was done.
+    pub fn go_on(&mut self, guests: Vec<Guest>) {
+        let before = std::mem::replace(&mut self.ports, guests.into_iter().map(Port::new).collect());
+        for flight in before.into_iter().flat_map(|port| port.flights.into_values()) {
+            for block in flight.blocks {
+                let live = &mut self.live[block as usize];
+                live.users -= 1;
+                live.taken &= !flight.alone;
+            }
+            for (block, _) in flight.writes {
+                let live = &mut self.live[block as usize];
+                live.writers -= 1;
+                live.bytes = None;
+                live.several = false;
+            }
+        }
+        self.selecting = false;
+    }
+
     /// Zeroes the whole unit by SANITIZE (BLOCK ERASE), and waits until it is done.
     pub fn sanitize(&mut self) {
         let zeros = Content::of(&[0; BLOCK]);

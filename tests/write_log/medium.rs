@@ -94,7 +94,7 @@ impl Medium {
     fn settle(&mut self, sector: u64, covers: usize) {
         let Some(contents) = self.volatile.get_mut(&sector) else { return };
         let covered = contents.iter().take_while(|content| content.record < covers).count();
-        if let Some(last) = contents.drain(..covered).last() {
+        if let Some(last) = contents.drain(..covered).next_back() {
             self.durable.insert(sector, last.source);
         }
         if contents.is_empty() {
@@ -194,7 +194,9 @@ mod tests {
 
     fn replayed(records: &[Record]) -> Medium {
         let mut medium = Medium::new(1, 512);
-        records.iter().for_each(|record| drop(medium.step(record)));
+        for record in records {
+            medium.step(record);
+        }
         medium
     }
 

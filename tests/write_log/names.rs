@@ -33,10 +33,16 @@ pub fn volatile_names(records: &[Record], directory: u64) -> Vec<usize> {
     volatile
 }
 
-/// What lies in a directory if `records` is all that happened, and so much of it is lost.
+/// The files in a directory if `records` is all that happened, and so much of it is lost.
 pub fn files_after(records: &[Record], directory: u64, lost: Lost) -> BTreeMap<String, Vec<u8>> {
+    let names = names_after(records, directory, lost.names);
+    names.into_iter().map(|(name, file)| (name, bytes_after(records, file, lost.seed))).collect()
+}
+
+/// What lies in a directory, with its number, if so many of the last changes of names are lost, or all that can be.
+pub fn names_after(records: &[Record], directory: u64, lost: usize) -> BTreeMap<String, u64> {
     let volatile = volatile_names(records, directory);
-    let gone = &volatile[volatile.len() - lost.names..];
+    let gone = &volatile[volatile.len().saturating_sub(lost)..];
     let mut names: BTreeMap<&str, u64> = BTreeMap::new();
     for (index, record) in records.iter().enumerate() {
         let Record::Name { directory: of, change } = record else { continue };
@@ -53,7 +59,7 @@ pub fn files_after(records: &[Record], directory: u64, lost: Lost) -> BTreeMap<S
             }
         }
     }
-    names.into_iter().map(|(name, file)| (name.to_owned(), bytes_after(records, file, lost.seed))).collect()
+    names.into_iter().map(|(name, file)| (name.to_owned(), file)).collect()
 }
 
 fn bytes_after(records: &[Record], file: u64, seed: u64) -> Vec<u8> {

@@ -287,6 +287,21 @@ impl Running<'_> {
         }
     }
 
+    /// Waits for the script's end and looks at each line as soon as it comes.
+    ///
+    /// # Errors
+    /// As [`finish`](Running::finish).
+    pub fn watch(mut self, bound: Duration, mut look: impl FnMut(&str)) -> Result<Outcome> {
+        loop {
+            let seen = self.lines.len();
+            let status = self.step(bound)?;
+            self.lines.get(seen..).into_iter().flatten().for_each(|line| look(line));
+            if let Some(status) = status {
+                return Ok(Outcome { status, lines: self.lines });
+            }
+        }
+    }
+
     /// Takes in one line; the status when it was the last.
     fn step(&mut self, bound: Duration) -> Result<Option<i32>> {
         let bound = bound * self.guest.slowness;
