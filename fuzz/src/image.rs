@@ -58,7 +58,7 @@ pub fn run(bytes: &[u8]) {
     };
     assert!(possible && size > 0 && size.is_multiple_of(u64::from(block_size)));
     assert_eq!(image.size(), size, "nothing in a raw image says how long it is");
-    let mut fenced = Fenced { expected, read_only: options.read_only };
+    let mut fenced = Fenced { expected, read_only: options.read_only, block_size };
     fenced.compare(&*image);
     for _ in 0..32 {
         if input.is_empty() {
@@ -79,6 +79,7 @@ fn directory(memory: bool) -> PathBuf {
 struct Fenced {
     expected: Vec<u8>,
     read_only: bool,
+    block_size: u32,
 }
 
 impl Fenced {
@@ -104,19 +105,23 @@ impl Fenced {
             0 => u64::from(input.u16()) * 8,
             _ => input.u64(),
         };
+        // Direct I/O is in whole blocks, as the device server asks for them.
+        let whole = |n: u64| if image.capabilities().direct { n - n % u64::from(self.block_size) } else { n };
+        let (offset, len) = (whole(offset), whole(len));
         let range = self.range(offset, len);
-        let changes = |result: Result<(), BackingError>, expected: &mut Vec<u8>, read_only: bool, bytes: &dyn Fn(usize) -> u8| {
-            match (result, range.clone()) {
-                (Ok(()), Some(range)) if !read_only => range.for_each(|at| expected[at] = bytes(at)),
-                (Ok(()), None) => panic!("{offset}+{len} is not in the image"),
-                (Ok(()), Some(range)) => assert!(range.is_empty(), "a read-only image was written"),
-                (Err(BackingError::OutOfRange), None) => {}
-                (Err(BackingError::ReadOnly), _) if read_only => {}
-                (Err(BackingError::Unsupported), _) => {}
-                (Err(error), range) => panic!("{what:#x} {offset}+{len} {range:?}: {error}"),
-            }
-        };
-        let short = len.min(1 << 17) as usize;
+        let changes =
+            |result: Result<(), BackingError>, expected: &mut Vec<u8>, read_only: bool, bytes: &dyn Fn(usize) -> u8| {
+                match (result, range.clone()) {
+                    (Ok(()), Some(range)) if !read_only => range.for_each(|at| expected[at] = bytes(at)),
+                    (Ok(()), None) => panic!("{offset}+{len} is not in the image"),
+                    (Ok(()), Some(range)) => assert!(range.is_empty(), "a read-only image was written"),
+                    (Err(BackingError::OutOfRange), None) => {}
+                    (Err(BackingError::ReadOnly), _) if read_only => {}
+                    (Err(BackingError::Unsupported), _) => {}
+                    (Err(error), range) => panic!("{what:#x} {offset}+{len} {range:?}: {error}"),
+                }
+            };
+        let short = whole(len.min(1 << 17)) as usize;
         match what % 8 {
             0 => {
                 let mut buf = IoBuf::owned(short, Direction::In);
@@ -157,7 +162,7 @@ impl Fenced {
                 Err(error) => assert!(range.is_none(), "{error}"),
             },
             6 => {
-                let to = u64::from(input.u16()) * 512 % MAX_SIZE;
+                let to = whole(u64::from(input.u16()) * 512 % MAX_SIZE);
                 let there = range.clone().zip(self.range(to, len));
                 match (image.copy_from(to, image, offset, len, what & 8 != 0), there) {
                     (Ok(()), Some((from, _))) if !self.read_only => self.expected.copy_within(from, to as usize),

@@ -14,6 +14,7 @@ pub mod config;
 pub mod guest;
 pub mod image;
 pub mod input;
+pub mod session;
 pub mod srp;
 pub mod state;
 
@@ -21,5 +22,12 @@ pub mod state;
 pub type Run = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: &[(&str, Run)] =
-    &[("cdb", cdb::run), ("chains", chains::run), ("config", config::run), ("image", image::run), ("srp", srp::run), ("state", state::run)];
+pub const TARGETS: &[(&str, Run)] = &[
+    ("cdb", cdb::run),
+    ("chains", chains::run),
+    ("config", config::run),
+    ("image", image::run),
+    ("session", session::run),
+    ("srp", srp::run),
+    ("state", state::run),
+];

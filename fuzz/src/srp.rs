@@ -148,4 +148,3 @@ fn life(mut input: Input<'_>) {
         assert_eq!(port.initiator().is_some(), at != At::Idle);
     }
 }
-

@@ -64,7 +64,13 @@ impl SparseImage {
         self.state.lock().expect("no panic before")
     }
 
-    fn begin(&self, offset: u64, len: u64, cost: u64, error: BackingError) -> Result<MutexGuard<'_, State>, BackingError> {
+    fn begin(
+        &self,
+        offset: u64,
+        len: u64,
+        cost: u64,
+        error: BackingError,
+    ) -> Result<MutexGuard<'_, State>, BackingError> {
         let end = offset.checked_add(len).ok_or(BackingError::OutOfRange)?;
         if end > self.size() || end > self.resized.load(Ordering::Relaxed) {
             return Err(BackingError::OutOfRange);
@@ -100,7 +106,8 @@ impl State {
             if !self.pages.contains_key(&page) && self.pages.len() >= PAGES {
                 return Err(BackingError::NoSpace);
             }
-            self.pages.entry(page).or_insert_with(|| Box::new([0; PAGE as usize]))[at..at + now.len()].copy_from_slice(now);
+            self.pages.entry(page).or_insert_with(|| Box::new([0; PAGE as usize]))[at..at + now.len()]
+                .copy_from_slice(now);
             (src, offset) = (later, offset + now.len() as u64);
         }
         Ok(())

@@ -16,6 +16,7 @@ mod sense;
 
 use crate::input::Input;
 use extent::Blocks;
+pub use image::SparseImage;
 use reserved::Reserved;
 use rig::{Answered, Doing, HOST, Rig, SHARDS};
 use std::cell::RefCell;
@@ -255,7 +256,8 @@ impl Play {
         let sent = Sent { cdb, unit, nexus, direction, buf_len, data_out: data, blocks };
         let book = &self.book;
         let shard = who >> 2 & 1;
-        let tag = self.rig.send(shard, nexus, lun, cdb, attribute, buf, |tag| drop(book.borrow_mut().sent.insert(tag, sent)));
+        let tag =
+            self.rig.send(shard, nexus, lun, cdb, attribute, buf, |tag| drop(book.borrow_mut().sent.insert(tag, sent)));
         if let (true, Some(tag)) = (self.one_by_one, tag) {
             self.settle();
             self.judge_alone(tag, forbidden);
@@ -427,7 +429,11 @@ fn look(book: &RefCell<Book>) -> impl FnMut(&Rig, Doing) + '_ {
                 OpKind::Flush => {}
                 OpKind::Read => {
                     let (lba, blocks) = extent::moved(&sent.cdb).expect("it reads");
-                    assert!(Blocks::Ranges(vec![lba..lba + blocks]).holds(&range, block), "{:02x?} reads {range:?}", sent.cdb);
+                    assert!(
+                        Blocks::Ranges(vec![lba..lba + blocks]).holds(&range, block),
+                        "{:02x?} reads {range:?}",
+                        sent.cdb
+                    );
                 }
                 _ => assert!(may_write(sent, &range, block), "{:02x?} writes {range:?}", sent.cdb),
             }

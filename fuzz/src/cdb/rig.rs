@@ -11,8 +11,8 @@ use vstgt::mem::IoBuf;
 use vstgt::scsi::{CommandResult, Lun};
 use vstgt::target::{HostSetup, Post, Shard, ShardMail, Spawn, Target, TargetSetup, UnitMapping};
 use vstgt::tgt::{
-    AsyncFunction, AsyncReq, CmdData, CmdDone, CmdReq, EventRings, HostNo, ItNexusReq, ItnId, KEvent, NexusFunction, Tag,
-    TskMgmtReq, TxSlot, UEvent,
+    AsyncFunction, AsyncReq, CmdData, CmdDone, CmdReq, EventRings, HostNo, ItNexusReq, ItnId, KEvent, NexusFunction,
+    Tag, TskMgmtReq, TxSlot, UEvent,
 };
 
 pub const SHARDS: u8 = 2;
@@ -185,7 +185,10 @@ impl Rig {
             let mut setup = LuSetup {
                 block_size: block as u32,
                 ports: vec![port(1), port(2)],
-                access: vec![(1, vstgt::lu::AccessState::ActiveOptimized), (2, vstgt::lu::AccessState::ActiveOptimized)],
+                access: vec![
+                    (1, vstgt::lu::AccessState::ActiveOptimized),
+                    (2, vstgt::lu::AccessState::ActiveOptimized),
+                ],
                 keeper: Some(Arc::new(Kept::default())),
                 background: background.clone(),
                 rods: Arc::clone(&rods),
@@ -202,8 +205,11 @@ impl Rig {
             }),
             unit(2, (1, 0), 1 << 62, 512, true, &|setup| setup.physical_exponent = 3),
         ];
-        let mapped = |unit: &Unit| {
-            UnitMapping { target: unit.address.0, lun: unit.address.1, lu: Arc::clone(&unit.lu), initiators: None }
+        let mapped = |unit: &Unit| UnitMapping {
+            target: unit.address.0,
+            lun: unit.address.1,
+            lu: Arc::clone(&unit.lu),
+            initiators: None,
         };
         let host = |relative: u16| {
             let host_no = HOST + HostNo::from(relative) - 1;
