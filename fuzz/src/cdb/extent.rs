@@ -14,6 +14,11 @@ pub enum Blocks {
 }
 
 impl Blocks {
+    /// One range.
+    pub fn one(range: Range<u64>) -> Blocks {
+        Blocks::Ranges(std::iter::once(range).collect())
+    }
+
     /// Whether a range of bytes lies in it, on a unit of so many bytes a block.
     pub fn holds(&self, bytes: &Range<u64>, block: u64) -> bool {
         match self {
@@ -47,7 +52,7 @@ pub fn written(cdb: &[u8; 16], data_out: &[u8], blocks: u64) -> Blocks {
     match cdb[0] {
         0x04 | 0x48 | 0x83 => Blocks::Any,
         0x41 | 0x93 => match usual(cdb) {
-            Some((lba, 0)) => Blocks::Ranges(vec![lba..blocks.max(lba)]),
+            Some((lba, 0)) => Blocks::one(lba..blocks.max(lba)),
             other => ranges(other),
         },
         0x0a | 0x2a | 0x2e | 0xaa | 0xae | 0x8a | 0x8b | 0x8e | 0x9c | 0x89 => ranges(usual(cdb)),
@@ -78,7 +83,7 @@ pub fn reads(cdb: &[u8; 16]) -> bool {
 
 fn ranges(usual: Option<(u64, u64)>) -> Blocks {
     match usual {
-        Some((lba, len)) => Blocks::Ranges(vec![lba..lba.saturating_add(len)]),
+        Some((lba, len)) => Blocks::one(lba..lba.saturating_add(len)),
         None => Blocks::None,
     }
 }

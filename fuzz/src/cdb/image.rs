@@ -11,7 +11,7 @@ const PAGE: u64 = 4096;
 
 /// How many bytes may be moved for one input, and how many kept: then the image fails. What takes for ever on a disk of this size must
 /// end when the disk fails.
-const BUDGET: u64 = 64 << 20;
+const BUDGET: u64 = 16 << 20;
 const PAGES: usize = 2048;
 
 /// See the module.

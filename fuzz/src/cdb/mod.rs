@@ -18,7 +18,7 @@ use crate::input::Input;
 use extent::Blocks;
 pub use image::SparseImage;
 use reserved::Reserved;
-use rig::{Answered, Doing, HOST, Rig, SHARDS};
+use rig::{Answered, Doing, HOST, Rig, SHARDS, Sending};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -122,7 +122,7 @@ impl Play {
                 let (target, lun) = self.rig.units[unit].address;
                 let lun = Lun::new(target, lun).expect("an address");
                 let nexus = (login.host_no, login.itn_id.expect("logged in"));
-                self.rig.send(0, nexus, lun, [0; 16], 0x20, IoBuf::empty(), |_| ());
+                self.rig.send(0, nexus, Sending::simple(lun, [0; 16], IoBuf::empty()), |_| ());
                 self.rig.settle(&mut |_, _| ());
             }
         }
@@ -256,8 +256,9 @@ impl Play {
         let sent = Sent { cdb, unit, nexus, direction, buf_len, data_out: data, blocks };
         let book = &self.book;
         let shard = who >> 2 & 1;
-        let tag =
-            self.rig.send(shard, nexus, lun, cdb, attribute, buf, |tag| drop(book.borrow_mut().sent.insert(tag, sent)));
+        let tag = self.rig.send(shard, nexus, Sending { lun, cdb, attribute, buf }, |tag| {
+            drop(book.borrow_mut().sent.insert(tag, sent))
+        });
         if let (true, Some(tag)) = (self.one_by_one, tag) {
             self.settle();
             self.judge_alone(tag, forbidden);
@@ -430,7 +431,7 @@ fn look(book: &RefCell<Book>) -> impl FnMut(&Rig, Doing) + '_ {
                 OpKind::Read => {
                     let (lba, blocks) = extent::moved(&sent.cdb).expect("it reads");
                     assert!(
-                        Blocks::Ranges(vec![lba..lba + blocks]).holds(&range, block),
+                        Blocks::one(lba..lba.saturating_add(blocks)).holds(&range, block),
                         "{:02x?} reads {range:?}",
                         sent.cdb
                     );

@@ -1,6 +1,6 @@
 //! What a persistent reservation forbids, asked of the unit by READ FULL STATUS and judged by SPC-4's rules (5.13.1, table 65).
 
-use super::rig::Rig;
+use super::rig::{Rig, Sending};
 use vstgt::mem::{Direction, IoBuf};
 use vstgt::scsi::{HostByte, Lun, Status};
 use vstgt::tgt::{HostNo, ItnId};
@@ -23,9 +23,9 @@ impl Reserved {
             let cdb = [0x5e, 0x03, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0];
             let before = rig.answers.len();
             let buf = IoBuf::owned(0x1000, Direction::In);
-            rig.send(0, observer, lun, cdb, 0x20, buf, |_| ())?;
+            rig.send(0, observer, Sending::simple(lun, cdb, buf), |_| ())?;
             rig.settle(&mut |_, _| ());
-            let (_, answer) = rig.answers.drain(before..).last()?;
+            let (_, answer) = rig.answers.drain(before..).next_back()?;
             if answer.result.host != HostByte::Ok {
                 return None;
             }

@@ -31,6 +31,22 @@ pub struct Unit {
     pub address: (u8, u16),
 }
 
+/// A command to be sent.
+pub struct Sending {
+    pub lun: Lun,
+    pub cdb: [u8; 16],
+    /// In tgt's numbers.
+    pub attribute: i32,
+    pub buf: IoBuf,
+}
+
+impl Sending {
+    /// A SIMPLE one.
+    pub fn simple(lun: Lun, cdb: [u8; 16], buf: IoBuf) -> Sending {
+        Sending { lun, cdb, attribute: 0x20, buf }
+    }
+}
+
 /// A command that was answered.
 #[derive(Debug)]
 pub struct Answered {
@@ -317,10 +333,7 @@ impl Rig {
         &mut self,
         shard: u8,
         nexus: (HostNo, ItnId),
-        lun: Lun,
-        cdb: [u8; 16],
-        attribute: i32,
-        buf: IoBuf,
+        Sending { lun, cdb, attribute, buf }: Sending,
         named: impl FnOnce(Tag),
     ) -> Option<Tag> {
         let tag = self.tag(shard)?;
