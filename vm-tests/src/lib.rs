@@ -29,6 +29,7 @@ mod cpio;
 pub mod demo;
 pub mod differential;
 pub mod error;
+pub mod fuzz;
 pub mod guest;
 pub mod guestroot;
 pub mod host;

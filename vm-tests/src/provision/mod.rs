@@ -33,6 +33,9 @@ const QEMU_MAJOR: u32 = 10;
 /// The package with qemu-storage-daemon, qemu-img and qemu-io.
 const STORAGE_DAEMON: &str = "qemu-utils";
 
+/// The cargo-fuzz that is installed if there is none.
+const CARGO_FUZZ: &str = "0.13.2";
+
 /// Where apt's configuration lies.
 const ETC_APT: &str = "/etc/apt";
 
@@ -181,6 +184,28 @@ pub fn ensure_bench() -> Result<()> {
         return install(&Cache::open()?, &missing);
     }
     Err(Error::new(format!("the bench's peers are not all here. As root:\n{}", missing.by_hand())))
+}
+
+/// Makes sure of what fuzzing needs: a C++ compiler, for libFuzzer, and cargo-fuzz, which is installed for whoever runs this.
+///
+/// # Errors
+/// When something is missing and cannot be installed; for a user who is not root, the message says what to run.
+pub fn ensure_fuzz() -> Result<()> {
+    if tools::find("g++").is_none() {
+        let missing = Missing { packages: BTreeSet::from(["g++"]), ..Missing::default() };
+        if !sys::is_root() {
+            return Err(Error::new(format!("libFuzzer is C++, and there is no compiler for it. As root:\n{}", missing.by_hand())));
+        }
+        install(&Cache::open()?, &missing)?;
+    }
+    // Cargo looks for its subcommands there, whether it is in $PATH or not.
+    if tools::run("cargo", &["fuzz", "--version"], ASK).is_ok() {
+        return Ok(());
+    }
+    println!("installing cargo-fuzz {CARGO_FUZZ}");
+    let mut command = Command::new("cargo");
+    command.args(["install", "--quiet", "--locked", "cargo-fuzz", "--version", CARGO_FUZZ]);
+    tools::run_visible(command)
 }
 
 /// Like [`ensure`], but changes nothing: for tests run on their own.
