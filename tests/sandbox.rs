@@ -492,7 +492,7 @@ fn a_write_beyond_the_limit_of_file_sizes_is_that_writes_error() {
         // 48 MiB into a disk of 64.
         let at = guest.ram.alloc(4096);
         let beyond = guest.command(&rw10(0x2a, 48 << 11, 4096), &[Buffer::out(at, 4096)], &[]);
-        assert_eq!(beyond.sense_code(), Some((3, 0x0c, 0)), "MEDIUM ERROR, WRITE ERROR");
+        assert_eq!(beyond.sense_code(), Some((3, 0x0c, 2)), "MEDIUM ERROR, WRITE ERROR - AUTO REALLOCATION FAILED");
         guest.check_io(2);
         vstgt.assert_alive();
         vstgt.stop();
