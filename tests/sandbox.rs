@@ -5,6 +5,7 @@
 mod fenced;
 mod frontend;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -18,6 +19,7 @@ use fenced::Until::{Confined, Sealed};
 use fenced::{End, call, call3, errno, fenced};
 use frontend::guest::rw10;
 use frontend::{Buffer, Guest, Vstgt, eventually};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use vstgt::sandbox::{Fence, ImageAccess, confine};
 
 fn am_root() -> bool {
@@ -492,7 +494,7 @@ fn a_write_beyond_the_limit_of_file_sizes_is_that_writes_error() {
         // 48 MiB into a disk of 64.
         let at = guest.ram.alloc(4096);
         let beyond = guest.command(&rw10(0x2a, 48 << 11, 4096), &[Buffer::out(at, 4096)], &[]);
-        assert_eq!(beyond.sense_code(), Some((3, 0x0c, 0)), "MEDIUM ERROR, WRITE ERROR");
+        assert_eq!(beyond.sense_code(), Some((3, 0x0c, 2)), "MEDIUM ERROR, WRITE ERROR - AUTO REALLOCATION FAILED");
         guest.check_io(2);
         vstgt.assert_alive();
         vstgt.stop();
@@ -547,4 +549,47 @@ fn a_block_device_is_served() {
         vstgt.assert_alive();
         vstgt.stop();
     }
+}
+
+/// Starts the program on a kernel that answers this call with this error.
+fn lacking(command: &mut Command, call: i64, error: i32) {
+    let rules = BTreeMap::from([(call, Vec::new())]);
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let answer = SeccompAction::Errno(error as u32);
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, architecture).unwrap();
+    let program = BpfProgram::try_from(filter).unwrap();
+    // SAFETY: two system calls, on memory that was allocated before.
+    unsafe { command.pre_exec(move || apply_filter(&program).map_err(std::io::Error::other)) };
+}
+
+#[test]
+fn a_kernel_without_landlock_is_told_of_and_served_on() {
+    for (error, said) in [(libc::ENOSYS, "this kernel has none"), (libc::EOPNOTSUPP, "switched off"), (libc::EPERM, "")]
+    {
+        let mut vstgt = Vstgt::start_with(1, |command| lacking(command, libc::SYS_landlock_create_ruleset, error));
+        let mut guest = Guest::attached(vstgt.socket(0));
+        guest.check_io(1);
+        let log = vstgt.log();
+        let line = log.lines().find(|line| line.contains("sandbox: no landlock")).unwrap();
+        assert!(line.contains(" WARN ") && line.contains(said), "{line}");
+        let threads = status_of_threads(&vstgt, &FENCES);
+        assert!(threads.iter().all(|thread| thread[..] == ["2", "1", NONE, NONE, NONE, NONE]), "{threads:?}");
+        vstgt.assert_alive();
+        vstgt.stop();
+    }
+}
+
+#[test]
+fn without_seccomp_it_does_not_start_and_says_what_does() {
+    let dir = tempfile::tempdir().unwrap();
+    File::create(dir.path().join("disk.img")).unwrap().set_len(frontend::process::IMAGE_SIZE).unwrap();
+    let mut command = frontend::process::command(dir.path());
+    command.arg("--socket-path").arg(dir.path().join("a.sock"));
+    lacking(&mut command, libc::SYS_seccomp, libc::EPERM);
+    let status = command.status().unwrap();
+    let log = fs::read_to_string(dir.path().join("log")).unwrap();
+    let last = log.lines().last().unwrap();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(last.contains("the sandbox cannot be put up: seccomp: ") && last.contains("--sandbox=off"), "{last}");
+    assert!(!dir.path().join("a.sock").exists());
 }

@@ -44,6 +44,7 @@ const ALWAYS: &[i64] = &[
     libc::SYS_openat,
     libc::SYS_unlinkat,
     libc::SYS_renameat2,
+    libc::SYS_getdents64,
     // Somebody panicked, and RUST_BACKTRACE asks where: the library looks for the program's file, which landlock does not let it open.
     libc::SYS_getcwd,
     libc::SYS_readlinkat,
@@ -56,8 +57,16 @@ const ALWAYS: &[i64] = &[
     libc::SYS_getsockopt,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
+    libc::SYS_geteuid,
     libc::SYS_eventfd2,
     libc::SYS_memfd_create,
+    // The kernel's asynchronous I/O signals the eventfds of front-ends, as it does its own: without ever waiting. It reads, writes, syncs and
+    // polls what is open, no more.
+    libc::SYS_io_setup,
+    libc::SYS_io_submit,
+    libc::SYS_io_getevents,
+    libc::SYS_io_destroy,
+    libc::SYS_pipe2,
     // Memory; mmap and mprotect are below.
     libc::SYS_munmap,
     libc::SYS_mremap,
@@ -135,6 +144,9 @@ const FICLONERANGE: u64 = 0x4020_940d;
 /// Names of threads, and of the C library's memory.
 const PRCTL: &[libc::c_int] = &[libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA];
 
+/// How many threads the kernel may have for a ring (`IORING_REGISTER_IOWQ_MAX_WORKERS`).
+const URING_REGISTER: &[u64] = &[19];
+
 /// Signals whose action may change: abort's, and those whose handlers step aside for the default (stack overflow, SIGBUS). Not SIGSYS.
 const SIGACTION: &[libc::c_int] = &[libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS];
 
@@ -167,6 +179,7 @@ pub(super) fn conditional() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendEr
     let ourselves = u64::from(std::process::id());
     Ok(BTreeMap::from([
         (libc::SYS_fcntl, one_of(1, FCNTL.iter().map(|command| *command as u64))?),
+        (libc::SYS_io_uring_register, one_of(1, URING_REGISTER.iter().copied())?),
         (libc::SYS_ioctl, one_of(1, IOCTL.iter().copied())?),
         (libc::SYS_prctl, one_of(0, PRCTL.iter().map(|option| *option as u64))?),
         (libc::SYS_rt_sigaction, one_of(0, SIGACTION.iter().map(|signal| *signal as u64))?),

@@ -39,6 +39,9 @@ const OPCODES: [(&str, u8); 9] = [
     ("AsyncCancel", opcode::AsyncCancel::CODE),
 ];
 
+/// `IORING_REGISTER_IOWQ_MAX_WORKERS` of linux/io_uring.h.
+const REGISTER_IOWQ_MAX_WORKERS: u8 = 19;
+
 /// How many low bits of an entry's user data belong to the channel's user.
 const KEY_BITS: u32 = 48;
 
@@ -115,8 +118,9 @@ impl Ring {
         if let Some((name, _)) = OPCODES.into_iter().find(|(_, code)| !probe.is_supported(*code)) {
             return Err(io::Error::new(io::ErrorKind::Unsupported, format!("io_uring lacks operation {name}")));
         }
-        // From here on no registration is allowed, either, nor any flag of an entry.
-        let mut allowed = OPCODES.map(|(_, code)| Restriction::sqe_op(code));
+        // From here on nothing can be registered but a number of threads, and no entry can have a flag.
+        let mut allowed: Vec<_> = OPCODES.iter().map(|(_, code)| Restriction::sqe_op(*code)).collect();
+        allowed.push(Restriction::register_op(REGISTER_IOWQ_MAX_WORKERS));
         uring.submitter().register_restrictions(&mut allowed)?;
         uring.submitter().register_enable_rings()?;
         let inner = Inner { uring, backlog: VecDeque::new(), events: Vec::new(), untaken: 0 };
@@ -436,6 +440,7 @@ mod tests {
         let eventfd = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
         let register = inner.uring.submitter().register_eventfd(eventfd.as_raw_fd());
         assert_eq!(register.unwrap_err().raw_os_error(), Some(libc::EACCES));
+        inner.uring.submitter().register_iowq_max_workers(&mut [0, 0]).unwrap();
     }
 
     /// One that is used and not listed would end with `EACCES` where it is used; this says so before.
