@@ -291,6 +291,15 @@ fn finish(guest: &mut Guest) {
 /// Every page that changes has a mark, and no page has one that nothing could have been written to; by each way to wait.
 #[test]
 fn every_page_that_changes_is_marked_and_no_other() {
+    let seeds = match (std::env::var("VSTGT_TEST_SEED"), std::env::var_os("VSTGT_SOAK")) {
+        (Ok(seed), _) => seed.parse().unwrap()..=seed.parse().unwrap(),
+        (Err(_), Some(_)) => 1..=40,
+        (Err(_), None) => 1..=1,
+    };
+    seeds.for_each(changes_and_marks);
+}
+
+fn changes_and_marks(seed: u64) {
     let vstgt = Vstgt::start(2);
     let mut finder = Guest::attached(vstgt.socket(0));
     let ram = Ram::with_regions(&[(0, 16 << 20), (HIGH, 1 << 20)]);
@@ -298,7 +307,6 @@ fn every_page_that_changes_is_marked_and_no_other() {
     let mut log = Log::new(16 << 20);
     log.install(&scene.guest);
     scene.log(true);
-    let seed = std::env::var("VSTGT_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
     let mut random = Random::new(seed);
     let (mut changed_in_all, mut marked_in_all, mut events) = (0, 0, 0);
     let mut high = None;
@@ -456,7 +464,7 @@ fn a_copy_by_the_marks_is_the_memory() {
         })
         .collect();
     let mut copies = 0;
-    for _migration in 0..6 {
+    for _migration in 0..if std::env::var_os("VSTGT_SOAK").is_some() { 200 } else { 6 } {
         let mut log = Log::new(16 << 20);
         log.install(&scene.guest);
         scene.log(true);
