@@ -18,7 +18,7 @@ use crate::backing::{self, Image, OpenOptions};
 use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice};
 use crate::device_server;
 use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
-use crate::lu::{self, Background, Lu, LuSetup, TargetPort};
+use crate::lu::{self, Background, Intents, Lu, LuSetup, TargetPort};
 use crate::srp::PortId;
 use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
 use crate::sys::background::Threads;
@@ -300,6 +300,7 @@ fn units(
             file = Some(Arc::clone(&found.file));
             setup.keeper = Some(found.file);
             setup.kept = found.kept;
+            setup.intents = found.intents.map(|file| file as Arc<dyn Intents>);
         }
         let lu = Lu::new(setup).map_err(|e| unit(e.to_string()))?;
         kept_units.extend(file.map(|file| KeptUnit { lu: Arc::clone(&lu), file }));

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backing::{AtomicUnit, BackingError, Capabilities, Image, RawFile, Run, Space};
-use crate::mem::IoBuf;
+use crate::mem::{IoBuf, testing};
 
 /// What a [`MemImage`] was asked to do, in order; offsets and lengths in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +169,11 @@ impl MemImage {
     /// Fills a range with FFh.
     pub fn write_full(&self, offset: usize, len: usize) {
         self.state.lock().unwrap().bytes[offset..offset + len].fill(0xff);
+    }
+
+    /// Fills all of it.
+    pub fn set_bytes(&self, bytes: &[u8]) {
+        self.state.lock().unwrap().bytes.copy_from_slice(bytes);
     }
 
     /// What is in it.
