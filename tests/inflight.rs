@@ -23,7 +23,7 @@ use random::Random;
 
 /// Kills in each of the tests below.
 fn kills() -> u64 {
-    std::env::var("VSTGT_KILLS").map_or(15, |n| n.parse::<u64>().expect("a number") / 4)
+    std::env::var("VSTGT_KILLS").map_or(15, |n| n.parse::<u64>().expect("a number") / 6)
 }
 
 /// Descriptor states that say "in flight", in the buffer that a front-end keeps, ring by ring.
@@ -64,7 +64,7 @@ fn reads_and_writes(wait: &str, seed: u64) {
     std::thread::sleep(Duration::from_millis(200));
     let mut random = Random::new(seed);
     for _ in 0..kills() {
-        std::thread::sleep(Duration::from_micros(5_000 + random.below(60_000)));
+        std::thread::sleep(Duration::from_micros(10_000 + random.below(100_000)));
         assert!(loads.iter().all(|load| !load.is_finished()), "a guest has given up");
         let dir = vstgt.kill();
         scene.killed_at.store(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
@@ -122,7 +122,7 @@ fn kill_under<R: Send + 'static>(
     std::thread::sleep(Duration::from_millis(200));
     let mut random = Random::new(seed);
     for _ in 0..kills() {
-        std::thread::sleep(Duration::from_micros(random.below(80_000)));
+        std::thread::sleep(Duration::from_micros(10_000 + random.below(120_000)));
         assert!(guests.iter().all(|guest| !guest.is_finished()), "a guest has given up");
         vstgt = start(vstgt.kill());
     }
@@ -156,7 +156,7 @@ fn value(data: &[u8]) -> u64 {
 /// Two guests count with COMPARE AND WRITE in the same blocks: each success is one, and there are no others.
 fn counters(wait: &str, seed: u64) {
     const COUNTERS: u8 = 3;
-    let (vstgt, successes) = kill_under(wait, seed, &|vstgt, scene| {
+    let (vstgt, mut guests): (Vstgt, Vec<([u64; 3], Client)>) = kill_under(wait, seed, &|vstgt, scene| {
         let guest = |name: &str| {
             let (mut client, scene) = (Client::new(&socket(vstgt, name)), Arc::clone(scene));
             Box::new(move || {
@@ -179,7 +179,6 @@ fn counters(wait: &str, seed: u64) {
         };
         vec![guest("a"), guest("b")]
     });
-    let mut guests = successes;
     let mut total = [0; COUNTERS as usize];
     guests.iter().for_each(|(successes, _)| total.iter_mut().zip(successes).for_each(|(sum, n)| *sum += n));
     let found = [0, 1, 2].map(|n| value(&guests[0].1.one(&look(n)).1));
@@ -209,7 +208,7 @@ fn reservations(wait: &str, seed: u64) {
     let (vstgt, made) = kill_under(wait, seed, &|vstgt, scene| {
         let (mut client, scene) = (Client::new(&socket(vstgt, "a")), Arc::clone(scene));
         vec![Box::new(move || {
-            let mut good = |client: &mut Client, ask: &Ask| {
+            let good = |client: &mut Client, ask: &Ask| {
                 let (answer, _) = client.one(ask);
                 assert!(answer.good(), "{ask:?}: {answer:?}");
             };
