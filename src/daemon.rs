@@ -37,7 +37,7 @@ use crate::config::{
     Config, ConfigError, EndpointConfig, Migration, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice,
 };
 use crate::hba::{HbaError, NexusPorts, WaitKind};
-use crate::lu::{self, Background, Lu, LuSetup, TargetPort};
+use crate::lu::{self, Background, Intents, Lu, LuSetup, TargetPort};
 use crate::sandbox::{self, Confined, Fence, ImageAccess};
 use crate::srp::PortId;
 use crate::state_dir::{KeptUnit, StateDir, StateError};
@@ -352,6 +352,7 @@ fn units(
             file = Some(Arc::clone(&found.file));
             setup.keeper = Some(found.file);
             setup.kept = found.kept;
+            setup.intents = found.intents.map(|file| file as Arc<dyn Intents>);
         }
         let lu = Lu::new(setup).map_err(|e| unit(e.to_string()))?;
         kept_units.extend(file.map(|file| KeptUnit { lu: Arc::clone(&lu), file }));

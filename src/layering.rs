@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("virtio_scsi", &["scsi", "srp", "mem"]),
     ("vhost_user", &["mem", "sys"]),
     ("hba", &["scsi", "srp", "tgt", "target", "backing", "virtio_scsi", "vhost_user", "mem", "sys"]),
-    ("state_dir", &["scsi", "lu", "sys"]),
+    ("state_dir", &["scsi", "lu", "mem", "sys"]),
     ("cli", &[]),
     ("config", &["cli", "backing", "lu", "state_dir", "vhost_user", "sys"]),
     ("sandbox", &[]),

@@ -11,11 +11,13 @@
 //!
 //! # What is decided
 //!
-//! * COMPARE AND WRITE: [`Matched`](Decision::Matched) before it writes, while nobody else may use its blocks;
+//! * COMPARE AND WRITE: the name of an [intent](crate::lu::Intents) before it writes, while nobody else may use its blocks;
 //!   [`Written`](Decision::Written) behind that, still before somebody else may. The successor of a process that was killed in between
+//!   finishes the intent before it serves anybody, or finds that it was not committed, so that the command had no effect.
+//! * Where intents are not kept (no state directory, or no room) it is [`Matched`](Decision::Matched) in place of a name. The successor
 //!   finds in each sector what was to be compared or what was to be written, and finishes it. If it finds anything else, another
 //!   command got there first since the restart, and the answer is MISCOMPARE: what a lock's owner-to-be must hear who is no
-//!   owner.
+//!   owner. If another command has written the very same bytes since, that cannot be told.
 //! * A [`Change`](super::Change) of what is kept of a unit: its [name](crate::lu::ChangeName) before it is evaluated. The successor goes on
 //!   with what was written down, which says whether the change is in it. If it is, the command is answered and nothing else; if not, it had no
 //!   effect, and is carried out like a new one.
@@ -23,7 +25,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::lu::ChangeName;
+use crate::lu::{ChangeName, IntentName};
 
 /// Where notes are kept: a place for each descriptor head of a queue.
 pub trait Notes: Send + Sync + fmt::Debug {
@@ -62,6 +64,8 @@ pub enum Decision {
     Matched,
     /// COMPARE AND WRITE: it was written over.
     Written,
+    /// COMPARE AND WRITE: the same, and what it writes was put down under this name.
+    Intent(IntentName),
     /// A change of what is kept has this name.
     Change(ChangeName),
 }
@@ -72,7 +76,8 @@ impl Decision {
         match self {
             Decision::Matched => 1,
             Decision::Written => 2,
-            // An epoch is not 0.
+            // Its topmost bit is one; an epoch's is not, and it is not 0.
+            Decision::Intent(IntentName(name)) => name,
             Decision::Change(ChangeName { epoch, count }) => u64::from(epoch) << 32 | u64::from(count),
         }
     }
@@ -83,6 +88,7 @@ impl Decision {
             (0, 1) => Some(Decision::Matched),
             (0, 2) => Some(Decision::Written),
             (0, _) => None,
+            (epoch, _) if epoch >> 31 == 1 => Some(Decision::Intent(IntentName(note))),
             (epoch, _) => Some(Decision::Change(ChangeName { epoch: epoch as u32, count: note as u32 })),
         }
     }
@@ -113,10 +119,14 @@ mod tests {
     #[test]
     fn decisions_come_back_as_they_were() {
         let change = |epoch, count| Decision::Change(ChangeName { epoch, count });
-        for decision in [Decision::Matched, Decision::Written, change(1, 0), change(u32::MAX, u32::MAX), change(7, 2)] {
+        for decision in
+            [Decision::Matched, Decision::Written, change(1, 0), change(u32::MAX >> 1, u32::MAX), change(7, 2)]
+        {
             assert_eq!(Decision::decode(decision.encode()), Some(decision));
             assert_ne!(decision.encode(), 0);
         }
+        let intent = Decision::Intent(IntentName(1 << 63 | 5));
+        assert_eq!(Decision::decode(intent.encode()), Some(intent));
         for nothing in [0, 3, 0xffff_ffff] {
             assert_eq!(Decision::decode(nothing), None);
         }

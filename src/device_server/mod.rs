@@ -284,7 +284,8 @@ pub fn start_noted<'a>(request: &Request<'a>, noted: &Noted, buf: &mut IoBuf) ->
     };
     if took_effect(itl, noted) {
         // It passed the gate when it did. Whatever closed since, and whatever unit attention came, concerns the next one.
-        let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, noted, buf });
+        let plan =
+            run(command, Task { itl, luns: request.luns, peers: request.peers, row, noted: &carried_out(noted), buf });
         return over(match plan.unwrap_or_else(Plan::Done) {
             Plan::Change(mut change) => change.made(),
             plan => plan,
@@ -343,11 +344,17 @@ pub fn start_noted<'a>(request: &Request<'a>, noted: &Noted, buf: &mut IoBuf) ->
     Started { plan, needs: mask.common(NEEDS), touches }
 }
 
+/// The same, for who does not care how it is known.
+fn carried_out(noted: &Noted) -> Noted {
+    Noted { earlier: Some(Decision::Written), memo: noted.memo.clone() }
+}
+
 /// Whether a process before this one carried the command out, so that only its answer is missing.
 fn took_effect(itl: &Itl, noted: &Noted) -> bool {
     match noted.earlier {
         None | Some(Decision::Matched) => false,
         Some(Decision::Written) => true,
+        Some(Decision::Intent(name)) => itl.lu().intents().is_some_and(|intents| intents.was_finished(name)),
         Some(Decision::Change(name)) => itl.lu().was_made(name),
     }
 }

@@ -26,7 +26,7 @@ const MAX_EPOCHS: usize = 256;
 /// Names one change of one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeName {
-    /// Which process; not 0.
+    /// Which process; not 0, and below 2^31.
     pub epoch: u32,
     /// Which of its changes.
     pub count: u32,
@@ -95,9 +95,9 @@ fn new_epoch(earlier: &[KeptChanges]) -> u32 {
     if let Err(e) = random::fill(&mut bytes) {
         log::warn!("no random number for a unit's changes: {e}");
     }
-    let mut epoch = u32::from_le_bytes(bytes).max(1);
+    let mut epoch = (u32::from_le_bytes(bytes) >> 1).max(1);
     while earlier.iter().any(|kept| kept.epoch == epoch) {
-        epoch = epoch.checked_add(1).unwrap_or(1);
+        epoch = if epoch < u32::MAX >> 1 { epoch + 1 } else { 1 };
     }
     epoch
 }

@@ -14,8 +14,8 @@ use super::reserve::{Reservations, reset_reserve};
 use super::watch::Watches;
 use super::{
     AccessState, Attention, Background, ErrorCounters, GateBits, Geometry, HoldId, Holding, IdentifyingInformation,
-    Identity, IdentityError, Itl, Keeper, KeptState, ModeChange, NexusId, NoBackground, Records, Rods, SelfTestOutcome,
-    SoftThreshold, Statistics, TargetPort, Touches, thresholds,
+    Identity, IdentityError, Intents, Itl, Keeper, KeptState, ModeChange, NexusId, NoBackground, Records, Rods,
+    SelfTestOutcome, SoftThreshold, Statistics, TargetPort, Touches, thresholds,
 };
 use crate::backing::Image;
 use crate::scsi::spc::{IdentifyingInformationType, LogCounters, ModeState, ModeThreshold};
@@ -81,6 +81,8 @@ pub struct LuSetup {
     pub keeper: Option<Arc<dyn Keeper>>,
     /// What was kept: the unit goes on from there.
     pub kept: Option<KeptState>,
+    /// Where writes are put down before they are made.
+    pub intents: Option<Arc<dyn Intents>>,
     /// Runs what outlasts its command.
     pub background: Arc<dyn Background>,
     /// Where tokens for its data are known; the same for all units of the process.
@@ -114,6 +116,7 @@ impl LuSetup {
             ports: vec![TargetPort::SOLE],
             access: Vec::new(),
             keeper: None,
+            intents: None,
             kept: None,
             background: Arc::new(NoBackground),
             rods: Arc::default(),
@@ -215,6 +218,7 @@ pub struct Lu {
     /// There may be watches: changes of blocks are looked at. Written under the lock of `cold`.
     pub(super) watched: AtomicBool,
     pub(super) keeper: Option<Arc<dyn Keeper>>,
+    intents: Option<Arc<dyn Intents>>,
     /// Held over a snapshot and its keeping, so that an older one never comes after a newer one. True: no more is kept.
     pub(super) writing: Mutex<bool>,
     background: Arc<dyn Background>,
@@ -334,6 +338,7 @@ impl Lu {
             rods: setup.rods,
             watched: AtomicBool::new(false),
             keeper: setup.keeper,
+            intents: setup.intents,
             writing: Mutex::default(),
             background: setup.background,
             progress: Progress::default(),
@@ -350,7 +355,13 @@ impl Lu {
             image: setup.image,
         });
         lu.go_on(kept);
+        lu.finish_intents();
         Ok(lu)
+    }
+
+    /// Where writes are put down before they are made, if anywhere.
+    pub fn intents(&self) -> Option<&Arc<dyn Intents>> {
+        self.intents.as_ref()
     }
 
     /// Where its blocks are.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::boot::BootId;
 use super::directory::StateDir;
 use super::format::{self, Content, Flaw};
+use super::intents::IntentFile;
 use super::writer::Bell;
 use super::{StateError, format::VERSION};
 use crate::lu::{KeepError, Keeper, KeptState};
@@ -53,6 +54,8 @@ pub struct FoundUnit {
     pub file: Arc<UnitFile>,
     /// What was kept until now; `None`: nothing.
     pub kept: Option<KeptState>,
+    /// Writes that were put down; `None` if there cannot be such a file.
+    pub intents: Option<Arc<IntentFile>>,
 }
 
 impl UnitFile {
@@ -81,7 +84,10 @@ impl UnitFile {
             Err(source) => return Err(error(&unit.beside, "cannot remove")(source)),
         }
         let kept = unit.read()?;
-        Ok(FoundUnit { file: Arc::new(unit), kept })
+        let path = file("intents");
+        let intents = IntentFile::open(&path, unit.boot.as_ref());
+        let intents = intents.inspect_err(|e| log::warn!("{}: {e}", path.display())).ok().map(Arc::new);
+        Ok(FoundUnit { file: Arc::new(unit), kept, intents })
     }
 
     fn read(&self) -> Result<Option<KeptState>, StateError> {

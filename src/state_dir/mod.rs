@@ -7,6 +7,7 @@
 //!   refused and left as it is.
 //! * A file is replaced whole, or not at all: written beside, synced, renamed, the directory synced. Its [format](self#format) has a
 //!   checksum; there is no instant at which a process that is killed leaves anything but the state before or the one after.
+//! * [`IntentFile`] is a file beside it that is mapped, for what has to be written down faster than that: COMPARE AND WRITE.
 //! * [`Writer`] is the one thread that writes what changed and need not be written at once. It also ends the wait for nexuses that
 //!   have not come since the start.
 //! * Of what is written *soon* nothing is lost, but something may come twice: a unit attention is taken out of the file only when the
@@ -26,6 +27,7 @@ mod directory;
 mod erasing;
 mod file;
 mod format;
+mod intents;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ mod writer;
 
 pub use directory::{Place, StateDir};
 pub use file::{FoundUnit, UnitFile};
+pub use intents::IntentFile;
 pub use writer::{KeptUnit, Writer};
 
 use std::io;

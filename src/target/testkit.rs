@@ -98,6 +98,8 @@ pub struct Answered {
     pub sense: Vec<u8>,
     /// The buffer's contents.
     pub data: Vec<u8>,
+    /// It is not to be carried out again.
+    pub once: bool,
 }
 
 impl Answered {
@@ -267,6 +269,7 @@ impl Rig {
                         rw: rsp.rw,
                         sense: answer.sense.unwrap_or_default().into_vec(),
                         data,
+                        once: answer.once,
                     });
                     let done = CmdDone { host_no: rsp.host_no, result: 0, itn_id: rsp.itn_id, tag: rsp.tag };
                     if prompt { r.rings.post_done(done) } else { r.owed.push(done) }
@@ -350,6 +353,17 @@ impl Rig {
         self.post(shard, KEvent::ItNexusReq(req), None);
     }
 
+    /// Runs all work and delivers all mail, until there is neither.
+    pub fn finish_all(&mut self) {
+        loop {
+            self.settle();
+            if self.pool.len() == 0 {
+                return;
+            }
+            self.pool.take(0)();
+        }
+    }
+
     /// A name for a command on a head that is free.
     pub fn tag(&mut self, shard: u8) -> Tag {
         self.generation += 1;
@@ -365,8 +379,13 @@ impl Rig {
     }
 
     pub fn send_as(&mut self, tag: Tag, itn_id: ItnId, lun: Lun, scb: [u8; 16], buf: IoBuf) {
+        self.send_again(tag, itn_id, lun, scb, buf, 0);
+    }
+
+    /// Sends a command that a process before this one took, with what that noted about it.
+    pub fn send_again(&mut self, tag: Tag, itn_id: ItnId, lun: Lun, scb: [u8; 16], buf: IoBuf, earlier: u64) {
         let req = CmdReq { host_no: HOST, data_len: buf.len() as u32, itn_id, scb, lun, attribute: 0x20, tag };
-        self.post(tag.shard(), KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None, earlier: 0 }));
+        self.post(tag.shard(), KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None, earlier }));
     }
 
     /// Sends a READ of one block, which stays at the backing.

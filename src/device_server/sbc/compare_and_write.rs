@@ -1,10 +1,13 @@
 //! COMPARE AND WRITE.
 
+use std::sync::Arc;
+
 use super::{extent, nothing, writable};
 use crate::backing::BackingError;
 use crate::device_server::outcome::sense;
 use crate::device_server::transfer::needs;
 use crate::device_server::{Answer, Decision, Exclusive, Planned, Task};
+use crate::lu::Intents;
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{FieldPointer, Sense, Transfer};
 
@@ -36,6 +39,8 @@ pub(in crate::device_server) fn compare_and_write<'a>(task: Task<'a, '_>, transf
     let noted = task.noted.clone();
     let wce = lu.mode().wce;
     let image = lu.image().clone();
+    // Of use only to whom the command comes again.
+    let intents = lu.intents().filter(|_| noted.memo.is_some()).cloned();
     Ok(Exclusive::plan(extent, move |buf, abort| {
         let mut expected = bytes(extent.len);
         buf.read_at(0, &mut expected);
@@ -61,10 +66,25 @@ pub(in crate::device_server) fn compare_and_write<'a>(task: Task<'a, '_>, transf
         if abort.raised() && !matched {
             return Err(failed(BackingError::Cancelled).into());
         }
-        noted.decide(Decision::Matched);
-        image.write(extent.offset, extent.len, &new, 0, transfer.fua || !wce).map_err(failed)?;
+        // It is named only where it is certain that nothing has been written yet.
+        let put_down = |intents: &Arc<dyn Intents>| intents.prepare(extent.offset, &expected, &replacement);
+        let name = intents.as_ref().filter(|_| !matched).and_then(put_down);
+        noted.decide(name.map_or(Decision::Matched, Decision::Intent));
+        let intent = intents.as_ref().zip(name);
+        if let Some((intents, name)) = intent {
+            intents.commit(name);
+        }
+        let written = image.write(extent.offset, extent.len, &new, 0, transfer.fua || !wce);
         // Before anybody else may use these blocks: what they make of them is not to be taken for what was there before.
-        noted.decide(Decision::Written);
+        match written {
+            Ok(()) => noted.decide(Decision::Written),
+            // It may be there in part, and is answered so.
+            Err(_) => noted.decide(Decision::Matched),
+        }
+        if let Some((intents, name)) = intent {
+            intents.end(name);
+        }
+        written.map_err(failed)?;
         Ok(Answer::good(transferred))
     }))
 }

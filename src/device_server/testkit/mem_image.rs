@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backing::{AtomicUnit, BackingError, Capabilities, Image, RawFile, Run, Space};
-use crate::mem::IoBuf;
+use crate::mem::{IoBuf, testing};
 
 /// What a [`MemImage`] was asked to do, in order; offsets and lengths in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +171,11 @@ impl MemImage {
         self.state.lock().unwrap().bytes[offset..offset + len].fill(0xff);
     }
 
+    /// Fills all of it.
+    pub fn set_bytes(&self, bytes: &[u8]) {
+        self.state.lock().unwrap().bytes.copy_from_slice(bytes);
+    }
+
     /// What is in it.
     pub fn bytes(&self) -> Vec<u8> {
         self.state.lock().unwrap().bytes.clone()
@@ -255,7 +260,11 @@ impl Image for MemImage {
     fn write(&self, offset: u64, len: u64, buf: &IoBuf, at: u64, fua: bool) -> Result<(), BackingError> {
         let mut state = self.enter(Call::Write(offset, len, fua));
         let range = state.writes(offset, len)?;
-        assert_eq!(buf.read_at(at, &mut state.bytes[range]) as u64, len, "write past the buffer");
+        let mut data = vec![0; len as usize];
+        assert_eq!(buf.read_at(at, &mut data) as u64, len, "write past the buffer");
+        // Sector by sector, as far as this process lives.
+        let sectors = state.bytes[range].chunks_mut(512).zip(data.chunks(512));
+        sectors.filter(|_| !testing::is_dead()).for_each(|(to, from)| to.copy_from_slice(from));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod copies;
 mod erase;
 mod events;
 mod interleavings;
+mod kill;
 mod medium;
 mod mode;
 mod nexuses;
