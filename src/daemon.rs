@@ -2,7 +2,7 @@
 //! images are looked at again, for who resized one, or wants a medium loaded that a guest ejected.
 //!
 //! Order up: inherited descriptors → images (opened and **locked**) → state → units → target → reactors → background → sockets. Order down: background → sockets
-//! (sessions drain) → state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
+//! (sessions drain) → images (flush) → state → nexuses → reactors. State is restored before the first login and closed before the last logout, so that
 //! the end of the process is not the loss of its nexuses. Images are locked before anything is read from the state directory or a socket exists: whatever a
 //! former process left in flight is done again only by a process that holds the locks, when the former one can do nothing more. A socket file exists only while a guest that connects will be served.
 
@@ -19,7 +19,7 @@ use crate::backing::{self, Image, OpenOptions};
 use crate::config::{Config, ConfigError, EndpointConfig, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice};
 use crate::device_server;
 use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
-use crate::lu::{self, Background, Lu, LuSetup, TargetPort};
+use crate::lu::{self, Background, KeptState, Lu, LuSetup, TargetPort};
 use crate::srp::PortId;
 use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
 use crate::sys::background::Threads;
@@ -118,18 +118,28 @@ pub fn run(config: Config) -> Result<(), Error> {
     let served = serve(&config, inherited, &hba, || wait(&termination, &lus), &background);
     // If nothing was served it runs still. It is not to outlast the state that is kept.
     background.stop();
+    let drained = !matches!(served, Err(Error::Undrained));
+    if drained {
+        // Before the state is written for the last time: that an image cannot be flushed is part of it.
+        flush(&config, &images);
+    }
     if let Some(watch) = watch {
         watch.stop();
     }
     if let Some(writer) = writer {
         writer.stop();
     }
-    if matches!(served, Err(Error::Undrained)) {
+    if !drained {
         // Reactors still own guests' commands: to wait for them would be to wait for ever. Nothing that was answered is lost
         // with them, for what was promised to be durable is.
         return served;
     }
     hba.stop();
+    served
+}
+
+/// Nobody writes any more, and what is not durable yet becomes so.
+fn flush(config: &Config, images: &[Arc<dyn Image>]) {
     for (image, unit) in images.iter().zip(&config.units) {
         if !image.capabilities().read_only
             && let Err(e) = image.flush()
@@ -137,7 +147,6 @@ pub fn run(config: Config) -> Result<(), Error> {
             log::error!("{}: {e}", unit.file.display());
         }
     }
-    served
 }
 
 /// Listens, serves until `wait` returns, and stops serving.
@@ -204,7 +213,9 @@ fn look_again(file: &Path, lu: &Lu) {
         Err(e) => log::error!("{file}: its size cannot be looked at: {e}"),
     }
     if lu.image().is_replaced() {
-        log::warn!("{file}: another file has its name now, or none: guests keep the old one until vstgt is started again");
+        log::warn!(
+            "{file}: another file has its name now, or none: guests keep the old one until vstgt is started again"
+        );
     }
 }
 
@@ -306,6 +317,7 @@ fn units(
             file = Some(Arc::clone(&found.file));
             setup.keeper = Some(found.file);
             setup.kept = found.kept;
+            lost_writes(u, &**image, setup.kept.as_mut());
         }
         let lu = Lu::new(setup).map_err(|e| unit(e.to_string()))?;
         kept_units.extend(file.map(|file| KeptUnit { lu: Arc::clone(&lu), file }));
@@ -314,6 +326,22 @@ fn units(
         units.push(UnitMapping { target: u.target, lun: u.lun, lu, initiators });
     }
     Ok((units, kept_units))
+}
+
+/// Says what becomes of writes that were lost in a former process; forgets of it if that is accepted.
+fn lost_writes(unit: &UnitConfig, image: &dyn Image, kept: Option<&mut KeptState>) {
+    let file = unit.file.display();
+    match kept.map(|kept| &mut kept.records.lost_writes) {
+        Some(lost) if *lost && unit.accept_lost_writes => {
+            log::warn!("{file}: writes that were lost before are accepted");
+            image.forget_cached();
+            *lost = false;
+        }
+        Some(true) => log::error!(
+            "{file}: a sync failed in a former process, data may be lost: flushes go on failing until it is started with lost-writes=accept"
+        ),
+        Some(false) | None => {}
+    }
 }
 
 /// The target ports by which a unit is seen.
