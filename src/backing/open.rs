@@ -200,7 +200,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     check_type(path, &metadata)?;
     // Before anything is asked of the file, let alone tried with it.
     let lock = Lock::new(options.read_only);
-    lock.wait(&file, path, options.locking, options.patience)?;
+    let lock = lock.wait(&file, path, options.locking, options.patience)?;
 
     let size = file::size(&file).map_err(system)?;
     if size == 0 {
@@ -237,7 +237,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     };
     let atomic = if options.read_only { None } else { AtomicFile::probe(&file) };
     let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, options.block_size, found.sector);
-    let raw = raw.nowait(found.nowait);
+    let raw = raw.nowait(found.nowait).locked(lock);
     let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous).with_atomic(atomic);
     log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
     Ok(image)

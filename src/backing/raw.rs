@@ -235,6 +235,14 @@ impl Image for RawImage {
         Ok(self.raw.size())
     }
 
+    fn unlock(&self) {
+        self.raw.unlock();
+    }
+
+    fn lock(&self) -> Result<(), BackingError> {
+        self.raw.lock()
+    }
+
     fn has_lost_writes(&self) -> bool {
         self.raw.synced().is_err()
     }

@@ -17,6 +17,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::lock::Lock;
 use super::syncs::Syncs;
 use super::{BackingError, Op, OpKind};
 use crate::sys::file::{DirectAlignment, IOV_MAX};
@@ -47,6 +48,8 @@ pub struct RawFile {
     syncs: Syncs,
     /// Its file system can be told not to wait.
     nowait: bool,
+    /// What it is locked with.
+    lock: Option<Lock>,
     /// The file system cannot do this `fallocate` mode: do not ask again.
     no_punch: AtomicBool,
     no_zero: AtomicBool,
@@ -74,6 +77,7 @@ impl RawFile {
             sector: sector.max(1),
             syncs: Syncs::default(),
             nowait: false,
+            lock: None,
             no_punch: AtomicBool::new(false),
             no_zero: AtomicBool::new(false),
             no_share: AtomicBool::new(false),
@@ -83,6 +87,26 @@ impl RawFile {
     /// The same; `nowait` says that its file system, asked not to wait, does not.
     pub(super) fn nowait(self, nowait: bool) -> RawFile {
         RawFile { nowait, ..self }
+    }
+
+    /// The same; this lock is on it.
+    pub(super) fn locked(self, lock: Option<Lock>) -> RawFile {
+        RawFile { lock, ..self }
+    }
+
+    /// See [`Image::unlock`](super::Image::unlock).
+    pub(super) fn unlock(&self) {
+        if let Some(Err(e)) = self.lock.map(|lock| lock.release(&self.file)) {
+            log::warn!("{}: cannot be unlocked: {e}", self.path.display());
+        }
+    }
+
+    /// See [`Image::lock`](super::Image::lock).
+    pub(super) fn lock(&self) -> Result<(), BackingError> {
+        match &self.lock {
+            Some(lock) => lock.again(&self.file, &self.path),
+            None => Ok(()),
+        }
     }
 
     /// Whether a ring has to leave its operations to the kernel's threads from the start, for whoever submits them might have to wait.

@@ -352,6 +352,9 @@ impl Lu {
             image: setup.image,
         });
         lu.go_on(kept);
+        if lu.is_ejected() {
+            lu.image.unlock();
+        }
         Ok(lu)
     }
 
