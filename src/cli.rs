@@ -64,8 +64,9 @@ pub struct Cli {
     #[arg(long = "state-dir", value_name = "DIR|none")]
     pub state_dir: Option<PathBuf>,
 
-    /// How reactors do I/O on images: auto probes each image.
-    #[arg(long = "engine", value_name = "auto|io_uring|threads", default_value = "auto")]
+    /// How reactors do I/O on images: auto probes each image. mmap and inline (preadv, pwritev) do it on the reactor itself, and are
+    /// only for images on tmpfs.
+    #[arg(long = "engine", value_name = "auto|io_uring|threads|mmap|inline", default_value = "auto")]
     pub engine: String,
 
     /// How reactors wait: auto takes io_uring where the system allows it.

@@ -51,7 +51,15 @@ enum Place {
 enum Engine {
     Uring,
     Inline,
+    Mapped,
     Threads,
+}
+
+impl Engine {
+    /// It is done when `submit` returns.
+    fn on_reactor(self) -> bool {
+        matches!(self, Engine::Inline | Engine::Mapped)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +109,7 @@ impl Drop for LoopDevice {
 fn each_case(test: impl Fn(Case)) {
     for place in places() {
         for shared in [false, true] {
-            for engine in [Engine::Uring, Engine::Inline, Engine::Threads] {
+            for engine in [Engine::Uring, Engine::Inline, Engine::Mapped, Engine::Threads] {
                 let case = Case { place, shared, engine };
                 if case.exists() {
                     println!("{case:?}");
@@ -122,7 +130,7 @@ impl Case {
         let dir = scratch(self.place);
         let path = dir.path().join("probe");
         File::create(&path).unwrap().set_len(MIB).unwrap();
-        if self.engine == Engine::Inline {
+        if self.engine.on_reactor() {
             let inline = open(&OpenOptions::new(&path)).unwrap().capabilities().never_waits;
             assert!(inline || self.place == Place::Disk, "tmpfs is served inline");
             return inline;
@@ -144,7 +152,9 @@ impl Case {
             block_size: self.block() as u32,
             engine: match self.engine {
                 Engine::Uring => EngineChoice::IoUring,
-                Engine::Inline => EngineChoice::Auto,
+                Engine::Inline => EngineChoice::Inline,
+                // What is chosen where there is a choice.
+                Engine::Mapped => EngineChoice::Auto,
                 Engine::Threads => EngineChoice::Threads,
             },
             // Some tests open an image more than once; locks have tests of their own.
@@ -183,7 +193,7 @@ impl Case {
         let image = open(&OpenOptions { block_size: block as u32, ..self.options(&path) }).unwrap();
         let capabilities = image.capabilities();
         assert_eq!(image.size(), size);
-        assert_eq!(capabilities.never_waits, self.engine == Engine::Inline);
+        assert_eq!(capabilities.never_waits, self.engine.on_reactor());
         assert_eq!(image.raw().is_some() && self.engine == Engine::Uring, self.engine == Engine::Uring);
         assert!(self.shared || !capabilities.direct);
         match self.place {

@@ -16,7 +16,7 @@
 //!   done by nobody else.
 //! * An image's size changes only in [`Image::refresh_size`], whatever becomes of its file meanwhile.
 //! * Which engine serves an image is decided when it is opened, by probing: io_uring where the ring is there and the
-//!   file system completes inline or truly asynchronously; plain preadv/pwritev inline where a call cannot wait for a device
+//!   file system completes inline or truly asynchronously; inline, through a mapping or by preadv/pwritev, where neither can wait for a device
 //!   (tmpfs); else preadv/pwritev on an I/O thread. All engines face the same conformance suite.
 //! * A block of a shared image is never seen half old, half new: it is opened O_DIRECT (buffers in which a block does not lie in one piece are bounced), or
 //!   its operations go through a striped range latch.
@@ -30,6 +30,7 @@ mod held;
 mod image;
 mod latch;
 mod lock;
+mod mapped;
 mod open;
 mod port;
 mod raw;

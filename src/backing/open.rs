@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::atomic::AtomicFile;
 use super::lock::{Lock, Locking, Who};
+use super::mapped::Mapped;
 use super::raw::{Access, RawImage};
 use super::{Capabilities, Image, RawFile};
 use crate::sys::file::{self, DirectAlignment};
@@ -16,9 +17,13 @@ use crate::sys::file::{self, DirectAlignment};
 /// Which engine does an image's I/O.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// The best that the file takes: inline on tmpfs; io_uring, if there is one, on block devices and file systems of local disks; else I/O threads.
+    /// The best that the file takes: mapped on tmpfs; io_uring, if there is one, on block devices and file systems of local disks; else I/O threads.
     #[default]
     Auto,
+    /// Through a mapping of the file, on the reactor; only on tmpfs, where a page fault waits for no device.
+    Mmap,
+    /// preadv and pwritev on the reactor; only on tmpfs.
+    Inline,
     /// io_uring wherever a port has a ring (I/O threads where it has none); refused for an image that needs the range latch, and on FUSE.
     IoUring,
     /// I/O threads.
@@ -140,6 +145,17 @@ pub enum OpenError {
         /// What was asked for.
         block_size: u32,
     },
+    /// An engine that does I/O on the reactor, for an image whose I/O may wait for a device.
+    #[error(
+        "{path}: --engine {engine} is for images in memory (tmpfs): elsewhere it would make all guests wait for a disk; \
+         leave the choice of the engine to vstgt"
+    )]
+    Waits {
+        /// The file.
+        path: PathBuf,
+        /// The engine.
+        engine: &'static str,
+    },
     /// A file of a FUSE file system.
     #[error(
         "{path}: io_uring cannot serve it: Linux goes on at the wrong place after a short transfer of a FUSE file; leave the choice of \
@@ -211,6 +227,13 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     }
 
     let found = Found::probe(&file, &metadata, size).map_err(system)?;
+    let on_reactor = match options.engine {
+        EngineChoice::Auto => found.in_memory,
+        EngineChoice::IoUring | EngineChoice::Threads => false,
+        EngineChoice::Mmap | EngineChoice::Inline if found.in_memory => true,
+        EngineChoice::Mmap => return Err(OpenError::Waits { path: path.clone(), engine: "mmap" }),
+        EngineChoice::Inline => return Err(OpenError::Waits { path: path.clone(), engine: "inline" }),
+    };
     let access = choose_access(options, &file, &found).map_err(system)?;
     if access == Access::Latched && options.engine == EngineChoice::IoUring {
         return Err(OpenError::Engine { path: path.clone(), block_size: options.block_size });
@@ -220,7 +243,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
         unmap: found.unmap && !options.read_only,
         write_zeroes: found.zero_range && !options.read_only,
         unmap_granularity: found.unmap_granularity,
-        never_waits: found.in_memory && options.engine == EngineChoice::Auto,
+        never_waits: on_reactor,
         direct: matches!(access, Access::Direct(_)),
     };
     let direct = match access {
@@ -231,14 +254,18 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
         return Err(OpenError::EngineFuse { path: path.clone() });
     }
     let asynchronous = match options.engine {
-        EngineChoice::Auto => access != Access::Latched && found.nowait,
+        EngineChoice::Auto | EngineChoice::Mmap | EngineChoice::Inline => access != Access::Latched && found.nowait,
         EngineChoice::IoUring => true,
         EngineChoice::Threads => false,
     };
     let atomic = if options.read_only { None } else { AtomicFile::probe(&file) };
+    let map = on_reactor && options.engine != EngineChoice::Inline;
+    let mapped = if map { Mapped::new(&file, size, !options.read_only) } else { None };
     let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, options.block_size, found.sector);
     let raw = raw.nowait(found.nowait).locked(lock);
-    let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous).with_atomic(atomic);
+    let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous)
+        .with_atomic(atomic)
+        .with_mapping(mapped);
     log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
     Ok(image)
 }

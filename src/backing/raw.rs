@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::atomic::AtomicFile;
 use super::latch::Latch;
+use super::mapped::Mapped;
 use super::transfer::{FromBuf, FromBytes, IntoBuf, IntoBytes, Memory, Zeros, transfer};
 use super::{AtomicUnit, BackingError, Capabilities, Image, Op, OpKind, RawFile, Run, Space, copy, unreadable};
 use crate::mem::IoBuf;
@@ -33,16 +34,23 @@ pub(super) struct RawImage {
     latch: Option<Latch>,
     asynchronous: bool,
     atomic: Option<AtomicFile>,
+    /// A shorter way for buffers' data.
+    mapped: Option<Mapped>,
 }
 
 impl RawImage {
     pub(super) fn new(raw: RawFile, capabilities: Capabilities, latched: bool, asynchronous: bool) -> RawImage {
-        RawImage { raw, capabilities, latch: latched.then(Latch::new), asynchronous, atomic: None }
+        RawImage { raw, capabilities, latch: latched.then(Latch::new), asynchronous, atomic: None, mapped: None }
     }
 
     /// The same with a file for writes that are never torn. Not for an image under the latch, which they would pass.
     pub(super) fn with_atomic(self, atomic: Option<AtomicFile>) -> RawImage {
         RawImage { atomic: atomic.filter(|_| self.latch.is_none()), ..self }
+    }
+
+    /// The same with its file mapped.
+    pub(super) fn with_mapping(self, mapped: Option<Mapped>) -> RawImage {
+        RawImage { mapped, ..self }
     }
 
     /// The file, whether or not asynchronous engines may have it.
@@ -85,6 +93,9 @@ impl RawImage {
         let kind = OpKind::Read;
         self.raw.check(Op { kind, offset, len }).map_err(|e| (e, 0))?;
         self.in_parts(Hold::Shared, offset, len, |from, to| {
+            if self.maps(offset, from, to, &mut memory) {
+                return Ok(());
+            }
             transfer(&self.raw, from, to, &mut memory, |iov, done| {
                 // SAFETY: the pieces are `memory`'s, which vouches for them, or a bounce buffer.
                 unsafe { file::preadv(self.raw.file(), iov, offset + done) }
@@ -158,6 +169,10 @@ impl RawImage {
         memory: &mut impl Memory,
         durable: bool,
     ) -> Result<(), (io::Error, u64)> {
+        // Nothing is durable where an image is mapped, and nothing can be made so.
+        if self.maps(offset, from, to, memory) {
+            return Ok(());
+        }
         transfer(&self.raw, from, to, memory, |iov, done| {
             // SAFETY: the pieces are `memory`'s, which vouches for them, or a bounce buffer.
             unsafe { file::pwritev(self.raw.file(), iov, offset + done, durable) }
@@ -170,6 +185,12 @@ impl RawImage {
             self.raw.sync_failed(&e);
             self.raw.failed(OpKind::Flush, &e)
         })
+    }
+
+    /// Moves what lies between `from` and `to` of `memory` through the mapping, if that is a way.
+    fn maps(&self, offset: u64, from: u64, to: u64, memory: &mut impl Memory) -> bool {
+        let through = |mapped: &Mapped| memory.through(mapped, self.raw.file(), offset + from, from, to - from);
+        self.mapped.as_ref().is_some_and(through)
     }
 
     /// Unmaps or zeroes.
@@ -202,6 +223,7 @@ impl RawImage {
 
     /// Tries the `fallocate` modes that do this; `Ok(false)` if there is none.
     fn fallocate(&self, kind: OpKind, offset: u64, len: u64) -> Result<bool, BackingError> {
+        let _punching = self.mapped.as_ref().map(|mapped| mapped.punching(offset, len));
         while let Some(mode) = self.raw.fallocate_mode(kind) {
             match file::fallocate(self.raw.file(), mode, offset, len) {
                 Ok(()) => return Ok(true),
@@ -232,6 +254,9 @@ impl Image for RawImage {
     fn refresh_size(&self, block: u32) -> Result<u64, BackingError> {
         let size = file::size(self.raw.file()).map_err(|e| self.raw.failed(OpKind::Read, &e))?;
         self.raw.resize(size, block);
+        if let Some(mapped) = &self.mapped {
+            mapped.seen(size);
+        }
         Ok(self.raw.size())
     }
 
@@ -355,6 +380,9 @@ impl Image for RawImage {
     fn space(&self) -> Option<Space> {
         let file = self.raw.file();
         let metadata = file.metadata().ok().filter(|metadata| metadata.file_type().is_file())?;
+        if let Some(mapped) = &self.mapped {
+            mapped.seen(metadata.len());
+        }
         // stat(2) counts in units of 512 bytes, whatever the file system's are.
         let used = metadata.blocks().saturating_mul(512);
         Some(Space { used, available: file::file_system_available(file).ok()? })

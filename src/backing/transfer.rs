@@ -2,10 +2,12 @@
 #![allow(unsafe_code, reason = "addresses of I/O buffers go to the kernel")]
 
 use std::cell::Cell;
+use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 
 use super::RawFile;
+use super::mapped::Mapped;
 use crate::mem::IoBuf;
 use crate::sys::file::{AlignedBuf, IOV_MAX};
 
@@ -31,6 +33,12 @@ pub(super) unsafe trait Memory {
 
     /// Copies between the bytes from `from` on and a bounce buffer, in the direction of the transfer.
     fn bounce(&mut self, from: u64, bytes: &mut [u8]);
+
+    /// Copies the `len` bytes from `from` on to or from `offset` of the file through its mapping; false if this is not the way.
+    fn through(&mut self, mapped: &Mapped, file: &File, offset: u64, from: u64, len: u64) -> bool {
+        let _ = (mapped, file, offset, from, len);
+        false
+    }
 }
 
 /// Into a buffer, from its byte `at` on.
@@ -50,6 +58,10 @@ unsafe impl Memory for IntoBuf<'_> {
     fn bounce(&mut self, from: u64, bytes: &mut [u8]) {
         self.buf.write_at(self.at.saturating_add(from), bytes);
     }
+
+    fn through(&mut self, mapped: &Mapped, file: &File, offset: u64, from: u64, len: u64) -> bool {
+        mapped.read(file, offset, len, self.buf, self.at.saturating_add(from))
+    }
 }
 
 /// Out of a buffer, from its byte `at` on.
@@ -68,6 +80,10 @@ unsafe impl Memory for FromBuf<'_> {
 
     fn bounce(&mut self, from: u64, bytes: &mut [u8]) {
         self.buf.read_at(self.at.saturating_add(from), bytes);
+    }
+
+    fn through(&mut self, mapped: &Mapped, file: &File, offset: u64, from: u64, len: u64) -> bool {
+        mapped.write(file, offset, len, self.buf, self.at.saturating_add(from))
     }
 }
 

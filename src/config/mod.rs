@@ -242,7 +242,9 @@ impl TryFrom<Cli> for Config {
                 "auto" => EngineChoice::Auto,
                 "io_uring" => EngineChoice::IoUring,
                 "threads" => EngineChoice::Threads,
-                other => return Err(value("--engine", other, "must be auto, io_uring or threads")),
+                "mmap" => EngineChoice::Mmap,
+                "inline" => EngineChoice::Inline,
+                other => return Err(value("--engine", other, "must be auto, io_uring, threads, mmap or inline")),
             },
             wait: match cli.wait.as_str() {
                 "auto" => WaitChoice::Auto,

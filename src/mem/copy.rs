@@ -80,6 +80,45 @@ unsafe fn bytes_to_guest(src: &[u8], dst: *mut u8) {
     }
 }
 
+/// Copies between two places that others may be changing. If they overlap, what is in the destination is any of the bytes involved.
+///
+/// # Safety
+///
+/// `src` is the start of `len` mapped bytes, `dst` of `len` mapped, writable bytes; no Rust reference covers them.
+#[cfg(target_arch = "x86_64")]
+pub(super) unsafe fn between(src: *const u8, dst: *mut u8, len: usize) {
+    // One instruction that the compiler does not look into, so that a race is the hardware's business: each byte is an old or a new
+    // one. It is made for this: no register is spilled, and a page fault or a signal in it resumes where it was.
+    // SAFETY: reads and writes the caller's ranges only; the direction flag is clear, as the ABI has it everywhere.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") len => _,
+            inout("rsi") src => _,
+            inout("rdi") dst => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Copies between two places that others may be changing. If they overlap, what is in the destination is any of the bytes involved.
+///
+/// # Safety
+///
+/// `src` is the start of `len` mapped bytes, `dst` of `len` mapped, writable bytes; no Rust reference covers them.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) unsafe fn between(src: *const u8, dst: *mut u8, len: usize) {
+    const PIECE: usize = 512;
+    let mut piece = [0; PIECE];
+    for start in (0..len).step_by(PIECE) {
+        let piece = &mut piece[..PIECE.min(len - start)];
+        // SAFETY: start + piece.len() <= len.
+        unsafe { from_guest(src.add(start), piece) };
+        // SAFETY: as above.
+        unsafe { to_guest(piece, dst.add(start)) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +139,13 @@ mod tests {
                 // SAFETY: as above.
                 unsafe { from_guest(memory.as_mut_ptr().add(start), &mut back) };
                 assert_eq!(back, &pattern[..len], "from_guest start {start} len {len}");
+
+                let mut other = [0u8; 64];
+                // SAFETY: as above, and 8 - start % 8 + len < 64.
+                unsafe { between(memory.as_ptr().add(start), other.as_mut_ptr().add(8 - start % 8), len) };
+                let mut expected = [0u8; 64];
+                expected[8 - start % 8..][..len].copy_from_slice(&pattern[..len]);
+                assert_eq!(other, expected, "between start {start} len {len}");
             }
         }
     }

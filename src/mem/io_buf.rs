@@ -203,7 +203,7 @@ impl IoBuf {
         *storage = None;
     }
 
-    fn for_range(&self, offset: u64, len: u64, mut f: impl FnMut(*mut u8, usize)) {
+    pub(super) fn for_range(&self, offset: u64, len: u64, mut f: impl FnMut(*mut u8, usize)) {
         let mut skip = offset;
         let mut left = len;
         for p in &self.iov {

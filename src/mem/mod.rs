@@ -15,6 +15,7 @@
 //! * The file behind a region may be shrunk while it is mapped. Touching it then raises SIGBUS, which `sigbus` turns
 //!   into a *poisoned* region ([`MemoryMap::poisoned`]): reads give zeros, writes go nowhere, and whoever serves the
 //!   connection drops it. No other connection notices.
+//! * A [`FileWindow`] is an image's file mapped in the same way: copied from and to, and lost if the file shrinks.
 //!
 //! This room is one of the few that may use `unsafe`.
 
@@ -25,6 +26,7 @@ mod range;
 mod region;
 mod sigbus;
 mod snapshot;
+mod window;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,3 +37,4 @@ pub use range::{GuestRange, PinnedRange};
 pub use region::{MAX_GUEST_MEMORY, Region, RegionError, RegionSpec};
 pub use sigbus::install_sigbus_handler;
 pub use snapshot::{SnapshotId, SnapshotSet};
+pub use window::{FileWindow, NotInWindow};

@@ -35,7 +35,7 @@ fn no_space_is_told_and_nothing_else_is_lost() {
 
 fn inside(dir: &Path) {
     for shared in [false, true] {
-        for engine in [Engine::Uring, Engine::Inline, Engine::Threads] {
+        for engine in [Engine::Uring, Engine::Inline, Engine::Mapped, Engine::Threads] {
             let case = Case { place: Place::Memory, shared, engine };
             if case.exists() {
                 run(case, dir);
