@@ -2,8 +2,8 @@
 //! images are looked at again, for who resized one, or wants a medium loaded that a guest ejected.
 //!
 //! Order up: inherited descriptors → a predecessor ends → images (opened and **locked**) → state → units → sockets → sandbox → target →
-//! reactors → background → system calls restricted → serving. Order down: background → sockets (sessions drain) → state → nexuses → reactors →
-//! images (flush). State is restored before the first login and closed before the last logout, so that the end of the process is not the loss of
+//! reactors → background → system calls restricted → serving. Order down: background → sockets (sessions drain) → images (flush) → state → nexuses →
+//! reactors. State is restored before the first login and closed before the last logout, so that the end of the process is not the loss of
 //! its nexuses. Images are locked before anything is read from the state directory or a socket: whatever a former process left in flight is done
 //! again only by a process that holds the locks, when the former one can do nothing more. A socket file exists only while a guest that
 //! connects will be served, at once or when all is up.
@@ -37,7 +37,7 @@ use crate::config::{
     Config, ConfigError, EndpointConfig, Migration, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice,
 };
 use crate::hba::{HbaError, NexusPorts, WaitKind};
-use crate::lu::{self, Background, Intents, Lu, LuSetup, TargetPort};
+use crate::lu::{self, Background, Intents, KeptState, Lu, LuSetup, TargetPort};
 use crate::sandbox::{self, Confined, Fence, ImageAccess};
 use crate::srp::PortId;
 use crate::state_dir::{KeptUnit, StateDir, StateError};
@@ -238,7 +238,9 @@ fn look_again(file: &Path, lu: &Lu) {
         Err(e) => log::error!("{file}: its size cannot be looked at: {e}"),
     }
     if lu.image().is_replaced() {
-        log::warn!("{file}: another file has its name now, or none: guests keep the old one until vstgt is started again");
+        log::warn!(
+            "{file}: another file has its name now, or none: guests keep the old one until vstgt is started again"
+        );
     }
 }
 
@@ -353,6 +355,7 @@ fn units(
             setup.keeper = Some(found.file);
             setup.kept = found.kept;
             setup.intents = found.intents.map(|file| file as Arc<dyn Intents>);
+            lost_writes(u, &**image, setup.kept.as_mut());
         }
         let lu = Lu::new(setup).map_err(|e| unit(e.to_string()))?;
         kept_units.extend(file.map(|file| KeptUnit { lu: Arc::clone(&lu), file }));
@@ -361,6 +364,22 @@ fn units(
         units.push(UnitMapping { target: u.target, lun: u.lun, lu, initiators });
     }
     Ok((units, kept_units))
+}
+
+/// Says what becomes of writes that were lost in a former process; forgets of it if that is accepted.
+fn lost_writes(unit: &UnitConfig, image: &dyn Image, kept: Option<&mut KeptState>) {
+    let file = unit.file.display();
+    match kept.map(|kept| &mut kept.records.lost_writes) {
+        Some(lost) if *lost && unit.accept_lost_writes => {
+            log::warn!("{file}: writes that were lost before are accepted");
+            image.forget_cached();
+            *lost = false;
+        }
+        Some(true) => log::error!(
+            "{file}: a sync failed in a former process, data may be lost: flushes go on failing until it is started with lost-writes=accept"
+        ),
+        Some(false) | None => {}
+    }
 }
 
 /// The target ports by which a unit is seen.

@@ -57,6 +57,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod device_server;
+#[cfg(test)]
+mod fault_table;
 pub mod hba;
 #[cfg(test)]
 mod layering;

@@ -104,6 +104,53 @@ fn readers_share_an_image() {
     first.stop();
 }
 
+/// What a guest ejected another program may write, and while it does nobody loads it.
+#[test]
+fn an_ejected_medium_is_others_to_change() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["disk.img", "medium.img"] {
+        File::create(dir.path().join(name)).unwrap().set_len(IMAGE_SIZE).unwrap();
+    }
+    let medium = dir.path().join("medium.img");
+    let unit = format!("file={},lun=1,removable=on", medium.display());
+    let serve = |dir| {
+        Vstgt::start_in(dir, 1, |command| {
+            command.arg("--lun").arg(&unit);
+        })
+    };
+    let to = To::ring(2).lun([1, 0, 0x40, 1, 0, 0, 0, 0]);
+    let vstgt = serve(dir);
+    let mut driver = Driver::new(Guest::attached(vstgt.socket(0)));
+    let mut send = |cdb: [u8; 6]| {
+        let sent = driver.command(to, &cdb);
+        driver.wait(&sent).sense_code()
+    };
+    let (eject, load) = ([0x1b, 0, 0, 0, 2, 0], [0x1b, 0, 0, 0, 3, 0]);
+    while send([0; 6]).is_some() {}
+    assert_eq!(locked(&medium), WRITABLE);
+    assert_eq!(send(eject), None);
+    assert_eq!(locked(&medium), [0; 0]);
+    // Somebody writes it, as QEMU would.
+    let other = File::options().read(true).write(true).open(&medium).unwrap();
+    assert!(file::lock_bytes_shared(&other, &WRITABLE).unwrap());
+    assert_eq!(send(load), Some((2, 0x53, 0x00)), "MEDIA LOAD OR EJECT FAILED");
+    assert_eq!(send([0; 6]), Some((2, 0x3a, 0x00)), "still out");
+    vstgt.signal(libc::SIGUSR1);
+    eventually("the host cannot, either", || vstgt.log().contains("in use by another program"));
+    assert_eq!(send([0; 6]), Some((2, 0x3a, 0x00)));
+    drop(other);
+    assert_eq!(send(load), None);
+    assert_eq!(locked(&medium), WRITABLE);
+    assert_eq!(send([0; 6]), None);
+    // It stays out, and unlocked, through a restart.
+    assert_eq!(send(eject), None);
+    let vstgt = serve(vstgt.stop());
+    assert_eq!(locked(&medium), [0; 0]);
+    vstgt.signal(libc::SIGUSR1);
+    eventually("it is loaded", || locked(&medium) == WRITABLE);
+    vstgt.stop();
+}
+
 /// The old process is told to end when the new one is there already: the new one waits.
 #[test]
 fn a_successor_waits_for_its_predecessor() {

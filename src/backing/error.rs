@@ -30,6 +30,9 @@ pub enum BackingError {
     /// The operation was cancelled before it had an effect.
     #[error("cancelled")]
     Cancelled,
+    /// Another program has the image locked.
+    #[error("in use by another program")]
+    InUse,
     /// Compared data differed; the byte offset, within the range, of the first difference.
     #[error("data differ at byte {0}")]
     Miscompare(u64),

@@ -58,6 +58,29 @@ pub trait Image: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Lets other programs have the image; nobody uses it here until [`Image::lock`]. May wait.
+    fn unlock(&self) {}
+
+    /// Has it to itself again, as it had it since it was opened. Does nothing if it is so already. May wait.
+    ///
+    /// # Errors
+    ///
+    /// [`BackingError::InUse`]: it stays unlocked.
+    fn lock(&self) -> Result<(), BackingError> {
+        Ok(())
+    }
+
+    /// Whether data that were to be made durable may be lost: no flush and no write with FUA succeeds any more.
+    fn has_lost_writes(&self) -> bool {
+        false
+    }
+
+    /// What happened to a former process happened to this image: see [`Image::has_lost_writes`].
+    fn had_lost_writes(&self) {}
+
+    /// Reads what is on the medium from now on, and not what is cached of it: after writes that were lost the two may differ. As far as that can be done.
+    fn forget_cached(&self) {}
+
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 

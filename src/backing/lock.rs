@@ -19,7 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::OpenError;
+use super::{BackingError, OpenError};
 use crate::sys::file;
 
 /// Where the bytes begin that say which permissions are used.
@@ -109,10 +109,31 @@ impl Lock {
         file::unlock_bytes(file, UNSHARED, KINDS)
     }
 
-    /// Takes the locks; while somebody else has the image, tries again for `patience`.
-    pub(super) fn wait(self, file: &File, path: &Path, locking: Locking, patience: Duration) -> Result<(), OpenError> {
+    /// Takes the locks that this open file had before.
+    pub(super) fn again(self, file: &File, path: &Path) -> Result<(), BackingError> {
+        match self.take(file) {
+            Ok(Taken::Yes) => Ok(()),
+            Ok(Taken::InUse(_)) => {
+                log::warn!("{}: {} has it locked", path.display(), Who(holders(file)));
+                Err(BackingError::InUse)
+            }
+            Err(e) => {
+                log::error!("{}: cannot be locked: {e}", path.display());
+                Err(BackingError::InUse)
+            }
+        }
+    }
+
+    /// Takes the locks; while somebody else has the image, tries again for `patience`. `None`: it is not to be locked, or cannot be.
+    pub(super) fn wait(
+        self,
+        file: &File,
+        path: &Path,
+        locking: Locking,
+        patience: Duration,
+    ) -> Result<Option<Lock>, OpenError> {
         if locking == Locking::Off {
-            return Ok(());
+            return Ok(None);
         }
         let started = Instant::now();
         let mut told = false;
@@ -122,7 +143,7 @@ impl Lock {
                     if told {
                         log::info!("{}: locked after {:?}", path.display(), started.elapsed());
                     }
-                    return Ok(());
+                    return Ok(Some(self));
                 }
                 Ok(Taken::InUse(how)) => how,
                 Err(e) if cannot(&e) && locking == Locking::Auto => {
@@ -130,7 +151,7 @@ impl Lock {
                         "{}: its file system has no locks ({e}): nothing keeps another program from writing it",
                         path.display()
                     );
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(source) if cannot(&source) => return Err(OpenError::Unlockable { path: path.into(), source }),
                 Err(source) => return Err(OpenError::System { path: path.into(), source }),

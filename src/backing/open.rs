@@ -17,14 +17,14 @@ use crate::sys::file::{self, DirectAlignment};
 /// Which engine does an image's I/O.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// The best that the file takes: mapped on tmpfs, else io_uring if there is one, else I/O threads.
+    /// The best that the file takes: mapped on tmpfs; io_uring, if there is one, on block devices and file systems of local disks; else I/O threads.
     #[default]
     Auto,
     /// Through a mapping of the file, on the reactor; only on tmpfs, where a page fault waits for no device.
     Mmap,
     /// preadv and pwritev on the reactor; only on tmpfs.
     Inline,
-    /// io_uring wherever a port has a ring (I/O threads where it has none); refused for an image that needs the range latch.
+    /// io_uring wherever a port has a ring (I/O threads where it has none); refused for an image that needs the range latch, and on FUSE.
     IoUring,
     /// I/O threads.
     Threads,
@@ -156,6 +156,15 @@ pub enum OpenError {
         /// The engine.
         engine: &'static str,
     },
+    /// A file of a FUSE file system.
+    #[error(
+        "{path}: io_uring cannot serve it: Linux goes on at the wrong place after a short transfer of a FUSE file; leave the choice of \
+         the engine to vstgt"
+    )]
+    EngineFuse {
+        /// The file.
+        path: PathBuf,
+    },
     /// Another program has it locked.
     #[error(
         "{path}: in use: {who} {what}; end that program first (lsof {path} or fuser -v {path}, as root, shows who has the file open). \
@@ -207,7 +216,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     check_type(path, &metadata)?;
     // Before anything is asked of the file, let alone tried with it.
     let lock = Lock::new(options.read_only);
-    lock.wait(&file, path, options.locking, options.patience)?;
+    let lock = lock.wait(&file, path, options.locking, options.patience)?;
 
     let size = file::size(&file).map_err(system)?;
     if size == 0 {
@@ -241,13 +250,19 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
         Access::Direct(alignment) => Some(alignment),
         Access::Buffered | Access::Latched => None,
     };
-    let asynchronous = access != Access::Latched && options.engine != EngineChoice::Threads;
+    if found.fuse && options.engine == EngineChoice::IoUring {
+        return Err(OpenError::EngineFuse { path: path.clone() });
+    }
+    let asynchronous = match options.engine {
+        EngineChoice::Auto | EngineChoice::Mmap | EngineChoice::Inline => access != Access::Latched && found.nowait,
+        EngineChoice::IoUring => true,
+        EngineChoice::Threads => false,
+    };
     let atomic = if options.read_only { None } else { AtomicFile::probe(&file) };
     let map = on_reactor && options.engine != EngineChoice::Inline;
     let mapped = if map { Mapped::new(&file, size, !options.read_only) } else { None };
-    let nowait = file::knows_nowait(&file).map_err(system)?;
     let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, options.block_size, found.sector);
-    let raw = raw.nowait(nowait);
+    let raw = raw.nowait(found.nowait).locked(lock);
     let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous)
         .with_atomic(atomic)
         .with_mapping(mapped);
@@ -314,6 +329,11 @@ struct Found {
     unmap_granularity: u32,
     /// Granularity of `fallocate`.
     sector: u32,
+    /// Whoever asks it not to wait is not made to. Some claim it and wait all the same: a FUSE server that hangs would hang a reactor. So of file systems
+    /// these are known ones, on disks of this host; on others it is the I/O threads that wait.
+    nowait: bool,
+    /// It is on a FUSE file system. What Linux (6.18) does of a short read or write of such a file on a ring it goes on with where the whole began.
+    fuse: bool,
 }
 
 const RAMFS_MAGIC: u64 = 0x8584_58f6;
@@ -322,6 +342,8 @@ const XFS_MAGIC: u64 = 0x5846_5342;
 const EXT4_MAGIC: u64 = 0xef53;
 const BTRFS_MAGIC: u64 = 0x9123_683e;
 const F2FS_MAGIC: u64 = 0xf2f5_2010;
+const FUSE_MAGIC: u64 = 0x6573_5546;
+const BCACHEFS_MAGIC: u64 = 0xca45_1a4e;
 
 impl Found {
     fn probe(file: &File, metadata: &Metadata, size: u64) -> io::Result<Found> {
@@ -344,6 +366,8 @@ impl Found {
             zero_range: matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | F2FS_MAGIC),
             unmap_granularity: granularity.unwrap_or(4096),
             sector: 1,
+            nowait: in_memory || matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | F2FS_MAGIC | BCACHEFS_MAGIC),
+            fuse: magic == FUSE_MAGIC,
         })
     }
 
@@ -367,6 +391,8 @@ impl Found {
             zero_range: zeroes,
             unmap_granularity: granularity.filter(|g| g.is_power_of_two()).unwrap_or(sector).max(sector),
             sector,
+            nowait: true,
+            fuse: false,
         })
     }
 }

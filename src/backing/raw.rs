@@ -260,6 +260,28 @@ impl Image for RawImage {
         Ok(self.raw.size())
     }
 
+    fn unlock(&self) {
+        self.raw.unlock();
+    }
+
+    fn lock(&self) -> Result<(), BackingError> {
+        self.raw.lock()
+    }
+
+    fn has_lost_writes(&self) -> bool {
+        self.raw.synced().is_err()
+    }
+
+    fn had_lost_writes(&self) {
+        self.raw.syncs().fail();
+    }
+
+    fn forget_cached(&self) {
+        if let Err(e) = file::drop_cached(self.raw.file()) {
+            log::warn!("{}: what is cached of it cannot be dropped: {e}", self.raw.path().display());
+        }
+    }
+
     fn is_replaced(&self) -> bool {
         self.raw.is_replaced()
     }

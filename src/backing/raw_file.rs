@@ -3,7 +3,7 @@
 //! # Durability
 //!
 //! A failed sync tells of lost data once; the next one would succeed. So a failure is remembered ([`RawFile::sync_failed`]): from then on
-//! every flush and every write with FUA fails, until the image is opened again. Of syncs that are in the kernel at the same moment only one hears
+//! every flush and every write with FUA fails; whoever opens the image again has to know ([`Image::had_lost_writes`](super::Image)). Of syncs that are in the kernel at the same moment only one hears
 //! of the failure, so none of them is believed before all have ended, see [`Syncs`]. For that they are done by the image's blocking methods; but
 //! for writes with FUA by direct I/O, of which each hears of its own data.
 //!
@@ -14,9 +14,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::lock::Lock;
 use super::syncs::Syncs;
 use super::{BackingError, Op, OpKind};
 use crate::sys::file::{DirectAlignment, IOV_MAX};
@@ -45,8 +46,10 @@ pub struct RawFile {
     /// Ranges that `fallocate` takes are multiples of this: 1 but for block devices.
     sector: u32,
     syncs: Syncs,
-    /// Operations on it that a ring may have at a time.
-    ring_share: usize,
+    /// Its file system can be told not to wait.
+    nowait: bool,
+    /// What it is locked with.
+    lock: Option<Lock>,
     /// The file system cannot do this `fallocate` mode: do not ask again.
     no_punch: AtomicBool,
     no_zero: AtomicBool,
@@ -73,27 +76,58 @@ impl RawFile {
             block,
             sector: sector.max(1),
             syncs: Syncs::default(),
-            ring_share: WAITING_SHARE,
+            nowait: false,
+            lock: None,
             no_punch: AtomicBool::new(false),
             no_zero: AtomicBool::new(false),
             no_share: AtomicBool::new(false),
         }
     }
 
-    /// The same; `nowait` says that its file system can say that an operation would have to wait.
+    /// The same; `nowait` says that its file system, asked not to wait, does not.
     pub(super) fn nowait(self, nowait: bool) -> RawFile {
-        RawFile { ring_share: if nowait { NOWAIT_SHARE } else { WAITING_SHARE }, ..self }
+        RawFile { nowait, ..self }
+    }
+
+    /// The same; this lock is on it.
+    pub(super) fn locked(self, lock: Option<Lock>) -> RawFile {
+        RawFile { lock, ..self }
+    }
+
+    /// See [`Image::unlock`](super::Image::unlock).
+    pub(super) fn unlock(&self) {
+        if let Some(Err(e)) = self.lock.map(|lock| lock.release(&self.file)) {
+            log::warn!("{}: cannot be unlocked: {e}", self.path.display());
+        }
+    }
+
+    /// See [`Image::lock`](super::Image::lock).
+    pub(super) fn lock(&self) -> Result<(), BackingError> {
+        match &self.lock {
+            Some(lock) => lock.again(&self.file, &self.path),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a ring has to leave its operations to the kernel's threads from the start, for whoever submits them might have to wait.
+    pub(super) fn waits(&self) -> bool {
+        !self.nowait
     }
 
     /// How many operations on it one ring may have at a time. Where an operation cannot be begun without waiting for its end, each takes a thread of
     /// the kernel's, for as long as the file system takes.
     pub(super) fn ring_share(&self) -> usize {
-        self.ring_share
+        if self.nowait { NOWAIT_SHARE } else { WAITING_SHARE }
     }
 
     /// Bytes of a block.
     pub(super) fn block(&self) -> u64 {
         self.block.into()
+    }
+
+    /// Where it was opened.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Its syncs.
@@ -196,10 +230,7 @@ impl RawFile {
     /// Remembers that a sync failed.
     pub(super) fn sync_failed(&self, error: &io::Error) {
         if self.syncs.fail() {
-            log::error!(
-                "{}: data may be lost: sync failed: {error}; flushes fail from now on until the image is opened again",
-                self.path.display()
-            );
+            log::error!("{}: data may be lost: sync failed: {error}; flushes fail from now on", self.path.display());
         }
     }
 

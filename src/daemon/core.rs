@@ -116,6 +116,10 @@ impl Core {
     pub(super) fn stop(self, config: &Config, undrained: bool) {
         // If nothing was served it runs still. It is not to outlast the state that is kept.
         self.background.stop();
+        if !undrained {
+            // Before the state is written for the last time: that an image cannot be flushed is part of it.
+            flush(&self.images, config);
+        }
         if let Some(watch) = self.watch {
             watch.stop();
         }
@@ -128,13 +132,13 @@ impl Core {
             return;
         }
         self.hba.stop();
-        flush(&self.images, config);
     }
 
     /// Ends it, so that another process can take images and state, perhaps on another host. To be called when no session is left.
     pub(super) fn hand_over(self, config: &Config) {
         let Core { images, lus, hba, writer, watch, background } = self;
         background.stop();
+        flush(&images, config);
         if let Some(watch) = watch {
             watch.stop();
         }
@@ -142,7 +146,6 @@ impl Core {
             writer.hand_over();
         }
         hba.stop();
-        flush(&images, config);
         drop(lus);
         // Units hold their images, and units are held by whoever does something for them on a thread of his own.
         let until = Instant::now() + LET_GO;

@@ -9,6 +9,8 @@ const WRITE_ERROR: AdditionalSense = AdditionalSense(0x0c02);
 
 /// DATA PHASE ERROR.
 const DATA_PHASE_ERROR: AdditionalSense = AdditionalSense(0x4b00);
+/// MEDIA LOAD OR EJECT FAILED.
+const LOAD_FAILED: AdditionalSense = AdditionalSense(0x5300);
 
 /// The answer to a command whose plan was one operation. If it failed, so many blocks before the one that is to blame were
 /// transferred.
@@ -41,6 +43,8 @@ pub(super) fn sense(error: BackingError, lba: u64) -> Sense {
         // Only deallocation and zeroing may be unsupported; told so, an initiator stops asking and writes zeros.
         BackingError::Unsupported => Sense::illegal_request(AdditionalSense::INVALID_COMMAND_OPERATION_CODE),
         BackingError::Cancelled => Sense::aborted_command(AdditionalSense::NO_ADDITIONAL_SENSE_INFORMATION),
+        // Only a load asks for an image that others may have.
+        BackingError::InUse => Sense::new(SenseKey::NotReady, LOAD_FAILED),
         BackingError::Miscompare(at) => {
             Sense::new(SenseKey::Miscompare, AdditionalSense::MISCOMPARE_DURING_VERIFY_OPERATION).with_information(at)
         }
@@ -63,6 +67,7 @@ mod tests {
             (BackingError::FlushFailed, 0x4, 0x4400, None),
             (BackingError::Unsupported, 0x5, 0x2000, None),
             (BackingError::Cancelled, 0xb, 0x0000, None),
+            (BackingError::InUse, 0x2, 0x5300, None),
             (BackingError::Miscompare(513), 0xe, 0x1d00, Some(513)),
         ];
         for (error, key, code, information) in cases {

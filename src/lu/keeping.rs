@@ -77,7 +77,8 @@ impl Lu {
             let others = nexuses.iter_mut().filter(|kept| kept.present && kept.nexus != by);
             others.for_each(|kept| pend(&mut kept.attentions, Attention::ModeParametersChanged));
         }
-        let mut records = KeptRecords { errors: self.errors().get(), ..cold.records.kept() };
+        let lost_writes = self.image().has_lost_writes();
+        let mut records = KeptRecords { errors: self.errors().get(), lost_writes, ..cold.records.kept() };
         if let Some((by, identifying)) = &cold.coming_identifying {
             records.identifying = identifying.clone();
             let others = nexuses.iter_mut().filter(|kept| kept.present && kept.nexus != *by);

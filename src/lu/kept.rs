@@ -55,6 +55,8 @@ pub struct KeptRecords {
     pub hours: u32,
     /// Its threshold is reached, and whoever was there was told.
     pub threshold_reached: bool,
+    /// Writes that were to be durable may be lost, and whoever flushed was told.
+    pub lost_writes: bool,
 }
 
 /// A clock that was set.
@@ -133,7 +135,7 @@ impl KeptState {
         KeptState {
             mode: KeptMode { current: saved.unwrap_or(default), default, saved },
             reservations: self.reservations.after_power_loss(),
-            records: KeptRecords { clock: None, threshold_reached: false, ..self.records },
+            records: KeptRecords { clock: None, threshold_reached: false, lost_writes: false, ..self.records },
             occupation: self.occupation.map(Occupation::after_power_loss),
             ..KeptState::new(default)
         }
@@ -247,6 +249,7 @@ mod tests {
                 clock: Some(KeptClock { milliseconds: 1, since_boot: 2 }),
                 cycles: 3,
                 threshold_reached: true,
+                lost_writes: true,
                 ..KeptRecords::default()
             },
             occupation: None,

@@ -10,6 +10,7 @@
 //! * An ejected medium stays ejected until it is loaded: by START STOP UNIT of any nexus, or by the host ([`Lu::look_again`]). Resets, the loss of nexuses,
 //!   new nexuses and, where the unit has a [`Keeper`](super::Keeper), a new process on the same boot change nothing: who took the disk away
 //!   from all guests is not to find it back because one of them rebooted.
+//! * While it is out, other programs may have the image; it is loaded only when none has.
 //! * What is loaded is the same image, with the size that it has by then.
 //! * **Stopped** is another matter: it lasts until somebody starts the unit, comes, or is reset; see [`Lu::stop`].
 //! * **Power conditions** are told of and nothing else: there is nothing to switch off. Any command that uses the medium makes
@@ -106,6 +107,17 @@ impl Lu {
         Ok(Some(Ejection(cold.medium.ejections)))
     }
 
+    /// Lets other programs have the image of a medium that is out. May wait.
+    pub fn let_go(&self) {
+        self.image().unlock();
+        if !self.is_ejected()
+            && let Err(e) = self.image().lock()
+        {
+            // The host loaded it at that very moment, and somebody was quicker.
+            log::error!("a medium that was just loaded is another program's as well: {e}");
+        }
+    }
+
     /// An eject on behalf of a nexus came to nothing: the medium is back, unless somebody loaded it since. Others may have found it missing:
     /// they are told.
     pub fn put_back(&self, ejection: Ejection, by: &Itl) {
@@ -173,12 +185,17 @@ impl Lu {
     ///
     /// # Errors
     ///
-    /// The size cannot be looked at: nothing has changed.
+    /// The size cannot be looked at, or another program has what is to be loaded: nothing has changed.
     pub fn look_again(&self) -> Result<bool, BackingError> {
-        self.image().refresh_size(self.geometry().block_size)?;
         let loads = self.is_ejected();
         if loads {
+            self.image().lock()?;
+        }
+        self.image().refresh_size(self.geometry().block_size)?;
+        if loads {
             self.load(None);
+            // An eject may have been about to let go of it.
+            self.image().lock()?;
         } else {
             self.update_capacity(None);
         }

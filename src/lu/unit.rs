@@ -213,6 +213,8 @@ pub struct Lu {
     mode: ModeWord,
     pub(super) default_mode: ModeState,
     errors: ErrorCounters,
+    /// That its image lost writes is, or will be, written down.
+    told_lost_writes: AtomicBool,
     statistics: Statistics,
     rods: Arc<Rods>,
     /// There may be watches: changes of blocks are looked at. Written under the lock of `cold`.
@@ -312,6 +314,9 @@ impl Lu {
         };
         let kept = setup.kept.unwrap_or_else(|| KeptState::new(default_mode));
         let mode = kept.mode.under(default_mode);
+        if kept.records.lost_writes {
+            setup.image.had_lost_writes();
+        }
         let mut records = Records::going_on(kept.records.clone());
         // Another threshold is one that nobody has heard of.
         records.threshold_reached &=
@@ -334,6 +339,7 @@ impl Lu {
             mode: ModeWord::new(mode),
             default_mode,
             errors: ErrorCounters::going_on(kept.records.errors),
+            told_lost_writes: AtomicBool::new(kept.records.lost_writes),
             statistics: Statistics::default(),
             rods: setup.rods,
             watched: AtomicBool::new(false),
@@ -356,6 +362,9 @@ impl Lu {
         });
         lu.go_on(kept);
         lu.finish_intents();
+        if lu.is_ejected() {
+            lu.image.unlock();
+        }
         Ok(lu)
     }
 
@@ -538,7 +547,8 @@ impl Lu {
 
     /// Counts the error that ended a command, if the medium is to blame; see [`ErrorCounters`].
     pub fn count_error(&self, sense: &Sense, verifies: bool) {
-        if self.errors.count(sense, verifies) {
+        let told = self.image.has_lost_writes();
+        if self.errors.count(sense, verifies) || told && !self.told_lost_writes.swap(true, Ordering::AcqRel) {
             self.note();
         }
     }

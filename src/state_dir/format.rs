@@ -29,6 +29,7 @@
 //! | `identifying TYPE BYTES` * | identifying information of a type |
 //! | `timestamp MILLISECONDS SINCE-BOOT` | what the clock was set to, and when: milliseconds since 1970, and since the host was started |
 //! | `cycles N` | how often the unit was stopped |
+//! | `lost-writes` | a sync failed: no flush succeeds any more |
 //! | `errors NAME N` * | an error counter |
 //! | `hours N` | hours that the unit was served for |
 //! | `reached` | the threshold of space is reached, and nexuses were told |

@@ -10,7 +10,7 @@ use crate::scsi::{AdditionalSense, Sense, SenseKey};
 /// Writes the lines.
 pub(super) fn write(records: &KeptRecords, text: &mut String) -> std::fmt::Result {
     // Field by field, so that one that is added has to be thought of.
-    let KeptRecords { identifying, clock, cycles, errors, self_tests, hours, threshold_reached } = records;
+    let KeptRecords { identifying, clock, cycles, errors, self_tests, hours, threshold_reached, lost_writes } = records;
     for kind in IdentifyingInformationType::ALL {
         let information = identifying.get(kind);
         if !information.is_empty() {
@@ -25,6 +25,9 @@ pub(super) fn write(records: &KeptRecords, text: &mut String) -> std::fmt::Resul
     writeln!(text, "cycles {cycles}\nhours {hours}")?;
     if *threshold_reached {
         writeln!(text, "reached")?;
+    }
+    if *lost_writes {
+        writeln!(text, "lost-writes")?;
     }
     let LogErrors { write, read, verify } = errors;
     writeln!(text, "errors write {write}\nerrors read {read}\nerrors verify {verify}")?;
@@ -60,6 +63,7 @@ pub(super) fn read<'a>(
         "cycles" => records.cycles = number(word()?)?,
         "hours" => records.hours = number(word()?)?,
         "reached" => records.threshold_reached = true,
+        "lost-writes" => records.lost_writes = true,
         "errors" => {
             let (name, count) = (word()?, number(word()?)?);
             let LogErrors { write, read, verify } = &mut records.errors;
@@ -124,6 +128,7 @@ mod tests {
             errors: LogErrors { write: 1, read: u64::MAX, verify: 0 },
             hours: 7,
             threshold_reached: true,
+            lost_writes: true,
             ..KeptRecords::default()
         };
         records.identifying.set(IdentifyingInformationType::Peripheral, vec![0, 0xff, 0x0a]);
@@ -150,7 +155,7 @@ mod tests {
         let mut text = String::new();
         write(&records(), &mut text).unwrap();
         let expected = "identifying 0 00ff0a\nidentifying 2 6e616d650a00\ntimestamp 18446744073709551615 1\n\
-            cycles 4294967295\nhours 7\nreached\nerrors write 1\nerrors read 18446744073709551615\nerrors verify 0\n\
+            cycles 4294967295\nhours 7\nreached\nlost-writes\nerrors write 1\nerrors read 18446744073709551615\nerrors verify 0\n\
             self-test 6 0 0 ffff 0 0 0000\nself-test 6 6 2 ffff ffffffffffffffff 3 1100\nself-test 6 2 0 ffff 0 0 0000\n\
             self-test 6 1 0 ffff 0 0 0000\n";
         assert_eq!(text, expected);

@@ -120,19 +120,6 @@ pub unsafe fn pwritev(file: &File, iov: &[libc::iovec], offset: u64, durable: bo
     retry(|| unsafe { libc::pwritev(fd, iov.as_ptr(), count, offset) } as i64)
 }
 
-/// Whether reads of this file can be told not to wait (`RWF_NOWAIT`), so that io_uring needs no thread for those that need not.
-pub fn knows_nowait(file: &File) -> io::Result<bool> {
-    let mut buf = AlignedBuf::new(PAGE);
-    let piece = buf.iovec(PAGE);
-    let fd = file.as_raw_fd();
-    // SAFETY: there is one piece, `buf`'s, which lives through the call and is used by nobody else meanwhile.
-    match retry(|| unsafe { libc::preadv2(fd, &piece, 1, 0, libc::RWF_NOWAIT) } as i64) {
-        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-        // What else may be wrong shows when it is read in earnest.
-        Ok(_) | Err(_) => Ok(true),
-    }
-}
-
 /// Writes one piece of memory whole or not at all (`RWF_ATOMIC`). The file must be open for direct I/O.
 ///
 /// # Safety
@@ -214,6 +201,15 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(e) => Err(e),
+    }
+}
+
+/// Lets go of what is cached of the file and is not to be written (`POSIX_FADV_DONTNEED`).
+pub fn drop_cached(file: &File) -> io::Result<()> {
+    // SAFETY: no addresses.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
     }
 }
 

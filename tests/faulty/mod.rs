@@ -83,9 +83,8 @@ struct State {
 impl State {
     fn fault(&self, seen: &Seen) -> Option<Fault> {
         let end = seen.offset + seen.len.max(1);
-        let hits = |f: &&Fault| {
-            f.file == seen.file && f.kind == seen.kind && seen.offset < f.range.end && f.range.start < end
-        };
+        let hits =
+            |f: &&Fault| f.file == seen.file && f.kind == seen.kind && seen.offset < f.range.end && f.range.start < end;
         self.faults.iter().find(hits).cloned()
     }
 
@@ -236,6 +235,12 @@ impl Faulty {
         }
     }
 
+    /// Lets everything go when it is dropped: to be made after the process that uses the files, so that it is not waited for while it waits for
+    /// an answer. (Not even a kill ends that with FUSE.)
+    pub fn at_last(&self) -> AtLast<'_> {
+        AtLast(self)
+    }
+
     /// All that has come so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.lock().seen.clone()
@@ -260,6 +265,15 @@ fn end(state: &mut State, pending: Pending, errno: Option<i32>) {
     }
 }
 
+/// See [`Faulty::at_last`].
+pub struct AtLast<'a>(&'a Faulty);
+
+impl Drop for AtLast<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
 impl Drop for Faulty {
     /// Nobody is left waiting in the kernel, whatever became of the test.
     fn drop(&mut self) {
@@ -268,7 +282,6 @@ impl Drop for Faulty {
 }
 
 fn attributes(ino: u64, size: Option<u64>) -> FileAttr {
-    // SAFETY is not needed: these never fail and the crate's own wrappers are std's.
     let (uid, gid) = {
         use std::os::unix::fs::MetadataExt;
         let me = std::fs::metadata("/proc/self").unwrap();

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use io_uring::squeue::Entry;
-use io_uring::{opcode, types};
+use io_uring::{opcode, squeue, types};
 
 use super::Task;
 use crate::backing::transfer::PIECE;
@@ -219,7 +219,10 @@ impl UringEngine {
     fn start(&mut self, index: usize) -> bool {
         let Some(slot) = self.slots.get_mut(index) else { return false };
         let key = key(index, slot.generation);
-        let Some(entry) = slot.entry(&mut self.bounces) else { return false };
+        let Some(mut entry) = slot.entry(&mut self.bounces) else { return false };
+        if slot.waits() {
+            entry = entry.flags(squeue::Flags::ASYNC);
+        }
         // SAFETY: the slot owns the image (and so the descriptor), the buffer, the list of pieces and the bounce buffer, and
         // changes none of them until the entry's event has been taken: `ended` and `retire` are called only then. Moving the slot (when
         // `slots` grows) moves none of the memory that the entry points to, all of it is on the heap or the guest's.
@@ -259,6 +262,11 @@ fn key(index: usize, generation: u32) -> u64 {
 }
 
 impl Slot {
+    /// Whether its file may make wait whoever submits the entry.
+    fn waits(&self) -> bool {
+        self.task.as_ref().and_then(|task| task.image.raw()).is_some_and(RawFile::waits)
+    }
+
     /// The entry for what is left to do.
     fn entry(&mut self, bounces: &mut Vec<AlignedBuf>) -> Option<Entry> {
         let task = self.task.as_ref()?;

@@ -5,9 +5,9 @@
 //! **Eject**: refused with MEDIUM REMOVAL PREVENTED while any nexus prevents removal, the one that asks as well (SBC-3 5.9). Else every nexus's gate closes,
 //! what began before ends, the image is flushed, behind the last write, that the medium is out is written down, and then it is
 //! answered: whoever is told GOOD knows that nobody uses the image any more. If it cannot be flushed, or not be written down, the medium is
-//! back, and the command says why. NO_FLUSH leaves the flush out.
+//! back, and the command says why. NO_FLUSH leaves the flush out. While it is out other programs may have the image.
 //!
-//! **Load**: refused likewise where it would move the medium. The image's size is looked at; that the medium is in is written down; then the gates
+//! **Load**: refused likewise where it would move the medium, and with MEDIA LOAD OR EJECT FAILED while another program has the image. The image's size is looked at; that the medium is in is written down; then the gates
 //! open. Nexuses that did not ask are told NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED, and everyone, if it
 //! is so, CAPACITY DATA HAS CHANGED. (The one that asked knows that there is a medium now. Drives that tell all others and not it are
 //! common, and libiscsi's StartStopUnit.Simple expects it.)
@@ -63,6 +63,7 @@ impl Out {
         }
         lu.persist().map_err(|_| NOT_KEPT)?;
         self.ejection = None;
+        lu.let_go();
         Ok(())
     }
 }
@@ -121,6 +122,7 @@ impl Change for Load {
 
     fn persist(&mut self) -> Result<(), Answer> {
         let lu = self.itl.lu();
+        lu.image().lock().map_err(|e| sense(e, 0))?;
         lu.image().refresh_size(lu.geometry().block_size).map_err(|e| sense(e, 0))?;
         lu.expect_load(Some(&self.itl));
         self.expected = true;
