@@ -31,6 +31,8 @@ mod testing;
 mod vring;
 
 pub use device::*;
+#[cfg(test)]
+pub(crate) use inflight::for_one_ring;
 pub use inflight::{Earlier, InflightNotes, InflightRing, Owed, Recovered};
 pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener};
 pub use server::{Endpoint, MakeDevice, Options, Server, StillRunning};
