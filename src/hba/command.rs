@@ -2,7 +2,7 @@
 
 use super::queue::Role;
 use super::reactor::Reactor;
-use crate::mem::{Direction, MemoryMap};
+use crate::mem::{Direction, GuestWriter};
 use crate::scsi::Status;
 use crate::srp;
 use crate::tgt::{CmdData, CmdReq, KEvent, Tag};
@@ -59,7 +59,7 @@ impl Reactor {
             Ok(()) => {}
             Err(ChainError::Answerable(why)) => {
                 log::debug!("{}: a command chain is refused: {why}", session.label);
-                let written = refuse(request, map, ResponseCode::Failure);
+                let written = refuse(request, session.snapshots.writer(), ResponseCode::Failure);
                 session.settle(command);
                 self.finish_chain(tag, written);
                 return 0;
@@ -72,7 +72,7 @@ impl Reactor {
             }
         }
         let Ok(iu) = information_unit(request) else {
-            let written = refuse(request, map, ResponseCode::Failure);
+            let written = refuse(request, session.snapshots.writer(), ResponseCode::Failure);
             session.settle(command);
             self.finish_chain(tag, written);
             return 0;
@@ -85,7 +85,7 @@ impl Reactor {
         let pieces = descriptors.iter().map(|d: &srp::DirectDescriptor| (d.va, d.len));
         let Ok(buf) = session.snapshots.resolve(direction, pieces, std::mem::take(&mut command.spare)) else {
             log::debug!("{}: a data buffer lies outside guest memory", session.label);
-            let written = refuse(request, session.snapshots.map(), ResponseCode::Failure);
+            let written = refuse(request, session.snapshots.writer(), ResponseCode::Failure);
             session.settle(command);
             self.finish_chain(tag, written);
             return 0;
@@ -95,7 +95,7 @@ impl Reactor {
         let (lun, attribute) = (iu.lun, iu.attribute.tgt_code());
         // More chains than descriptors cannot be outstanding, so there is credit; if there were none, it would be the same.
         if !session.charge(command, &buf) || session.credit.take().is_err() {
-            let written = full(&command.request, session.snapshots.map(), buf.len());
+            let written = full(&command.request, session.snapshots.writer(), buf.len());
             command.spare = session.snapshots.release(buf);
             session.settle(command);
             let itn_id = session.itn_id;
@@ -121,18 +121,18 @@ impl Reactor {
 }
 
 /// Answers a command that never becomes one: the length for the used ring.
-fn refuse(request: &CommandRequest, map: &MemoryMap, response: ResponseCode) -> u32 {
-    request.response.write_command(map, &CommandResponse { response, ..CommandResponse::default() })
+fn refuse(request: &CommandRequest, to: GuestWriter<'_>, response: ResponseCode) -> u32 {
+    request.response.write_command(to, &CommandResponse { response, ..CommandResponse::default() })
 }
 
 /// TASK SET FULL (SAM-5 5.3.1): what a command is told for which there is no room, while others of its nexus have it; and there are some,
 /// for it is theirs. It is a status and not a response code of virtio-scsi's, so that the guest sends fewer at a time, and
 /// sends this one again for as long as it takes: BUSY at the transport is tried a few times and then an error. BUSY, the status, which is for
 /// a nexus that has no command in the task set, never comes up. The length for the used ring.
-fn full(request: &CommandRequest, map: &MemoryMap, data_len: u64) -> u32 {
+fn full(request: &CommandRequest, to: GuestWriter<'_>, data_len: u64) -> u32 {
     let residual = u32::try_from(data_len).unwrap_or(u32::MAX);
     let response = CommandResponse { status: Status::TaskSetFull as u8, residual, ..CommandResponse::default() };
-    request.response.write_command(map, &response)
+    request.response.write_command(to, &response)
 }
 
 /// The SRP_CMD information unit that a virtio-scsi command is: its data-buffer descriptors are the guest's own.

@@ -72,7 +72,7 @@ impl Reactor {
             Some((tag, buffer)) => {
                 let missed = std::mem::take(&mut session.events.missed);
                 log::debug!("{}: told {event:?}, missed {missed}", session.label);
-                let written = buffer.write(session.snapshots.map(), event, missed);
+                let written = buffer.write(session.snapshots.writer(), event, missed);
                 self.finish_chain(tag, written);
             }
         }

@@ -6,7 +6,7 @@ use super::mail::{OpenQueue, OpenSession, Reply, SessionId, answer};
 use super::queue::{Queue, Role, State};
 use super::reactor::Reactor;
 use super::session::Session;
-use crate::mem::MemoryMap;
+use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::scsi::HostByte;
 use crate::target::Notes;
 use crate::vhost_user::{InflightNotes, Owed, Recovered, RingConfig, StartError};
@@ -138,6 +138,7 @@ impl Reactor {
             s.limit.warn(format_args!("{}: ring {index}: {e}", s.label));
             bad("cannot be where it was put")
         })?;
+        ring.set_log(config.used_log.clone());
         let role = Role::of(index);
         log::debug!("{}: ring {index} runs on reactor {reactor} ({role:?}, {} entries)", s.label, config.size);
         s.queues.push(number);
@@ -246,6 +247,17 @@ impl Reactor {
             answer(&reply, Some(next_avail));
         }
         self.forget_session_if_over(place);
+    }
+
+    /// Puts other dirty logs in force, on rings that drain too.
+    pub(super) fn set_log(&mut self, session: SessionId, log: Option<Arc<DirtyLog>>, rings: &[(u16, UsedRingLog)]) {
+        let Some((_, s)) = self.session(session) else { return };
+        s.snapshots.set_log(log);
+        for number in s.queues.clone() {
+            let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { continue };
+            let used = rings.iter().find(|(index, _)| *index == queue.ring_index);
+            queue.ring.set_log(used.map(|(_, log)| log.clone()));
+        }
     }
 
     /// Puts a new memory map in force. Chains that are taken from now on are looked up in it.

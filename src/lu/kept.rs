@@ -140,6 +140,13 @@ impl KeptState {
     }
 }
 
+impl KeptState {
+    /// What goes on where its guests have migrated to another host: everything but the clock, which counts from the host's start.
+    pub fn on_another_host(self) -> KeptState {
+        KeptState { records: KeptRecords { clock: None, ..self.records }, ..self }
+    }
+}
+
 impl KeptMode {
     /// The current parameters to go on with where other defaults are configured now: what an initiator chose stays, whatever it left
     /// alone follows the configuration.

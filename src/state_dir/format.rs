@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `unit NAA` | the unit's NAA designator |
 //! | `boot ID` | the boot of the host in which this was written |
+//! | `handed-over` | for whoever takes it, in whichever boot of whichever host: guests were to migrate |
 //! | `mode NAME CURRENT DEFAULT` * | a mode parameter, and what it is unless somebody changes it |
 //! | `saved NAME VALUE` * | a saved mode parameter; those of which there is no line have their default |
 //! | `blocks N` | capacity |
@@ -87,6 +88,8 @@ pub(super) struct Content {
     pub(super) naa: u64,
     /// When it was written; `None`: in a boot that had no name.
     pub(super) boot: Option<BootId>,
+    /// It is all for the process that comes next, in whichever boot of whichever host.
+    pub(super) handed_over: bool,
     /// The unit's state.
     pub(super) state: KeptState,
 }
@@ -142,12 +145,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 }
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
-    let Content { naa, boot, state } = content;
+    let Content { naa, boot, handed_over, state } = content;
     let KeptState { mode, blocks, ejected, reservations, access, records, occupation, changes, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
         writeln!(text, "boot {}", boot.0)?;
+    }
+    if *handed_over {
+        writeln!(text, "handed-over")?;
     }
     for ((name, current), (_, default)) in parameters(mode.current).into_iter().zip(parameters(mode.default)) {
         writeln!(text, "mode {name} {current} {default}")?;
@@ -203,12 +209,17 @@ fn payload_of(payload: &[u8]) -> Result<Content, String> {
     let text = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
     let mut naa = None;
     let mut boot = None;
+    let mut handed_over = false;
     let mut state = KeptState::new(ModeState::default());
     for line in text.lines() {
+        if line == "handed-over" {
+            handed_over = true;
+            continue;
+        }
         read(line, &mut naa, &mut boot, &mut state).map_err(|what| format!("in '{line}': {what}"))?;
     }
     check(&state.reservations)?;
-    Ok(Content { naa: naa.ok_or("it does not say which unit it is about")?, boot, state })
+    Ok(Content { naa: naa.ok_or("it does not say which unit it is about")?, boot, handed_over, state })
 }
 
 /// Takes one line.
@@ -383,6 +394,7 @@ mod tests {
         Content {
             naa: 0x3712_8e1d_94fd_9caa,
             boot: Some(BootId("7bd4b13b-0a46-4cb7-a3fd-4f4d0f4d1c0e".to_owned())),
+            handed_over: false,
             state: KeptState {
                 mode: KeptMode {
                     current: ModeState { swp: true, qerr: 3, wce: false, ..default },
@@ -440,7 +452,7 @@ mod tests {
         assert_eq!(decode(&encode(&content).unwrap()), Ok(content.clone()));
         let groups = "access 65535 e 1\n";
         assert!(String::from_utf8_lossy(&encode(&content).unwrap()).contains(groups));
-        let empty = Content { naa: 0, boot: None, state: KeptState::new(ModeState::default()) };
+        let empty = Content { naa: 0, boot: None, handed_over: true, state: KeptState::new(ModeState::default()) };
         assert_eq!(decode(&encode(&empty).unwrap()), Ok(empty));
         let all = Some(PersistentReservation { kind: ReservationType::ExclusiveAccessAllRegistrants, holder: None });
         let mut held = content.clone();

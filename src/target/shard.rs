@@ -141,9 +141,14 @@ impl Shard {
             debug_assert!(false, "completion of a command that is not at the backing: {task:?}");
             return;
         };
-        let answer = device_server::io_done(finish, c.result);
+        let unit = || known(&self.nexuses, task.itn_id).and_then(|k| k.nexus.unit(task.target, task.lun));
+        let intact = match c.result {
+            Ok(()) => 0,
+            Err(_) => unit().map_or(0, |unit| c.intact / u64::from(unit.itl.lu().geometry().block_size)),
+        };
+        let answer = device_server::io_done(finish, c.result, intact);
         if let Some(sense) = &answer.sense
-            && let Some(unit) = known(&self.nexuses, task.itn_id).and_then(|k| k.nexus.unit(task.target, task.lun))
+            && let Some(unit) = unit()
         {
             device_server::io_failed(&unit.itl, sense);
         }

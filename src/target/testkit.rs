@@ -321,7 +321,7 @@ impl Rig {
                 other => panic!("{other:?}"),
             }
         }
-        r.shard.on_completion(Completion { cookie: tag.0, result, buf }, &mut r.io, &mut r.rings);
+        r.shard.on_completion(Completion { cookie: tag.0, result, intact: 0, buf }, &mut r.io, &mut r.rings);
         self.turn(tag.shard());
     }
 

@@ -38,6 +38,7 @@ use super::inflight::Buffer;
 use super::vring::{Addresses, Vring};
 use super::{Device, StartError, dirty_log, features, memory};
 use crate::mem::{MemoryMap, RegionError};
+use crate::sys::event::{self, Nature};
 use crate::sys::fd;
 
 /// Rings that a vring index on the wire can name: 8 bits where a descriptor comes with it.
@@ -90,6 +91,7 @@ pub(super) struct Session {
     acked: Option<u64>,
     protocol: VhostUserProtocolFeatures,
     map: Arc<MemoryMap>,
+    log: dirty_log::Log,
     /// SET_INFLIGHT_FD.
     inflight: Option<Buffer>,
     /// Indexed by ring; grows to the highest index that a message named.
@@ -104,6 +106,7 @@ impl Session {
             acked: None,
             protocol: VhostUserProtocolFeatures::empty(),
             map: Arc::default(),
+            log: dirty_log::Log::default(),
             inflight: None,
             rings: Vec::new(),
         }
@@ -114,6 +117,7 @@ impl Session {
         self.device.disconnected();
         self.rings.clear();
         self.map = Arc::default();
+        self.log = dirty_log::Log::default();
         self.inflight = None;
     }
 
@@ -167,6 +171,16 @@ impl Session {
         log::debug!("{}: ring {index} stopped at {}", self.name, ring.next_avail());
     }
 
+    /// Makes the device log what the front-end wants logged.
+    fn settle_log(&mut self) -> Result<(), Refused> {
+        let all = self.acked.is_some_and(|acked| acked & features::LOG_ALL != 0);
+        if let Some(change) = self.log.settle(all, &self.rings)? {
+            log::debug!("{}: writes are logged: {all}, used rings: {}", self.name, change.rings.len());
+            self.device.set_log(change.log, &change.rings);
+        }
+        Ok(())
+    }
+
     /// Starts or stops the ring as its record says, and the control ring if that has waited for it.
     fn settle(&mut self, index: u16, unmapped: Unmapped) -> Result<(), Refused> {
         self.settle_one(index, unmapped)?;
@@ -192,6 +206,7 @@ impl Session {
     fn settle_one(&mut self, index: u16, unmapped: Unmapped) -> Result<(), Refused> {
         let event_idx = self.event_idx();
         let enabled_by_default = self.acked.is_some() && !self.protocol_features_acked();
+        let used_log = self.log.of_ring(&self.rings, index);
         let Some(ring) = self.rings.get_mut(usize::from(index)) else { return Ok(()) };
         let may_run = self.acked.is_some() && ring.complete() && ring.enabled(enabled_by_default);
         if ring.running() {
@@ -219,7 +234,7 @@ impl Session {
         };
         let size = ring.size().unwrap_or(0);
         let account = self.inflight.as_ref().and_then(|buffer| buffer.ring(index, size));
-        let config = ring.configure(index, guest, &self.map, event_idx, account)?;
+        let config = ring.configure(index, guest, &self.map, event_idx, used_log, account)?;
         log::debug!("{}: ring {index} starts: {config:?}", self.name);
         self.device.start_ring(config)?;
         ring.set_running(true);
@@ -250,11 +265,15 @@ impl Session {
         self.settle_all(Unmapped::Waits)
     }
 
-    /// An eventfd as the device may use it: an anonymous file that never blocks whoever reads or writes it.
-    fn event(&self, index: u8, event: Option<File>) -> Result<Option<File>, Refused> {
+    /// An eventfd as the device may use it. A kick is emptied: a ring that starts is looked at, kicked or not.
+    fn event(&self, index: u8, event: Option<File>, kick: bool) -> Result<Option<File>, Refused> {
         if let Some(file) = &event {
-            if !fd::is_anonymous(file)? {
-                return Err(Refused::new(format!("ring {index}: the descriptor is not an eventfd")));
+            match event::examine(file, kick)? {
+                Nature::Eventfd => {}
+                Nature::Semaphore => {
+                    return Err(Refused::new(format!("ring {index}: a semaphore eventfd cannot be waited for")));
+                }
+                Nature::Other => return Err(Refused::new(format!("ring {index}: the descriptor is not an eventfd"))),
             }
             fd::set_nonblocking(file)?;
         }
@@ -272,6 +291,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         }
         self.rings.clear();
         self.inflight = None;
+        self.settle_log()?;
         if !self.map.regions().is_empty() {
             self.change_memory(Arc::default())?;
         }
@@ -288,7 +308,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         self.device.reset();
         self.rings.iter_mut().for_each(Vring::reset);
         self.acked = None;
-        Ok(())
+        Ok(self.settle_log()?)
     }
 
     fn get_features(&mut self) -> VhostResult<u64> {
@@ -306,6 +326,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             self.device.set_features(for_device);
         }
         self.acked = Some(acked);
+        self.settle_log()?;
         Ok(self.settle_all(Unmapped::IsAnError)?)
     }
 
@@ -332,20 +353,22 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_vring_addr(
         &mut self,
         index: u32,
-        _flags: VhostUserVringAddrFlags,
+        flags: VhostUserVringAddrFlags,
         descriptor: u64,
         used: u64,
         available: u64,
-        _log: u64,
+        log: u64,
     ) -> VhostResult<()> {
         let (index, ring) = self.ring(index)?;
         let user = Addresses { desc: descriptor, avail: available, used };
+        ring.set_log_addr(flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG).then_some(log));
         // QEMU repeats the addresses of live rings when a migration starts, only to set the log flag: such a ring runs on,
         // so no used index can be lost.
         if ring.user_addresses() != Some(user) {
             self.pause(index);
             self.ring(index.into())?.1.set_user_addresses(user);
         }
+        self.settle_log()?;
         Ok(self.settle(index, Unmapped::IsAnError)?)
     }
 
@@ -369,7 +392,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_kick(&mut self, index: u8, kick: Option<File>) -> VhostResult<()> {
-        let kick = self.event(index, kick)?;
+        let kick = self.event(index, kick, true)?;
         let (index, _) = self.ring(index.into())?;
         self.pause(index);
         self.ring(index.into())?.1.set_kick(kick);
@@ -377,7 +400,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_call(&mut self, index: u8, call: Option<File>) -> VhostResult<()> {
-        let call = self.event(index, call)?;
+        let call = self.event(index, call, false)?;
         let (index, ring) = self.ring(index.into())?;
         let for_device = call.as_ref().map(File::try_clone).transpose().map_err(Refused::from)?;
         ring.set_call(call);
@@ -388,7 +411,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_err(&mut self, index: u8, err: Option<File>) -> VhostResult<()> {
-        let err = self.event(index, err)?;
+        let err = self.event(index, err, false)?;
         let (index, ring) = self.ring(index.into())?;
         let for_device = err.as_ref().map(File::try_clone).transpose().map_err(Refused::from)?;
         ring.set_err(err);
@@ -443,7 +466,8 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> VhostResult<()> {
-        Ok(dirty_log::set_log_base(log, file)?)
+        self.log.set_base(log, file)?;
+        Ok(self.settle_log()?)
     }
 
     fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> VhostResult<(VhostUserInflight, File)> {

@@ -13,7 +13,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::session::Refused;
 use super::{InflightRing, RingConfig};
-use crate::mem::MemoryMap;
+use crate::mem::{MemoryMap, UsedRingLog};
 use crate::sys::fd;
 
 /// Largest ring, in descriptors.
@@ -38,6 +38,8 @@ pub(super) struct Vring {
     sized: bool,
     /// SET_VRING_ADDR: in the front-end's address space.
     user: Option<Addresses>,
+    /// The same message: where its used ring is logged, if it is.
+    log_addr: Option<u64>,
     /// SET_VRING_KICK came, with a descriptor or without: the ring is started, in the protocol's words.
     kicked: bool,
     /// SET_VRING_ENABLE; `None`: it never came.
@@ -49,7 +51,16 @@ pub(super) struct Vring {
 impl Vring {
     pub(super) fn new() -> Result<Vring, Refused> {
         let record = VringMutex::new(Arc::new(GuestMemoryMmap::new()), MAX_SIZE)?;
-        Ok(Vring { record, err: None, sized: false, user: None, kicked: false, enable: None, running: false })
+        Ok(Vring {
+            record,
+            err: None,
+            sized: false,
+            user: None,
+            log_addr: None,
+            kicked: false,
+            enable: None,
+            running: false,
+        })
     }
 
     /// Everything that the protocol wants before a ring may run, but for what concerns all rings.
@@ -110,6 +121,14 @@ impl Vring {
         self.user = Some(user);
     }
 
+    pub(super) fn log_addr(&self) -> Option<u64> {
+        self.log_addr
+    }
+
+    pub(super) fn set_log_addr(&mut self, addr: Option<u64>) {
+        self.log_addr = addr;
+    }
+
     pub(super) fn set_kick(&mut self, kick: Option<File>) {
         self.record.set_kick(kick);
         self.kicked = true;
@@ -137,6 +156,7 @@ impl Vring {
         self.take_kick();
         self.sized = false;
         self.user = None;
+        self.log_addr = None;
         self.enable = None;
         self.running = false;
     }
@@ -177,6 +197,7 @@ impl Vring {
         guest: Addresses,
         map: &MemoryMap,
         event_idx: bool,
+        used_log: Option<UsedRingLog>,
         inflight: Option<InflightRing>,
     ) -> Result<RingConfig, Refused> {
         self.record.set_queue_info(guest.desc, guest.avail, guest.used)?;
@@ -200,6 +221,7 @@ impl Vring {
             next_avail: queue.next_avail(),
             next_used,
             event_idx,
+            used_log,
             kick: kick.map(fd::file_of_consumer),
             call: call.map(fd::file_of_notifier),
             err: self.err.as_ref().map(File::try_clone).transpose()?,

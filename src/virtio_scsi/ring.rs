@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::chain::{Chain, ChainDefect, Descriptor};
-use crate::mem::{GuestRange, MemoryMap, OutsideMemory, PinnedRange};
+use crate::mem::{GuestRange, LoggedRange, MemoryMap, OutsideMemory, PinnedRange, UsedRingLog};
 
 /// Where a ring is and where it goes on. Addresses are guest physical.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +100,8 @@ pub struct SplitRing {
     setup: RingSetup,
     /// `None` after a map came in which the ring is not.
     areas: Option<Areas>,
+    /// How the used ring is logged, if it is.
+    log: Option<UsedRingLog>,
     broken: bool,
     next_avail: u16,
     /// The last avail.idx seen: entries before it are there to take.
@@ -119,11 +121,11 @@ struct Areas {
     map: Arc<MemoryMap>,
     desc: PinnedRange,
     avail: PinnedRange,
-    used: PinnedRange,
+    used: LoggedRange,
 }
 
 impl Areas {
-    fn new(map: &Arc<MemoryMap>, s: &RingSetup) -> Result<Areas, RingError> {
+    fn new(map: &Arc<MemoryMap>, s: &RingSetup, log: Option<&UsedRingLog>) -> Result<Areas, RingError> {
         let size = usize::from(s.size);
         let event = if s.event_idx { 2 } else { 0 };
         let part = |what, addr: u64, len: usize, align: usize| {
@@ -135,7 +137,7 @@ impl Areas {
             map: Arc::clone(map),
             desc: part("descriptor table", s.desc, DESC_SIZE * size, 16)?,
             avail: part("available ring", s.avail, ENTRIES + AVAIL_ENTRY * size + event, 2)?,
-            used: part("used ring", s.used, ENTRIES + USED_ENTRY * size + event, 4)?,
+            used: LoggedRange::new(part("used ring", s.used, ENTRIES + USED_ENTRY * size + event, 4)?, log.cloned()),
         })
     }
 }
@@ -152,7 +154,8 @@ impl SplitRing {
         }
         Ok(SplitRing {
             setup: *setup,
-            areas: Some(Areas::new(map, setup)?),
+            areas: Some(Areas::new(map, setup, None)?),
+            log: None,
             broken: false,
             next_avail: setup.next_avail,
             seen_avail: setup.next_avail,
@@ -163,6 +166,14 @@ impl SplitRing {
         })
     }
 
+    /// Marks every write to the used ring from now on, or none.
+    pub fn set_log(&mut self, log: Option<UsedRingLog>) {
+        if let Some(areas) = &mut self.areas {
+            areas.used.set_log(log.clone());
+        }
+        self.log = log;
+    }
+
     /// Translates its addresses anew, for a map that replaced the one before.
     ///
     /// # Errors
@@ -170,7 +181,7 @@ impl SplitRing {
     /// If it is not in the new map; it is broken then and does not touch the old one again.
     pub fn remap(&mut self, map: &Arc<MemoryMap>) -> Result<(), RingError> {
         self.areas = None;
-        match Areas::new(map, &self.setup) {
+        match Areas::new(map, &self.setup, self.log.as_ref()) {
             Ok(areas) => {
                 self.areas = Some(areas);
                 Ok(())
@@ -245,7 +256,7 @@ impl SplitRing {
         let slot = self.next_used & self.mask();
         self.next_used = self.next_used.wrapping_add(1);
         let Some(areas) = &self.areas else { return };
-        let used = areas.used.range();
+        let used = &areas.used;
         let entry = ENTRIES + USED_ENTRY * usize::from(slot);
         used.store_u32(entry, u32::from(head), Ordering::Relaxed);
         used.store_u32(entry + 4, len, Ordering::Relaxed);
@@ -260,7 +271,7 @@ impl SplitRing {
         self.published = new;
         let Some(areas) = &self.areas else { return false };
         // Release: entries, and the data and responses that they speak of, before the index.
-        areas.used.range().store_u16(IDX, new, Ordering::Release);
+        areas.used.store_u16(IDX, new, Ordering::Release);
         // The driver stores used_event (or flags) and then looks at used.idx; we do it the other way round. With a full
         // fence on both sides at least one sees the other's store (virtio 1.2 2.7.10).
         fence(Ordering::SeqCst);
@@ -298,7 +309,7 @@ impl SplitRing {
     /// [`SplitRing::enable_kicks`] named, and not again.
     pub fn disable_kicks(&mut self) {
         if let Some(areas) = self.areas.as_ref().filter(|_| !self.setup.event_idx) {
-            areas.used.range().store_u16(FLAGS, USED_F_NO_NOTIFY, Ordering::Relaxed);
+            areas.used.store_u16(FLAGS, USED_F_NO_NOTIFY, Ordering::Relaxed);
         }
     }
 
@@ -310,7 +321,7 @@ impl SplitRing {
     /// As [`SplitRing::has_avail`].
     pub fn enable_kicks(&mut self) -> Result<bool, RingError> {
         let areas = self.areas.as_ref().ok_or(RingError::Broken)?;
-        let used = areas.used.range();
+        let used = &areas.used;
         if self.setup.event_idx {
             let avail_event = ENTRIES + USED_ENTRY * usize::from(self.setup.size);
             used.store_u16(avail_event, self.next_avail, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::FrontendReq::*;
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserInflight};
@@ -113,6 +113,7 @@ impl Guest {
         assert_ne!(offered & PROTOCOL, 0);
         let protocol = self.frontend.get_protocol_features().unwrap();
         let wanted = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::LOG_SHMFD
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
@@ -442,6 +443,8 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
 pub struct VerifiedIo {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
+    /// The longest that a batch of commands took, in µs: since it was last taken, and ever.
+    longest: Arc<[AtomicU64; 2]>,
     thread: Option<JoinHandle<Guest>>,
 }
 
@@ -453,6 +456,8 @@ impl VerifiedIo {
         const LEN: usize = 8192;
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counter) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let longest: Arc<[AtomicU64; 2]> = Arc::default();
+        let slowest = Arc::clone(&longest);
         let thread = std::thread::spawn(move || {
             let slots: Vec<[u64; 3]> = (0..DEPTH)
                 .map(|_| {
@@ -462,6 +467,7 @@ impl VerifiedIo {
             while !stopped.load(Ordering::Relaxed) {
                 let round = counter.load(Ordering::Relaxed);
                 for opcode in [0x2a, 0x28] {
+                    let start = Instant::now();
                     for (i, &[header, response, data]) in slots.iter().enumerate() {
                         let lba = FIRST_LBA + i as u32 * 64;
                         let cdb = rw10(opcode, lba, LEN);
@@ -476,6 +482,10 @@ impl VerifiedIo {
                     for _ in 0..DEPTH {
                         guest.queue(REQUESTS).wait_used(BOUND).expect("the other guest's command is answered");
                     }
+                    let took = start.elapsed().as_micros() as u64;
+                    for longest in slowest.iter() {
+                        longest.fetch_max(took, Ordering::Relaxed);
+                    }
                     for (i, &[_, response, data]) in slots.iter().enumerate() {
                         let answer = guest.parse_response(response, 0);
                         assert!(answer.good(), "round {round}, slot {i}: {answer:?}");
@@ -487,7 +497,7 @@ impl VerifiedIo {
             }
             guest
         });
-        VerifiedIo { stop, rounds, thread: Some(thread) }
+        VerifiedIo { stop, rounds, longest, thread: Some(thread) }
     }
 
     /// Waits until at least one more round that began after this call has been verified: I/O goes on.
@@ -497,6 +507,16 @@ impl VerifiedIo {
             assert!(!self.thread.as_ref().is_some_and(JoinHandle::is_finished), "the other guest's I/O failed");
             self.rounds.load(Ordering::Relaxed) >= before + 2
         });
+    }
+
+    /// The longest that commands took since this was called last.
+    pub fn take_longest(&self) -> Duration {
+        Duration::from_micros(self.longest[0].swap(0, Ordering::Relaxed))
+    }
+
+    /// The longest that commands ever took.
+    pub fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest[1].load(Ordering::Relaxed))
     }
 
     pub fn finish(mut self) -> Guest {

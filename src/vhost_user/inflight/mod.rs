@@ -29,7 +29,7 @@ use self::layout::Layout;
 pub use self::ring::{InflightRing, Owed, Recovered};
 pub use self::slots::{Earlier, InflightNotes};
 use super::session::Refused;
-use crate::mem::{MemoryMap, PinnedRange, Region, RegionSpec, sealed_file};
+use crate::mem::{LoggedRange, MemoryMap, PinnedRange, Region, RegionSpec, sealed_file};
 
 /// Protocol features to offer for the buffer.
 pub(super) const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::INFLIGHT_SHMFD;
@@ -87,13 +87,13 @@ impl Buffer {
     }
 
     /// So many bytes of it.
-    fn part(&self, at: usize, len: usize) -> Option<PinnedRange> {
-        PinnedRange::new(&self.map, at as u64, len as u64, 8)
+    fn part(&self, at: usize, len: usize) -> Option<LoggedRange> {
+        // It is no memory of the guest's, whose migration it does not concern.
+        Some(LoggedRange::new(PinnedRange::new(&self.map, at as u64, len as u64, 8)?, None))
     }
 
     fn write_tail(&self) {
         let Some(header) = self.part(self.layout.tail(), layout::HEADER) else { return };
-        let header = header.range();
         header.store_u32(layout::VERSION_AT, layout::VERSION, Ordering::Relaxed);
         header.store_u32(layout::SLOT_AT, layout::SLOT as u32, Ordering::Relaxed);
         header.store_u16(layout::RINGS_AT, self.layout.rings, Ordering::Relaxed);

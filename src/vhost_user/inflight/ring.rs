@@ -29,12 +29,12 @@ use super::layout::{
     USED_IDX,
 };
 use super::slots::{Earlier, InflightNotes};
-use crate::mem::{GuestRange, PinnedRange};
+use crate::mem::{GuestRange, LoggedRange};
 
 /// A ring's account.
 #[derive(Debug)]
 pub struct InflightRing {
-    region: PinnedRange,
+    region: LoggedRange,
     /// What is noted about single chains; `None` if the buffer has no tail that is understood.
     notes: Option<Arc<InflightNotes>>,
     /// Descriptor states that the region has.
@@ -69,7 +69,7 @@ pub struct Owed {
 
 impl InflightRing {
     /// The account in `region`, which has room for so many `states`, of a ring of `size` descriptors.
-    pub(super) fn new(region: PinnedRange, notes: Option<Arc<InflightNotes>>, states: u16, size: u16) -> InflightRing {
+    pub(super) fn new(region: LoggedRange, notes: Option<Arc<InflightNotes>>, states: u16, size: u16) -> InflightRing {
         let batch = Vec::with_capacity(usize::from(size));
         InflightRing { region, notes, states, size: size.min(states), counter: 0, last_batch_head: 0, batch }
     }
@@ -94,17 +94,16 @@ impl InflightRing {
 
     /// Begins a new account.
     fn set_up(&mut self, used_idx: u16) {
-        let region = self.region.range();
         // First of all it becomes one that says nothing.
-        region.store_u16(QUEUE_VERSION_AT, 0, Ordering::Release);
+        self.region.store_u16(QUEUE_VERSION_AT, 0, Ordering::Release);
         for head in 0..self.states {
-            region.store_u16(state(head) + INFLIGHT, 0, Ordering::Relaxed);
+            self.region.store_u16(state(head) + INFLIGHT, 0, Ordering::Relaxed);
         }
-        region.store_u64(FEATURES, 0, Ordering::Relaxed);
-        region.store_u16(DESC_NUM, self.states, Ordering::Relaxed);
-        region.store_u16(LAST_BATCH_HEAD, 0, Ordering::Relaxed);
-        region.store_u16(USED_IDX, used_idx, Ordering::Relaxed);
-        region.store_u16(QUEUE_VERSION_AT, QUEUE_VERSION, Ordering::Release);
+        self.region.store_u64(FEATURES, 0, Ordering::Relaxed);
+        self.region.store_u16(DESC_NUM, self.states, Ordering::Relaxed);
+        self.region.store_u16(LAST_BATCH_HEAD, 0, Ordering::Relaxed);
+        self.region.store_u16(USED_IDX, used_idx, Ordering::Relaxed);
+        self.region.store_u16(QUEUE_VERSION_AT, QUEUE_VERSION, Ordering::Release);
         self.last_batch_head = 0;
         self.counter = self.counters().max().map_or(0, |last| last.wrapping_add(1));
     }
@@ -120,13 +119,13 @@ impl InflightRing {
             if head >= self.states {
                 break;
             }
-            region.store_u16(state(head) + INFLIGHT, 0, Ordering::Release);
+            self.region.store_u16(state(head) + INFLIGHT, 0, Ordering::Release);
             head = region.load_u16(state(head) + NEXT, Ordering::Relaxed).unwrap_or(u16::MAX);
         }
-        region.store_u16(USED_IDX, used_idx, Ordering::Release);
+        self.region.store_u16(USED_IDX, used_idx, Ordering::Release);
         // No chain of this ring begins at states past its size.
         for head in self.size..self.states {
-            region.store_u16(state(head) + INFLIGHT, 0, Ordering::Relaxed);
+            self.region.store_u16(state(head) + INFLIGHT, 0, Ordering::Relaxed);
         }
         let mut taken: Vec<(u64, u16)> =
             self.counters().zip(0..self.size).filter(|(_, head)| in_flight(region, *head)).collect();
@@ -158,18 +157,16 @@ impl InflightRing {
     /// A chain was taken from the available ring. Nothing may have been done for it.
     #[inline]
     pub fn begin(&mut self, head: u16) {
-        let region = self.region.range();
-        region.store_u64(state(head) + COUNTER, self.counter, Ordering::Relaxed);
-        region.store_u16(state(head) + INFLIGHT, 1, Ordering::Release);
+        self.region.store_u64(state(head) + COUNTER, self.counter, Ordering::Relaxed);
+        self.region.store_u16(state(head) + INFLIGHT, 1, Ordering::Release);
         self.counter = self.counter.wrapping_add(1);
     }
 
     /// A chain was put on the used ring, where the driver does not see it yet.
     #[inline]
     pub fn end(&mut self, head: u16) {
-        let region = self.region.range();
-        region.store_u16(state(head) + NEXT, self.last_batch_head, Ordering::Relaxed);
-        region.store_u16(LAST_BATCH_HEAD, head, Ordering::Release);
+        self.region.store_u16(state(head) + NEXT, self.last_batch_head, Ordering::Relaxed);
+        self.region.store_u16(LAST_BATCH_HEAD, head, Ordering::Release);
         self.last_batch_head = head;
         self.batch.push(head);
     }
@@ -183,13 +180,12 @@ impl InflightRing {
         if self.batch.is_empty() {
             return;
         }
-        let region = self.region.range();
         for head in self.batch.drain(..) {
             if !taken_again(head) {
-                region.store_u16(state(head) + INFLIGHT, 0, Ordering::Relaxed);
+                self.region.store_u16(state(head) + INFLIGHT, 0, Ordering::Relaxed);
             }
         }
-        region.store_u16(USED_IDX, used_idx, Ordering::Release);
+        self.region.store_u16(USED_IDX, used_idx, Ordering::Release);
     }
 }
 

@@ -18,7 +18,7 @@
 use std::sync::atomic::Ordering;
 
 use super::layout::{COUNTER, SLOT, STATE, STATES};
-use crate::mem::PinnedRange;
+use crate::mem::LoggedRange;
 
 const WORD: usize = 0;
 const DECISION: usize = 8;
@@ -42,13 +42,13 @@ pub enum Earlier {
 /// A ring's slots. Written by whoever works on a chain, from any thread, but not by two at once.
 #[derive(Debug)]
 pub struct InflightNotes {
-    slots: PinnedRange,
+    slots: LoggedRange,
     /// The ring's region, for the counters.
-    region: PinnedRange,
+    region: LoggedRange,
 }
 
 impl InflightNotes {
-    pub(super) fn new(slots: PinnedRange, region: PinnedRange) -> InflightNotes {
+    pub(super) fn new(slots: LoggedRange, region: LoggedRange) -> InflightNotes {
         InflightNotes { slots, region }
     }
 
@@ -56,19 +56,19 @@ impl InflightNotes {
     pub fn decided(&self, head: u16, decision: u64) {
         let (slot, word) = (SLOT * usize::from(head), self.word(head));
         if decision == 0 {
-            self.slots.range().store_u64(slot + WORD, 0, Ordering::Release);
+            self.slots.store_u64(slot + WORD, 0, Ordering::Release);
         } else {
             // Another decision takes the place of the one before with this store alone.
-            self.slots.range().store_u64(slot + DECISION, decision, Ordering::Release);
-            self.slots.range().store_u64(slot + WORD, word | DECIDED, Ordering::Release);
+            self.slots.store_u64(slot + DECISION, decision, Ordering::Release);
+            self.slots.store_u64(slot + WORD, word | DECIDED, Ordering::Release);
         }
     }
 
     /// Notes that the chain in flight at `head` was answered, with so many bytes.
     pub fn answered(&self, head: u16, written: u32) {
         let slot = SLOT * usize::from(head);
-        self.slots.range().store_u32(slot + WRITTEN, written, Ordering::Release);
-        self.slots.range().store_u64(slot + WORD, self.word(head) | ANSWERED, Ordering::Release);
+        self.slots.store_u32(slot + WRITTEN, written, Ordering::Release);
+        self.slots.store_u64(slot + WORD, self.word(head) | ANSWERED, Ordering::Release);
     }
 
     /// What was noted about the chain in flight at `head`.
