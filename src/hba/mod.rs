@@ -34,6 +34,8 @@ mod events;
 mod heads;
 mod initiator_port;
 mod judge;
+#[cfg(test)]
+mod kill_tests;
 mod letters;
 mod losses;
 mod mail;

@@ -9,11 +9,33 @@ use super::session::Session;
 use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::scsi::HostByte;
 use crate::target::Notes;
-use crate::vhost_user::{InflightNotes, Recovered, RingConfig, StartError};
+use crate::vhost_user::{InflightNotes, Owed, Recovered, RingConfig, StartError};
 use crate::virtio_scsi::{Popped, RingSetup, SplitRing};
 
 /// Spreads the places where generations of tags begin over their range.
 const GENERATION_STEP: u16 = 0x2f6b;
+
+/// What the process before this one owes on a ring, the last of it first, and where the ring goes on; and what is wrong with the account of
+/// that.
+///
+/// Whatever was taken is on the used ring or in flight. A front-end that has lost its back-end knows less: QEMU goes on at used.idx. After
+/// an orderly stop nothing is in flight, and it says what it was told.
+pub(super) fn take_over(config: &mut RingConfig) -> (Vec<Owed>, RingSetup, Option<&'static str>) {
+    let recovered = config.inflight.as_mut().map(|inflight| inflight.recover(config.next_used));
+    let Recovered { mut owed, defect } = recovered.unwrap_or_default();
+    owed.reverse();
+    let taken = config.next_used.wrapping_add(owed.len() as u16);
+    let setup = RingSetup {
+        size: config.size,
+        desc: config.desc,
+        avail: config.avail,
+        used: config.used,
+        next_avail: if owed.is_empty() { config.next_avail } else { taken },
+        next_used: config.next_used,
+        event_idx: config.event_idx,
+    };
+    (owed, setup, defect)
+}
 
 /// Decisions about commands, in the inflight buffer.
 #[derive(Debug)]
@@ -104,27 +126,14 @@ impl Reactor {
         let number = u16::try_from(free).map_err(|_| bad("no queue number is free"))?;
         let reactor = self.index;
         let (place, s) = self.session(session).ok_or(StartError::ShuttingDown)?;
-        let Recovered { mut owed, defect } =
-            config.inflight.as_mut().map(|inflight| inflight.recover(config.next_used)).unwrap_or_default();
+        let (owed, setup, defect) = take_over(&mut config);
+        let count = owed.len();
         if let Some(defect) = defect {
             s.limit.warn(format_args!("{}: ring {index}: the account of what was in flight {defect}", s.label));
         }
-        let count = owed.len();
-        // The last one first: they are taken from the end.
-        owed.reverse();
-        // Whatever was taken is on the used ring or in flight. A front-end that has lost its back-end knows less: QEMU goes on at
-        // used.idx. After an orderly stop nothing is in flight, and it says what it was told.
-        let taken = config.next_used.wrapping_add(count as u16);
-        let next_avail = if count == 0 { config.next_avail } else { taken };
-        let setup = RingSetup {
-            size: config.size,
-            desc: config.desc,
-            avail: config.avail,
-            used: config.used,
-            next_avail,
-            next_used: config.next_used,
-            event_idx: config.event_idx,
-        };
+        if count > 0 {
+            log::debug!("{}: ring {index}: {count} requests were in flight", s.label);
+        }
         let mut ring = SplitRing::new(s.snapshots.map(), &setup).map_err(|e| {
             s.limit.warn(format_args!("{}: ring {index}: {e}", s.label));
             bad("cannot be where it was put")

@@ -28,6 +28,19 @@ pub(crate) fn revive() -> bool {
     STORES_LEFT.take() == Some(0)
 }
 
+/// Whether it has stored for the last time. Asking is no store.
+pub(crate) fn was_killed() -> bool {
+    STORES_LEFT.get() == Some(0)
+}
+
+/// What somebody else does, whom nobody kills.
+pub(crate) fn by_others<R>(f: impl FnOnce() -> R) -> R {
+    let left = STORES_LEFT.take();
+    let result = f();
+    STORES_LEFT.set(left);
+    result
+}
+
 /// Whether the process is dead, to be asked before each store.
 pub(crate) fn is_dead() -> bool {
     match STORES_LEFT.get() {

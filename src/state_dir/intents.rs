@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::boot::BootId;
 use crate::lu::{Intent, IntentName, Intents};
-use crate::mem::{GuestRange, MemoryMap, PinnedRange, Region, RegionSpec};
+use crate::mem::{LoggedRange, MemoryMap, PinnedRange, Region, RegionSpec};
 use crate::sys::random;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"vstgtCAW");
@@ -57,7 +57,7 @@ const NAMED: u64 = 1 << 63;
 #[derive(Debug)]
 pub struct IntentFile {
     map: Arc<MemoryMap>,
-    slots: Vec<PinnedRange>,
+    slots: Vec<LoggedRange>,
     state: Mutex<State>,
 }
 
@@ -83,7 +83,7 @@ impl IntentFile {
         let header = range(&map, 0, HEADER)?;
         if !is_ours(&map, &header, boot) {
             clear(&file_again)?;
-            begin(&map, &header, boot);
+            begin(&header, boot);
         }
         let slots = (0..SLOTS as u64).map(|n| range(&map, HEADER + n * SLOT, SLOT)).collect::<io::Result<_>>()?;
         let mut epoch = [0; 4];
@@ -97,8 +97,8 @@ impl IntentFile {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slot(&self, at: usize) -> Option<GuestRange<'_>> {
-        self.slots.get(at).map(PinnedRange::range)
+    fn slot(&self, at: usize) -> Option<&LoggedRange> {
+        self.slots.get(at)
     }
 
     fn set(&self, name: IntentName, state: u64) {
@@ -125,7 +125,7 @@ impl Intents for IntentFile {
         let mut state = self.state();
         let state = &mut *state;
         let unused = |at: &usize| state.slots.get(*at).is_some_and(Option::is_none);
-        let is = |at: usize, wanted| self.slot(at).and_then(|s| s.load_u64(STATE, Ordering::Relaxed)) == Some(wanted);
+        let is = |at: usize, wanted| self.slot(at).and_then(|s| s.range().load_u64(STATE, Ordering::Relaxed)) == Some(wanted);
         let order = || (0..SLOTS).map(|n| (state.next + n) % SLOTS).filter(unused);
         // What was finished for a front-end that has not come back yet goes last.
         let at = order().find(|at| is(*at, FREE)).or_else(|| order().find(|at| is(*at, FINISHED)))?;
@@ -138,9 +138,8 @@ impl Intents for IntentFile {
         slot.store_u64(NAME, name.0, Ordering::Relaxed);
         slot.store_u64(OFFSET, offset, Ordering::Relaxed);
         slot.store_u64(LEN, replacement.len() as u64, Ordering::Relaxed);
-        let data = HEADER + at as u64 * SLOT + DATA;
-        let put = self.map.write(data, expected).and_then(|()| self.map.write(data + HALF, replacement));
-        if put.is_err() || self.map.poisoned() {
+        let put = put(slot, DATA, expected) && put(slot, DATA + HALF, replacement);
+        if !put || self.map.poisoned() {
             *state.slots.get_mut(at)? = None;
             return None;
         }
@@ -160,7 +159,7 @@ impl Intents for IntentFile {
         let mut found = Vec::new();
         for (at, name) in self.in_state(COMMITTED) {
             let Some(slot) = self.slot(at) else { continue };
-            let number = |field| slot.load_u64(field, Ordering::Relaxed).unwrap_or(0);
+            let number = |field| slot.range().load_u64(field, Ordering::Relaxed).unwrap_or(0);
             let (offset, len) = (number(OFFSET), number(LEN).min(HALF));
             let mut halves = [vec![0; len as usize], vec![0; len as usize]];
             let data = HEADER + at as u64 * SLOT + DATA;
@@ -198,8 +197,18 @@ fn map(file: File) -> io::Result<Arc<MemoryMap>> {
     Ok(Arc::new(MemoryMap::new(vec![region]).map_err(io::Error::other)?))
 }
 
-fn range(map: &Arc<MemoryMap>, at: u64, len: u64) -> io::Result<PinnedRange> {
-    PinnedRange::new(map, at, len, 8).ok_or_else(|| io::Error::other("a part of it is not mapped"))
+fn range(map: &Arc<MemoryMap>, at: u64, len: u64) -> io::Result<LoggedRange> {
+    let range = PinnedRange::new(map, at, len, 8).ok_or_else(|| io::Error::other("a part of it is not mapped"))?;
+    Ok(LoggedRange::new(range, None))
+}
+
+/// Stores bytes, a multiple of eight, at a multiple of eight; false if there is no room.
+fn put(range: &LoggedRange, at: u64, bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let store = |(n, word): (usize, &[u8; 8])| {
+        range.store_u64(at as usize + 8 * n, u64::from_le_bytes(*word), Ordering::Relaxed)
+    };
+    rest.is_empty() && words.iter().enumerate().all(store)
 }
 
 /// The boot as the header has it; none is like no other.
@@ -210,7 +219,7 @@ fn boot_field(boot: Option<&BootId>) -> Option<[u8; BOOT_LEN]> {
     Some(field)
 }
 
-fn is_ours(map: &MemoryMap, header: &PinnedRange, boot: Option<&BootId>) -> bool {
+fn is_ours(map: &MemoryMap, header: &LoggedRange, boot: Option<&BootId>) -> bool {
     let mut found = [0; BOOT_LEN];
     header.range().load_u64(0, Ordering::Acquire) == Some(MAGIC)
         && header.range().load_u32(8, Ordering::Relaxed) == Some(VERSION)
@@ -218,12 +227,12 @@ fn is_ours(map: &MemoryMap, header: &PinnedRange, boot: Option<&BootId>) -> bool
         && Some(found) == boot_field(boot)
 }
 
-fn begin(map: &MemoryMap, header: &PinnedRange, boot: Option<&BootId>) {
+fn begin(header: &LoggedRange, boot: Option<&BootId>) {
     // Without a boot to tell from others it is made anew each time.
     let Some(field) = boot_field(boot) else { return };
-    if map.write(BOOT as u64, &field).is_ok() {
-        header.range().store_u32(8, VERSION, Ordering::Relaxed);
-        header.range().store_u64(0, MAGIC, Ordering::Release);
+    if put(header, BOOT as u64, &field) {
+        header.store_u32(8, VERSION, Ordering::Relaxed);
+        header.store_u64(0, MAGIC, Ordering::Release);
     }
 }
 

@@ -33,6 +33,8 @@ mod testing;
 mod vring;
 
 pub use device::*;
+#[cfg(test)]
+pub(crate) use inflight::for_one_ring;
 pub use inflight::{Earlier, InflightNotes, InflightRing, Owed, Recovered};
 pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener, directory_of};
 pub use peers::Peers;

@@ -135,5 +135,14 @@ impl Buffer {
     }
 }
 
+/// For tests of other rooms: a buffer for one ring of this size, whose account can be had again and again.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "test code")]
+pub(crate) fn for_one_ring(size: u16) -> impl Fn() -> InflightRing {
+    let (inflight, file) = Buffer::create(&VhostUserInflight::new(0, 0, 1, size)).unwrap();
+    let buffer = Buffer::open(&inflight, file).unwrap();
+    move || buffer.ring(0, size).unwrap()
+}
+
 #[cfg(test)]
 mod tests;
