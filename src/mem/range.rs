@@ -83,8 +83,12 @@ impl LoggedRange {
         self.range.range()
     }
 
-    /// Another log, or none.
+    /// Another log, or none. All of the range is marked in it: a process before this one may have been killed between a write and
+    /// its mark.
     pub fn set_log(&mut self, log: Option<UsedRingLog>) {
+        if let Some(log) = &log {
+            log.mark(0, self.range.len);
+        }
         self.log = log;
     }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{DirtyLog, MAX_BYTES, RegionError};
 use crate::mem::testing::{memfd, memory};
-use crate::mem::{Direction, GuestWriter, IoBuf, SnapshotSet};
+use crate::mem::{Direction, GuestWriter, IoBuf, LoggedRange, PinnedRange, SnapshotSet, UsedRingLog};
 
 fn log(size: u64) -> (File, Arc<DirtyLog>) {
     let file = memfd(size);
@@ -166,6 +166,27 @@ fn writers_and_buffers_of_a_set_mark_what_its_log_says() {
     set.writer().write(0, b"unlogged").unwrap();
     set.mark([(0x7000, 1)].into_iter());
     assert_eq!(bytes(&file, 1), [0b0110_1100]);
+}
+
+/// Whoever wrote to it before may have been killed before it made its mark.
+#[test]
+fn a_used_ring_is_marked_when_its_log_comes() {
+    let map = memory(&[(0, 0x8000)]);
+    let mut used = LoggedRange::new(PinnedRange::new(&map, 0x1ff0, 0x1020, 16).unwrap(), None);
+    assert!(used.store_u16(0, 1, Ordering::Relaxed));
+    let (file, log) = log(1);
+    used.set_log(Some(UsedRingLog { log: Arc::clone(&log), addr: 0x1ff0 }));
+    assert_eq!(bytes(&file, 1), [0b1110]);
+    file.write_all_at(&[0], 0).unwrap();
+    assert!(used.store_u32(0x1010, 7, Ordering::Relaxed));
+    assert_eq!(bytes(&file, 1), [0b1000]);
+    // Its place in the log is the front-end's word, whatever it is.
+    used.set_log(Some(UsedRingLog { log, addr: u64::MAX - 3 }));
+    assert!(used.store_u16(2, 9, Ordering::Relaxed));
+    used.set_log(None);
+    file.write_all_at(&[0], 0).unwrap();
+    assert!(used.store_u16(2, 10, Ordering::Relaxed));
+    assert_eq!(bytes(&file, 1), [0]);
 }
 
 /// A write that is only partly inside of memory may have been made in part.
