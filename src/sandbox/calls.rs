@@ -135,7 +135,7 @@ const FCNTL: &[libc::c_int] = &[
 ];
 
 /// Requests of ioctl: sizes of block devices, cloned extents, sockets that do not block.
-const IOCTL: &[u64] = &[BLKGETSIZE64, libc::BLKSSZGET as u64, FICLONERANGE, libc::FIONBIO];
+const IOCTL: &[u64] = &[BLKGETSIZE64, libc::BLKSSZGET, FICLONERANGE, libc::FIONBIO];
 /// `_IOR(0x12, 114, size_t)`.
 const BLKGETSIZE64: u64 = 0x8008_1272;
 /// `_IOW(0x94, 13, struct file_clone_range)`, 32 bytes.

@@ -4,8 +4,8 @@
 //! those that the second answers with ENOSYS. Those are calls that the C library tries first and has another way for, and calls that this program's
 //! kernel headers did not know: a newer C library then does what it does on an older kernel, instead of ending the process of many guests.
 //!
-//! Calls that are allowed whatever their arguments cost next to nothing: kernels since 5.11 find that out when the filter is applied,
-//! and do not run it for them. So none of those on a command's way has its arguments looked at.
+//! Calls that are allowed whatever their arguments cost little: kernels since 5.11 find that out when the filter is applied, and do not run it
+//! for them. So none of those on a command's way has its arguments looked at.
 
 use std::collections::BTreeMap;
 use std::io;
