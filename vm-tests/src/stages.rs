@@ -68,10 +68,10 @@ pub fn soak() -> Result<()> {
 }
 
 /// Those of vstgt's own tests that have a long form: blocks that never tear, atomic commands, storms of task management, a process
-/// killed at random moments.
+/// killed at random moments, also in the middle of a handover.
 fn long_tests() -> Command {
     let mut tests = cargo(&["test", "--release", "-p", "vstgt", "--no-fail-fast", "--lib"]);
-    tests.args(["--test", "one_block", "--test", "abort_storm", "--test", "state_dir"]);
+    tests.args(["--test", "one_block", "--test", "abort_storm", "--test", "state_dir", "--test", "handover"]);
     tests.args(["--", "conformance::tear", "compare_and_write_is_a_lock", "orwrite_loses_no_bit", "no_block_is_torn"]);
     tests.args(["every_task_is_answered_once", "nothing_is_left_behind", "kill"]);
     tests.env(VSTGT_SOAK, "1");
