@@ -81,11 +81,11 @@ pub fn soak() -> Result<()> {
 }
 
 /// Those of vstgt's own tests that have a long form: blocks that never tear, atomic commands, storms of task management, a process
-/// killed at random moments, losses of power, dirty logs.
+/// killed at random moments, also in the middle of a handover, losses of power, dirty logs.
 fn long_tests() -> Command {
     let mut tests = cargo(&["test", "--release", "-p", "vstgt", "--no-fail-fast", "--lib"]);
     tests.args(["--test", "one_block", "--test", "abort_storm", "--test", "state_dir", "--test", "power_loss"]);
-    tests.args(["--test", "dirty_log"]);
+    tests.args(["--test", "dirty_log", "--test", "handover"]);
     tests.args(["--", "conformance::tear", "compare_and_write_is_a_lock", "orwrite_loses_no_bit", "no_block_is_torn"]);
     tests.args(["every_task_is_answered_once", "nothing_is_left_behind", "kill"]);
     tests.args(["keeps_its_promises", "what_is_answered_is_kept"]);
