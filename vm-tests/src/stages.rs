@@ -42,7 +42,7 @@ pub fn test(quick: bool) -> Result<()> {
 /// loop devices where they are to be had.
 fn units_and_sockets(stages: &Stages) -> Result<()> {
     let pages = HugePages::borrow();
-    let loops = sys::is_root() && Path::new("/dev/loop-control").exists();
+    let loops = loop_devices();
     let with_environment = |words: &[&str], wait: &str| {
         let mut tests = cargo(words);
         tests.env(VSTGT_TEST_WAIT, wait);
@@ -56,6 +56,11 @@ fn units_and_sockets(stages: &Stages) -> Result<()> {
     };
     stages.run("vstgt's tests, waiting by io_uring", with_environment(&["test", "-p", "vstgt"], "io_uring"))?;
     stages.run("its socket tests, waiting by epoll", with_environment(&["test", "-p", "vstgt", "--test", "*"], "epoll"))
+}
+
+/// Whether tests may use loop devices as block devices.
+fn loop_devices() -> bool {
+    sys::is_root() && Path::new("/dev/loop-control").exists()
 }
 
 /// The guest tests again, with as much work as finds what a short run does not.
@@ -76,6 +81,9 @@ fn long_tests() -> Command {
     tests.args(["every_task_is_answered_once", "nothing_is_left_behind", "kill"]);
     tests.args(["keeps_its_promises", "what_is_answered_is_kept"]);
     tests.env(VSTGT_SOAK, "1");
+    if loop_devices() {
+        tests.env(VSTGT_TEST_LOOP_DEVICES, "1");
+    }
     tests
 }
 
