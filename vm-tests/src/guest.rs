@@ -124,6 +124,26 @@ impl Guest {
         Guest::start_machine(machine, line, &[], root, dir)
     }
 
+    /// A machine into which a guest can migrate that [`start_boot_from`](Guest::start_boot_from) booted with the same arguments: it waits
+    /// for that. See [`crate::migration`].
+    ///
+    /// # Errors
+    /// As [`start_boot`](Guest::start_boot).
+    pub fn incoming_from(machine: Machine, line: Line, root: &Path, dir: &Path) -> Result<Vm> {
+        let machine = machine.arg("-incoming").arg("defer");
+        Ok(Guest::start_machine(machine, line, &[], root, dir)?.vm)
+    }
+
+    /// How much longer than on KVM things take in it.
+    pub fn slowness(&self) -> u32 {
+        self.slowness
+    }
+
+    /// Goes on in another machine, where the guest is now; gives back the one where it was.
+    pub fn moved_to(&mut self, vm: Vm) -> Vm {
+        std::mem::replace(&mut self.vm, vm)
+    }
+
     fn start_machine(machine: Machine, line: Line, modules: &[&str], root: &Path, dir: &Path) -> Result<Booting> {
         let cache = Cache::open()?;
         let kernel = Kernel::get(&cache, line)?;
