@@ -5,8 +5,9 @@
 //! contents that it may hold then ([`write_log::medium`]), and none may break a promise ([`power::promises`]); so all
 //! that a cache may lose is covered, be it reordered, torn or cut off. Now and then whole images are made, too.
 //!
-//! The log is kept by a file system in this program (FUSE) below the image of a real `vstgt` process, and by an image in memory below a
-//! target in this program, where operations overlap and writes are atomic. `VSTGT_SOAK=1` asks for more; `VSTGT_SEED` for the same again.
+//! The log is kept by a file system in this program (FUSE): below the image of a real `vstgt` process, or below a block device that is its image. And
+//! by an image in memory below a target in this program, where operations overlap and writes are atomic. `VSTGT_SOAK=1` asks for more,
+//! `VSTGT_SEED` for the same again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "test code")]
 
 mod drive;
@@ -20,6 +21,8 @@ mod state;
 
 use std::fs::File;
 use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -151,18 +154,47 @@ fn mounted() -> Option<Mounted> {
     }
 }
 
-/// Runs the writer against a process whose image lies in the log; what happened, the log, and the file's number in it.
-fn against_a_process(sockets: usize, seed: u64) -> Option<(History, Vec<Record>, u64)> {
+/// A block device over a file; gone when dropped.
+struct LoopDevice(PathBuf);
+
+impl LoopDevice {
+    fn over(file: &Path) -> LoopDevice {
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        LoopDevice(String::from_utf8(output.stdout).unwrap().trim().into())
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        drop(Command::new("losetup").arg("--detach").arg(&self.0).status());
+    }
+}
+
+/// What a process has for an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Below {
+    /// The file in the log.
+    File,
+    /// A block device over it: io_uring, direct I/O if it is shared, and a real cache, which is written out when it is synced.
+    Device,
+}
+
+/// Runs the writer against a process with an image over a file in the log; what happened, the log, and the file's number in it.
+fn against_a_process(below: Below, sockets: usize, seed: u64) -> Option<(History, Vec<Record>, u64)> {
     let mounted = mounted()?;
-    // Its name is not durable yet.
-    File::create(mounted.path().join("disk.img")).unwrap().set_len(8 << 20).unwrap();
+    let in_root = || mounted.log().with(|records| names_after(records, ROOT, usize::MAX)).get("disk.img").copied();
+    let path = mounted.path().join("disk.img");
+    File::create(&path).unwrap().set_len(8 << 20).unwrap();
     let file = mounted.number_of(ROOT, "disk.img").unwrap();
-    assert_eq!(mounted.log().with(|records| names_after(records, ROOT, usize::MAX)).get("disk.img"), None);
+    assert_eq!(in_root(), None, "its name is not durable yet");
+    let device = (below == Below::Device).then(|| LoopDevice::over(&path));
     let dir = tempfile::tempdir().unwrap();
-    symlink(mounted.path().join("disk.img"), dir.path().join("disk.img")).unwrap();
+    symlink(device.as_ref().map_or(&path, |device| &device.0), dir.path().join("disk.img")).unwrap();
     let vstgt = Vstgt::start_in(dir, sockets, |_| {});
-    // Whatever is promised from now on, the file is there.
-    assert_eq!(mounted.log().with(|records| names_after(records, ROOT, usize::MAX)).get("disk.img"), Some(&file));
+    if below == Below::File {
+        assert_eq!(in_root(), Some(file), "whatever is promised from now on, the file is there");
+    }
     let sockets: Vec<_> = (0..sockets).map(|at| vstgt.socket(at).to_owned()).collect();
     let extras = Extras { atomic: false, mode_select: true };
     let mut writer = Writer::new(guests(&sockets), mounted.log().clone(), seed, extras);
@@ -200,10 +232,26 @@ fn against_an_image(wait: WaitKind, lie: Lie, commands: usize, seed: u64) -> (Hi
 #[test]
 fn a_process_keeps_its_promises() {
     watchdog(Duration::from_secs(1200));
-    // Two share the image: blocks must stay whole. One has it for itself: io_uring, where it is there.
+    // Two share the image, so that blocks must stay whole; or one has it for itself.
     for sockets in [2, 1] {
         let seed = seed();
-        let Some((history, records, file)) = against_a_process(sockets, seed) else { return };
+        let Some((history, records, file)) = against_a_process(Below::File, sockets, seed) else { return };
+        eprintln!("{sockets} initiators:");
+        assert_kept(&history, &records, file, seed);
+    }
+}
+
+/// As [`a_process_keeps_its_promises`], over a block device, where there are loop devices.
+#[test]
+fn a_process_with_a_device_keeps_its_promises() {
+    watchdog(Duration::from_secs(1200));
+    if std::env::var_os("VSTGT_TEST_LOOP_DEVICES").is_none() {
+        eprintln!("NOT RUN: no loop devices here (VSTGT_TEST_LOOP_DEVICES)");
+        return;
+    }
+    for sockets in [2, 1] {
+        let seed = seed();
+        let Some((history, records, file)) = against_a_process(Below::Device, sockets, seed) else { return };
         eprintln!("{sockets} initiators:");
         assert_kept(&history, &records, file, seed);
     }

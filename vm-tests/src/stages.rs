@@ -50,7 +50,7 @@ pub fn test(quick: bool) -> Result<()> {
 /// loop devices where they are to be had.
 fn units_and_sockets(stages: &Stages) -> Result<()> {
     let pages = HugePages::borrow();
-    let loops = sys::is_root() && Path::new("/dev/loop-control").exists();
+    let loops = loop_devices();
     let with_environment = |words: &[&str], wait: &str| {
         let mut tests = cargo(words);
         tests.env(VSTGT_TEST_WAIT, wait);
@@ -64,6 +64,11 @@ fn units_and_sockets(stages: &Stages) -> Result<()> {
     };
     stages.run("vstgt's tests, waiting by io_uring", with_environment(&["test", "-p", "vstgt"], "io_uring"))?;
     stages.run("its socket tests, waiting by epoll", with_environment(&["test", "-p", "vstgt", "--test", "*"], "epoll"))
+}
+
+/// Whether tests may use loop devices as block devices.
+fn loop_devices() -> bool {
+    sys::is_root() && Path::new("/dev/loop-control").exists()
 }
 
 /// How long each fuzz target runs in the long form, in seconds.
@@ -91,6 +96,9 @@ fn long_tests() -> Command {
     tests.args(["keeps_its_promises", "what_is_answered_is_kept"]);
     tests.args(["every_page_that_changes_is_marked", "a_copy_by_the_marks"]);
     tests.env(VSTGT_SOAK, "1");
+    if loop_devices() {
+        tests.env(VSTGT_TEST_LOOP_DEVICES, "1");
+    }
     tests
 }
 
