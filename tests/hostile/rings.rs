@@ -162,10 +162,10 @@ fn completions_that_are_never_taken() {
     scene.end();
 }
 
-/// All rings there may be, as large as they may be, from one guest: what they cost is bounded, and given back.
+/// As many rings as the front-end's library takes, as large as they may be, from one guest: what they cost is bounded, and given back.
 #[test]
 fn all_rings_at_their_largest() {
-    const RINGS: u16 = 256;
+    const RINGS: u16 = 254;
     vstgt::sys::limits::raise_open_files().unwrap();
     let mut scene = Scene::new();
     let before = scene.vstgt.anonymous_kib();
@@ -176,16 +176,14 @@ fn all_rings_at_their_largest() {
         let rings: Vec<u16> = (0..RINGS).collect();
         guest.start(LINUX_FEATURES, &rings, 1024);
         guest.clear_attentions();
-        // One more than there are.
-        assert!(guest.frontend.set_vring_num(usize::from(RINGS), 64).is_err());
         grown.push(scene.vstgt.anonymous_kib().saturating_sub(before) >> 10);
         scene.assert_undisturbed("all rings at their largest");
         drop(guest);
         scene.check("all rings at their largest");
     }
     println!("grown by {grown:?} MiB");
-    assert!(grown[0] < 512 && grown[1] < grown[0] + 16, "grown by {grown:?} MiB");
-    scene.end_having_kept(512 << 10);
+    assert!(grown[0] < 200 && grown[1] < grown[0] + 16, "grown by {grown:?} MiB");
+    scene.end();
 }
 
 /// Rings that are started and stopped, and devices that are reset, as fast as it can be said, with commands in them.
