@@ -167,7 +167,7 @@ fn completions_that_are_never_taken() {
 fn all_rings_at_their_largest() {
     const RINGS: u16 = 254;
     vstgt::sys::limits::raise_open_files().unwrap();
-    let mut scene = Scene::new();
+    let mut scene = Scene::on_several_reactors();
     let before = scene.vstgt.anonymous_kib();
     let mut grown = Vec::new();
     for _ in 0..2 {
@@ -189,7 +189,7 @@ fn all_rings_at_their_largest() {
 /// Rings that are started and stopped, and devices that are reset, as fast as it can be said, with commands in them.
 #[test]
 fn rings_that_start_and_stop_without_end() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::on_several_reactors();
     let mut guest = scene.guest();
     let at = guest.ram.alloc(65536);
     for round in 0..300u32 {
