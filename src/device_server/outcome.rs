@@ -10,11 +10,12 @@ const WRITE_ERROR: AdditionalSense = AdditionalSense(0x0c02);
 /// DATA PHASE ERROR.
 const DATA_PHASE_ERROR: AdditionalSense = AdditionalSense(0x4b00);
 
-/// The answer to a command whose plan was one operation.
-pub fn io_done(finish: Finish, result: Result<(), BackingError>) -> Answer {
+/// The answer to a command whose plan was one operation. If it failed, so many blocks before the one that is to blame were
+/// transferred.
+pub fn io_done(finish: Finish, result: Result<(), BackingError>, intact: u64) -> Answer {
     match result {
         Ok(()) => Answer::good(finish.transferred),
-        Err(error) => Answer::check(sense(error, finish.lba)),
+        Err(error) => Answer::check(sense(error, finish.lba.saturating_add(intact))),
     }
 }
 
@@ -65,12 +66,12 @@ mod tests {
             (BackingError::Miscompare(513), 0xe, 0x1d00, Some(513)),
         ];
         for (error, key, code, information) in cases {
-            let answer = io_done(Finish { lba: 7, transferred: 512 }, Err(error));
+            let answer = io_done(Finish { lba: 3, transferred: 512 }, Err(error), 4);
             let sense = answer.sense.unwrap();
             assert_eq!((sense.key as u8, sense.code.0, sense.information), (key, code, information), "{error:?}");
             assert_eq!(answer.status as u8, 0x02);
             assert_eq!(answer.transferred, 0);
         }
-        assert_eq!(io_done(Finish { lba: 7, transferred: 512 }, Ok(())), Answer::good(512));
+        assert_eq!(io_done(Finish { lba: 7, transferred: 512 }, Ok(()), 0), Answer::good(512));
     }
 }

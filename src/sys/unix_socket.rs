@@ -5,9 +5,9 @@
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longest path that fits a socket address, in bytes (its terminating zero not counted).
 pub const MAX_PATH: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
@@ -101,6 +101,17 @@ fn int_option(socket: &impl AsFd, option: libc::c_int) -> io::Result<libc::c_int
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
+/// The effective user of the process that made this connection, at the time when it did (`SO_PEERCRED`), in the numbers of this
+/// process's user namespace; one that has no number there is the overflow user (65534).
+pub fn peer_user(stream: &UnixStream) -> io::Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    let place = (&raw mut peer).cast();
+    // SAFETY: `peer` and `len` are valid for writing, and `len` says how large `peer` is.
+    let rc = unsafe { libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, place, &raw mut len) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(peer.uid) }
+}
+
 /// Whether the descriptor is a Unix stream socket.
 pub fn is_unix_stream(fd: &impl AsFd) -> io::Result<bool> {
     match int_option(fd, libc::SO_DOMAIN) {
@@ -113,6 +124,52 @@ pub fn is_unix_stream(fd: &impl AsFd) -> io::Result<bool> {
 /// Whether the socket is listening (`SO_ACCEPTCONN`).
 pub fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
     Ok(int_option(socket, libc::SO_ACCEPTCONN)? != 0)
+}
+
+/// The path that the socket was bound to, as it was given to `bind`; `None` if it has none, or a name of the abstract namespace.
+pub fn bound_path(socket: &impl AsFd) -> io::Result<Option<PathBuf>> {
+    // SAFETY: sockaddr_un is plain data; all zeroes is a value of it.
+    let mut addr: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: `addr` and `len` are valid for writing, and `len` says how large `addr` is.
+    if unsafe { libc::getsockname(fd, (&raw mut addr).cast(), &raw mut len) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if i32::from(addr.sun_family) != libc::AF_UNIX {
+        return Ok(None);
+    }
+    let given = (len as usize).saturating_sub(offset_of!(libc::sockaddr_un, sun_path));
+    let bytes = addr.sun_path.iter().take(given).map(|byte| *byte as u8).take_while(|byte| *byte != 0);
+    let path = PathBuf::from(std::ffi::OsString::from_vec(bytes.collect()));
+    Ok((!path.as_os_str().is_empty()).then_some(path))
+}
+
+/// Who is at the other end of a connection: what the kernel noted when it was made (`SO_PEERCRED`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its process, which may be gone.
+    pub pid: i32,
+    /// Its effective user.
+    pub uid: u32,
+}
+
+/// Who is at the other end.
+pub fn peer(stream: &UnixStream) -> io::Result<Peer> {
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    let (fd, into) = (stream.as_raw_fd(), (&raw mut found).cast());
+    // SAFETY: `found` and `len` are valid for writing, and `len` says how large `found` is.
+    if unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, into, &raw mut len) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Peer { pid: found.pid, uid: found.uid })
+}
+
+/// The effective user of this process.
+pub fn own_uid() -> u32 {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
 }
 
 /// Copies the bytes that wait at the head of the stream, without taking them or descriptors that came with them. Blocks until
@@ -202,6 +259,19 @@ mod tests {
         assert!(!peer_has_closed(&b));
         drop(a);
         assert!(peer_has_closed(&b));
+    }
+
+    #[test]
+    fn a_socket_knows_its_path_and_its_peer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = listen(bind(&path, 0o600).unwrap(), 1).unwrap();
+        assert_eq!(bound_path(&listener).unwrap(), Some(path.clone()));
+        let stream = UnixStream::connect(&path).unwrap();
+        assert_eq!(bound_path(&stream).unwrap(), None);
+        let us = Peer { pid: std::process::id() as i32, uid: own_uid() };
+        assert_eq!(peer(&stream).unwrap(), us);
+        assert_eq!(peer(&listener.accept().unwrap().0).unwrap(), us);
     }
 
     #[test]

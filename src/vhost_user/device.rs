@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::mem::MemoryMap;
+use super::InflightRing;
+use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::sys::unix_socket;
 
 /// Ends a connection from the device's side: what is left to do when the front-end's memory turns out to be broken.
@@ -58,6 +59,13 @@ impl Hangup {
         }
     }
 
+    /// Takes no more messages: those that came already are still answered, then the connection ends.
+    pub(super) fn shut_reading(&self) {
+        if let Err(error) = self.stream.shutdown(Shutdown::Read) {
+            log::trace!("connection was over already: {error}");
+        }
+    }
+
     pub(super) fn stream(&self) -> &UnixStream {
         &self.stream
     }
@@ -82,6 +90,8 @@ pub struct RingConfig {
     pub next_used: u16,
     /// Whether VIRTIO_RING_F_EVENT_IDX was negotiated.
     pub event_idx: bool,
+    /// How its used ring is logged; `None`: it is not.
+    pub used_log: Option<UsedRingLog>,
     /// The front-end's kick, an eventfd; `None`: it will never kick, poll (not used by QEMU). It may have been kicked before,
     /// on another eventfd: look at the available ring when the ring starts.
     ///
@@ -92,6 +102,9 @@ pub struct RingConfig {
     pub call: Option<File>,
     /// How to report a broken ring, an eventfd.
     pub err: Option<File>,
+    /// Its account in the inflight buffer, if the front-end keeps one. Where anything in it is still in flight, it is that and not
+    /// `next_avail` that says where to go on.
+    pub inflight: Option<InflightRing>,
 }
 
 /// Why rings could not be started.
@@ -108,6 +121,9 @@ pub enum StartError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// What the device is about is somewhere else.
+    #[error("{0}")]
+    Unavailable(String),
     /// The device is shutting down.
     #[error("shutting down")]
     ShuttingDown,
@@ -151,6 +167,11 @@ pub trait Device: Send {
     /// new map, all mapped, though perhaps at other host addresses: the session has stopped those for which this does
     /// not hold, and starts them again when they are mapped again.
     fn set_memory(&mut self, map: Arc<MemoryMap>, gone: bool);
+
+    /// Other dirty logs, or none, while rings run. `log` is for all that is written to guest memory but the used rings: those of the
+    /// `rings` listed, by their index, are marked as listed, and the others not at all. Returns when no write is marked
+    /// elsewhere any more; commands under way are marked when they end.
+    fn set_log(&mut self, log: Option<Arc<DirtyLog>>, rings: &[(u16, UsedRingLog)]);
 
     /// RESET_DEVICE: ends all tasks of this connection and, if it ever started rings, resets its nexus (see the crate
     /// documentation). Rings are stopped.

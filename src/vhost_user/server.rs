@@ -8,6 +8,9 @@
 //!   [`Options::max_connections`] per socket, then new ones are closed at once; but first those make way, the oldest first, whose front-end
 //!   has not said which features it uses. Nobody can keep a socket busy by connecting and saying nothing.
 //! * Each socket's connections are taken at a bounded rate; the others wait in the kernel, and the other sockets do not.
+//! * A connection of somebody who may not connect ([`Endpoint::peers`]) is closed before anything is read from it.
+//! * A connection gets its thread when its front-end says something. Until then nothing has been promised to it, and a process that
+//!   goes on in this one's place can go on with it: [`Server::retire`].
 //! * [`Server::stop`] closes the listeners (which removes their files), ends all connections and waits, for so long as
 //!   it was told, until every device has been [disconnected](Device::disconnected). A front-end that does not read, or has sent
 //!   half a message, cannot make it wait: its socket is shut down.
@@ -24,7 +27,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::ration::Ration;
-use super::{Device, Hangup, Inherited, Listener, connection};
+use super::{Device, Hangup, Inherited, Listener, Peers, connection};
 use crate::sys::rate_limit::RateLimit;
 use crate::sys::unix_socket;
 
@@ -40,8 +43,18 @@ const WAY_BOUND: Duration = Duration::from_millis(20);
 /// How long a connection is not served because a dead one of the same socket is not over.
 const SUCCESSION_BOUND: Duration = Duration::from_secs(5);
 
-/// The epoll datum of the event that ends the acceptor or makes it look around; listeners have their index.
+/// How long messages that have come may take to be answered when the process ends.
+const ANSWER_BOUND: Duration = Duration::from_millis(200);
+
+/// The epoll datum of the event that ends the acceptor or makes it look around; listeners have their index, silent connections their
+/// number added to [`SILENT`].
 const WAKE: u64 = u64::MAX;
+
+/// Above all indexes of listeners.
+const SILENT: u64 = 1 << 32;
+
+/// How many events are taken at a time. The others come next time.
+const EVENTS: usize = 64;
 
 /// Makes the device for a new connection.
 pub type MakeDevice = Box<dyn FnMut() -> Box<dyn Device> + Send>;
@@ -50,17 +63,31 @@ pub type MakeDevice = Box<dyn FnMut() -> Box<dyn Device> + Send>;
 pub struct Endpoint {
     /// A listener, or one connection.
     pub source: Inherited,
+    /// Connections that were made to it already, and have said nothing yet.
+    pub silent: Vec<UnixStream>,
     /// Its name in the log and on its threads.
     pub name: String,
     /// What is behind each of its connections.
     pub make_device: MakeDevice,
+    /// Who may connect.
+    pub peers: Peers,
 }
 
 impl Endpoint {
     /// An endpoint that listens.
     pub fn listening(listener: Listener, name: impl Into<String>, make_device: MakeDevice) -> Endpoint {
-        Endpoint { source: Inherited::Listening(listener), name: name.into(), make_device }
+        let (source, peers) = (Inherited::Listening(listener), Peers::Anybody);
+        Endpoint { source, silent: Vec::new(), name: name.into(), make_device, peers }
     }
+}
+
+/// What is left of an endpoint that accepts no longer.
+#[derive(Debug, Default)]
+pub struct Retired {
+    /// Its listener, if it was one.
+    pub listener: Option<Listener>,
+    /// Its connections that have said nothing.
+    pub silent: Vec<UnixStream>,
 }
 
 /// What a server may be told.
@@ -86,7 +113,7 @@ pub struct StillRunning(pub Vec<String>);
 /// A server that runs.
 pub struct Server {
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
+    acceptor: Option<JoinHandle<Vec<Retired>>>,
 }
 
 struct Shared {
@@ -127,6 +154,19 @@ impl Shared {
     fn wait_for(&self, dead: &[u64], bound: Duration) {
         let alive = |state: &mut State| !state.stopping && dead.iter().any(|id| state.live.contains_key(id));
         drop(self.ended.wait_timeout_while(self.state(), bound, alive).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until no session is left.
+    fn all_ended(&self, deadline: Instant) -> Result<(), StillRunning> {
+        let mut state = self.state();
+        while !state.live.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StillRunning(state.live.values().map(|live| live.name.clone()).collect()));
+            }
+            state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
     }
 
     /// Ends the oldest of an endpoint's sessions that is not established, if there is one, and waits a moment until it is over; true if it
@@ -187,7 +227,7 @@ impl Server {
             state: Mutex::new(State::default()),
             ended: Condvar::new(),
         });
-        let mut acceptor = Acceptor::new(Arc::clone(&shared), endpoints, options)?;
+        let acceptor = Acceptor::new(Arc::clone(&shared), endpoints, options)?;
         let thread = thread::Builder::new().name("vstgt-accept".into()).spawn(move || acceptor.run())?;
         Ok(Server { shared, acceptor: Some(thread) })
     }
@@ -197,42 +237,38 @@ impl Server {
         self.shared.state().live.len()
     }
 
-    /// Stops accepting, removes the socket files, ends all connections, and waits at most `bound` for them.
-    pub fn stop(mut self, bound: Duration) -> Result<(), StillRunning> {
-        self.stop_accepting();
-        let deadline = Instant::now() + bound;
-        let mut state = self.shared.state();
-        for live in state.live.values() {
-            live.hangup.shut_down();
-        }
-        while !state.live.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(StillRunning(state.live.values().map(|live| live.name.clone()).collect()));
-            }
-            state = self.shared.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        drop(state);
-        self.shared.join_finished();
-        Ok(())
-    }
-
-    fn stop_accepting(&mut self) {
+    /// Stops accepting. Gives back what may go on in another process, in the order of the endpoints; what is dropped is closed, and
+    /// socket files removed. Connections that have said something are served until [`Server::stop`].
+    pub fn retire(&mut self) -> Vec<Retired> {
         self.shared.state().stopping = true;
         self.shared.ended.notify_all();
         self.shared.wake();
-        if let Some(acceptor) = self.acceptor.take()
-            && acceptor.join().is_err()
-        {
+        let Some(acceptor) = self.acceptor.take() else { return Vec::new() };
+        acceptor.join().unwrap_or_else(|_| {
             log::error!("the acceptor thread panicked");
+            Vec::new()
+        })
+    }
+
+    /// Stops accepting, removes the socket files, ends all connections, and waits at most `bound` for them.
+    pub fn stop(mut self, bound: Duration) -> Result<(), StillRunning> {
+        drop(self.retire());
+        let start = Instant::now();
+        self.shared.state().live.values().for_each(|live| live.hangup.shut_reading());
+        // Each message that came is answered. A front-end that does not read its answers, or has sent half a message, is not waited for.
+        if self.shared.all_ended(start + ANSWER_BOUND.min(bound)).is_err() {
+            self.shared.state().live.values().for_each(|live| live.hangup.shut_down());
+            self.shared.all_ended(start + bound)?;
         }
+        self.shared.join_finished();
+        Ok(())
     }
 }
 
 impl Drop for Server {
     /// Stops accepting and ends the connections, without waiting for them.
     fn drop(&mut self) {
-        self.stop_accepting();
+        drop(self.retire());
         for live in self.shared.state().live.values() {
             live.hangup.shut_down();
         }
@@ -247,18 +283,19 @@ struct Acceptor {
     max_connections: usize,
     on_exhausted: Option<Box<dyn FnOnce() + Send>>,
     next_id: u64,
+    /// Connections that have said nothing yet, by number, each with its endpoint's index.
+    silent: HashMap<u64, (usize, UnixStream)>,
 }
 
 /// An endpoint in service.
 struct Served {
     name: String,
     make_device: MakeDevice,
+    peers: Peers,
     listener: Option<Listener>,
     ration: Ration,
     /// When its listener is looked at again, if its ration is used up.
     paused: Option<Instant>,
-    /// The connection that it is, until it is served.
-    connected: Option<UnixStream>,
     /// For what its front-ends make us say.
     limit: Arc<RateLimit>,
     /// For the lines that say that one came.
@@ -273,38 +310,58 @@ impl Acceptor {
         };
         watch(&shared.wake, WAKE)?;
         let mut served = Vec::with_capacity(endpoints.len());
+        let mut connected = Vec::new();
         for (index, endpoint) in endpoints.into_iter().enumerate() {
-            let (listener, connected) = match endpoint.source {
-                Inherited::Listening(listener) => (Some(listener), None),
-                Inherited::Connected(stream) => (None, Some(stream)),
+            let listener = match endpoint.source {
+                Inherited::Listening(listener) => Some(listener),
+                Inherited::Connected(stream) => {
+                    connected.push((index, stream));
+                    None
+                }
             };
+            connected.extend(endpoint.silent.into_iter().map(|stream| (index, stream)));
             if let Some(listener) = &listener {
                 listener.set_nonblocking()?;
                 watch(&listener.as_fd(), index as u64)?;
             }
             let limit = Arc::new(RateLimit::per_peer());
             let comings = RateLimit::per_peer();
-            let Endpoint { name, make_device, .. } = endpoint;
+            let Endpoint { name, make_device, peers, .. } = endpoint;
             let (ration, paused) = (Ration::new(), None);
-            served.push(Served { name, make_device, listener, ration, paused, connected, limit, comings });
+            served.push(Served { name, make_device, peers, listener, ration, paused, limit, comings });
         }
-        Ok(Acceptor {
+        let mut acceptor = Acceptor {
             shared,
             epoll,
             endpoints: served,
             max_connections: options.max_connections,
             on_exhausted: options.on_exhausted,
             next_id: 0,
-        })
+            silent: HashMap::new(),
+        };
+        for (index, stream) in connected {
+            acceptor.await_word(index, stream)?;
+        }
+        Ok(acceptor)
     }
 
-    fn run(&mut self) {
-        for index in 0..self.endpoints.len() {
-            if let Some(stream) = self.endpoints[index].connected.take() {
-                self.open(index, stream);
+    fn run(mut self) -> Vec<Retired> {
+        self.accept_until_stopped();
+        let mut retired: Vec<Retired> = self
+            .endpoints
+            .into_iter()
+            .map(|served| Retired { listener: served.listener, silent: Vec::new() })
+            .collect();
+        for (index, stream) in self.silent.into_values() {
+            if let Some(retired) = retired.get_mut(index) {
+                retired.silent.push(stream);
             }
         }
-        let mut events = vec![EpollEvent::default(); self.endpoints.len() + 1];
+        retired
+    }
+
+    fn accept_until_stopped(&mut self) {
+        let mut events = vec![EpollEvent::default(); EVENTS];
         loop {
             self.shared.join_finished();
             self.notice_exhaustion();
@@ -324,8 +381,12 @@ impl Acceptor {
             if self.shared.state().stopping {
                 return;
             }
-            for event in events.iter().take(ready).filter(|event| event.data() != WAKE) {
-                self.accept(event.data() as usize);
+            for event in events.iter().take(ready) {
+                match event.data() {
+                    WAKE => {}
+                    index @ ..SILENT => self.accept(index as usize),
+                    number => self.heard(number - SILENT),
+                }
             }
         }
     }
@@ -360,7 +421,13 @@ impl Acceptor {
             return;
         }
         match listener.accept() {
-            Ok(stream) => self.open(index, stream),
+            Ok(stream) => {
+                if let Err(error) = self.await_word(index, stream)
+                    && let Some(served) = self.endpoints.get(index)
+                {
+                    served.limit.warn(format_args!("{}: cannot wait for a front-end to speak: {error}", served.name));
+                }
+            }
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                 _ => {
@@ -371,16 +438,51 @@ impl Acceptor {
         }
     }
 
-    /// Starts the thread that serves a connection.
-    fn open(&mut self, index: usize, stream: UnixStream) {
-        let Some(served) = self.endpoints.get_mut(index) else { return };
-        let (count, dead) = self.shared.siblings(index);
-        if count >= self.max_connections && !self.shared.make_way(index) {
+    /// Keeps a connection until its front-end says something, if it is one that may connect.
+    fn await_word(&mut self, index: usize, stream: UnixStream) -> io::Result<()> {
+        let Some(served) = self.endpoints.get(index) else { return Ok(()) };
+        if let Some(why) = served.peers.refuse(&stream) {
+            served.limit.warn(format_args!("{}: connection closed: {why}", served.name));
+            return Ok(());
+        }
+        let mut silent: Vec<u64> =
+            self.silent.iter().filter(|(_, (of, _))| *of == index).map(|(number, _)| *number).collect();
+        let count = self.shared.siblings(index).0 + silent.len();
+        silent.sort_unstable();
+        let made_way = count < self.max_connections || match silent.first() {
+            // Closed, it is not waited for any more.
+            Some(oldest) => self.silent.remove(oldest).is_some(),
+            None => self.shared.make_way(index),
+        };
+        if !made_way {
             served.limit.warn(format_args!("{}: {count} connections already, another one closed", served.name));
-            return;
+            return Ok(());
         }
         let id = self.next_id;
         self.next_id += 1;
+        let event = EpollEvent::new(EventSet::IN, SILENT + id);
+        self.epoll.ctl(ControlOperation::Add, stream.as_raw_fd(), event)?;
+        self.silent.insert(id, (index, stream));
+        Ok(())
+    }
+
+    /// A silent connection has something to say, or has gone.
+    fn heard(&mut self, id: u64) {
+        let Some((index, stream)) = self.silent.remove(&id) else { return };
+        if let Err(error) = self.epoll.ctl(ControlOperation::Delete, stream.as_raw_fd(), EpollEvent::default()) {
+            log::debug!("a connection is not waited for any more, and was not before: {error}");
+        }
+        // This does not wait: it is readable.
+        if matches!(unix_socket::peek(&stream, &mut [0]), Ok(0)) {
+            return;
+        }
+        self.open(index, id, stream);
+    }
+
+    /// Starts the thread that serves a connection.
+    fn open(&mut self, index: usize, id: u64, stream: UnixStream) {
+        let Some(served) = self.endpoints.get_mut(index) else { return };
+        let (_, dead) = self.shared.siblings(index);
         let name = served.name.clone();
         let hangup = Hangup::new(stream);
         let device = (served.make_device)();
@@ -412,6 +514,7 @@ impl Acceptor {
     fn notice_exhaustion(&mut self) {
         let none_can_come = self.endpoints.iter().all(|served| served.listener.is_none());
         if none_can_come
+            && self.silent.is_empty()
             && self.shared.state().live.is_empty()
             && let Some(call) = self.on_exhausted.take()
         {

@@ -62,6 +62,12 @@ impl Config {
         self
     }
 
+    /// Adds words to the command line.
+    #[must_use]
+    pub fn args<const N: usize>(self, words: [&str; N]) -> Config {
+        words.into_iter().fold(self, Config::arg)
+    }
+
     /// The command, not yet started. Unless a state directory is given, nothing is kept: tests are not to meet in the one that vstgt
     /// would take by itself.
     ///
@@ -92,6 +98,23 @@ impl Config {
             there.context(|| process.explain(&format!("vstgt did not open {}", socket.display())))?;
         }
         Ok(Vstgt { process, sockets: self.sockets })
+    }
+}
+
+impl Config {
+    /// Starts it beside the one that runs, from which it takes over (`--handover`, the same for both), and waits until it serves
+    /// and the other one has ended.
+    ///
+    /// # Errors
+    /// When it does not serve in time, or the other one does not end with status 0; the message holds what it said.
+    pub fn succeed(self, mut predecessor: Vstgt, log: &Path) -> Result<Vstgt> {
+        let mut vstgt = Vstgt { process: Process::start("vstgt", self.command()?, log)?, sockets: self.sockets };
+        vstgt.wait_for_log(&["serving"], BOUND)?;
+        let status = predecessor.process.wait(BOUND)?;
+        if !status.success() {
+            return Err(Error::new(predecessor.process.explain(&format!("vstgt handed over and ended with {status}"))));
+        }
+        Ok(vstgt)
     }
 }
 

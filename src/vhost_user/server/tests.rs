@@ -51,6 +51,14 @@ impl Fixture {
     }
 }
 
+/// For a moment, at least.
+fn stays_open(wire: &Wire) -> bool {
+    wire.0.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let read = std::io::Read::read(&mut &wire.0, &mut [0]);
+    wire.0.set_read_timeout(Some(BOUND)).unwrap();
+    read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+}
+
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
@@ -234,9 +242,11 @@ fn a_connected_endpoint_is_served_once_and_then_exhausted() {
     let mock = Mock::default();
     let device = mock.clone();
     let endpoint = Endpoint {
+        silent: Vec::new(),
         source: Inherited::from_fd(OwnedFd::from(theirs)).unwrap(),
         name: "fd 3".into(),
         make_device: Box::new(move || Box::new(device.clone())),
+        peers: Peers::Anybody,
     };
     let (tell, told) = mpsc::channel();
     let options = Options { on_exhausted: Some(Box::new(move || tell.send(()).unwrap())), ..Options::default() };
@@ -248,6 +258,61 @@ fn a_connected_endpoint_is_served_once_and_then_exhausted() {
     told.recv_timeout(BOUND).unwrap();
     assert_eq!(mock.calls(), [Call::Disconnected]);
     server.stop(BOUND).unwrap();
+}
+
+/// A connection that says nothing costs no thread, counts, and can go on elsewhere with what it says meanwhile.
+#[test]
+fn silent_connections_are_given_back() {
+    let mut f = Fixture::new(Options { max_connections: 3, ..Options::default() });
+    let spoken = connect(&f.path());
+    spoken.barrier();
+    let [silent, gone] = [(); 2].map(|()| connect(&f.path()));
+    connect(&f.path()).assert_closed();
+    assert_eq!(f.server.connections(), 1);
+    drop(gone);
+    let start = Instant::now();
+    let other = loop {
+        let wire = connect(&f.path());
+        if stays_open(&wire) {
+            break wire;
+        }
+        assert!(start.elapsed() < BOUND, "one that went away is counted for ever");
+    };
+    let mut retired = f.server.retire();
+    assert_eq!(retired.len(), 1);
+    let waits = connect(&f.path());
+    spoken.barrier();
+    let Retired { listener, silent: given } = retired.pop().unwrap();
+    assert_eq!(given.len(), 2);
+    assert!(f.server.retire().is_empty());
+    // One speaks while nobody serves it.
+    silent.send(GET_FEATURES, &[], &[]);
+    let again = f.mock.clone();
+    let endpoint = Endpoint {
+        silent: given,
+        ..Endpoint::listening(listener.unwrap(), "again", Box::new(move || Box::new(again.clone())))
+    };
+    let server = Server::start(vec![endpoint], Options::default()).unwrap();
+    assert_ne!(silent.reply_u64(GET_FEATURES), 0);
+    waits.barrier();
+    other.barrier();
+    f.server.stop(BOUND).unwrap();
+    spoken.assert_closed();
+    waits.barrier();
+    server.stop(BOUND).unwrap();
+}
+
+/// Messages that came before the end are answered.
+#[test]
+fn stopping_answers_what_has_come() {
+    for _ in 0..20 {
+        let f = Fixture::new(Options::default());
+        let wires: Vec<Wire> = (0..5).map(|_| connect(&f.path())).collect();
+        wires.iter().for_each(|wire| wire.send(GET_FEATURES, &[], &[]));
+        f.wait_for_connections(5);
+        f.server.stop(BOUND).unwrap();
+        wires.iter().for_each(|wire| assert_ne!(wire.reply_u64(GET_FEATURES), 0));
+    }
 }
 
 #[test]
@@ -299,4 +364,27 @@ fn names_fit_a_thread() {
     assert_eq!(thread_name("/run/vstgt/vm-1.sock"), "s:tgt/vm-1.sock");
     assert_eq!(thread_name("fd 3"), "s:fd 3");
     assert_eq!(thread_name("nul\0here"), "s:nul?here");
+}
+
+#[test]
+fn who_may_not_connect_is_closed_before_anything_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm.sock");
+    let mock = Mock::default();
+    let us = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(dir.path()).unwrap());
+    let serve = |peers| {
+        let options = Options::default();
+        Server::start(vec![Endpoint { peers, ..endpoint(&path, &mock) }], options).unwrap()
+    };
+    let server = serve(Peers::Users(vec![us + 1]));
+    let mut refused = UnixStream::connect(&path).unwrap();
+    refused.set_read_timeout(Some(BOUND)).unwrap();
+    // The end, or a reset if something of ours was still there to be read: nothing was.
+    assert_eq!(std::io::Read::read(&mut refused, &mut [0; 16]).unwrap(), 0);
+    assert_eq!((mock.calls(), server.connections()), (Vec::new(), 0));
+    server.stop(BOUND).unwrap();
+
+    let server = serve(Peers::Users(vec![us + 1, us]));
+    connect(&path).barrier();
+    server.stop(BOUND).unwrap();
 }
