@@ -106,6 +106,7 @@ fn floods_of_connections() {
                 })
             })
             .collect();
+        let stopping = Stopping(&stop);
         let start = Instant::now();
         let mut most = 0;
         for round in 0..5 {
@@ -124,7 +125,7 @@ fn floods_of_connections() {
         }
         assert!(most < 40, "{most} threads");
         println!("{:?}", start.elapsed());
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     println!("{came} connections");
@@ -135,7 +136,7 @@ fn floods_of_connections() {
 /// Guests that are lost and come back, again and again, with commands under way.
 #[test]
 fn guests_that_come_and_go() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::on_several_reactors();
     for round in 0..60u32 {
         let mut guest = scene.guest();
         let at = guest.ram.alloc(65536);

@@ -5,7 +5,7 @@ use super::*;
 /// Nonsense on the control and on the event queue.
 #[test]
 fn control_and_event_queues() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::on_several_reactors();
     let requests: [(&str, Vec<u8>, u32); 8] = [
         ("an empty request", vec![], 1),
         ("an unknown type", [9u32.to_le_bytes().to_vec(), vec![0; 20]].concat(), 1),
@@ -85,8 +85,13 @@ fn functions_for_units_that_are_not_there() {
 /// A control queue full of requests of all kinds, again and again: all are answered, and cost the others little.
 #[test]
 fn thousands_of_control_requests() {
+    for scene in [Scene::new(), Scene::on_several_reactors()] {
+        flood_with_control_requests(scene);
+    }
+}
+
+fn flood_with_control_requests(mut scene: Scene) {
     const SIZE: u16 = 1024;
-    let mut scene = Scene::new();
     let mut guest = Guest::connect(scene.vstgt.socket(0), Ram::new(RAM));
     guest.negotiate();
     guest.start(LINUX_FEATURES, &[0, 1, 2, 3], SIZE);

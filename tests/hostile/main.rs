@@ -30,7 +30,7 @@ use frontend::queue::{F_INDIRECT, F_NEXT, F_WRITE};
 use frontend::ram::{Backing, memfd};
 use frontend::wire::{NEED_REPLY, PROTOCOL_BITS, VERSION, WireRegion};
 use frontend::{BOUND, Buffer, Guest, Ram, VerifiedIo, Vstgt, Wire, eventually};
-use scene::{Outcome, Parts, Scene, outcome_on, parts};
+use scene::{Outcome, Parts, Scene, Stopping, outcome_on, parts};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::FrontendReq::{self, *};

@@ -256,7 +256,7 @@ fn tables() {
 /// Memory that comes and goes as fast as it can, under rings that run.
 #[test]
 fn tables_without_end() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::on_several_reactors();
     let mut guest = scene.guest();
     let file = memfd(64 << 20, 0).unwrap();
     let body = Wire::single(&WireRegion { guest: 1 << 32, size: 64 << 20, user: 1 << 40, offset: 0 });

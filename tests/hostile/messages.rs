@@ -86,7 +86,7 @@ fn descriptors() {
 /// Random messages, some with descriptors: whatever comes, the other guest goes on.
 #[test]
 fn random_messages() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::on_several_reactors();
     let file = memfd(RAM, 0).unwrap();
     let event = vmm_sys_util::eventfd::EventFd::new(libc::EFD_NONBLOCK).unwrap();
     for seed in 0..300u64 {
@@ -222,11 +222,12 @@ fn floods_of_messages() {
                 })
             })
             .collect();
+        let stopping = Stopping(&stop);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(1) {
             scene.assert_undisturbed("floods of messages");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     println!("{asked} questions");

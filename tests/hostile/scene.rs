@@ -6,7 +6,7 @@ use super::*;
 
 /// How long the bystander's commands may take while somebody else misbehaves. A stall is what this catches; tests share the machine with
 /// each other, so it is no measure of latency.
-const UNDISTURBED: Duration = Duration::from_secs(3);
+const UNDISTURBED: Duration = Duration::from_secs(10);
 
 /// How much memory of its own (in KiB) the process may have more at the end of a scene. What is kept for the next use is bounded; a leak is not.
 const GROWTH: u64 = 32 << 10;
@@ -49,8 +49,19 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// All on one reactor: what keeps it from its work, keeps it from the bystander's.
     pub fn new() -> Scene {
-        Scene::with(2, |_| {})
+        Scene::with(2, |command| {
+            command.args(["--reactors", "1"]);
+        })
+    }
+
+    /// Several reactors, which send each other mail about what they are asked; the bystander's commands and the others' home are not on the
+    /// same.
+    pub fn on_several_reactors() -> Scene {
+        Scene::with(2, |command| {
+            command.args(["--reactors", "3"]);
+        })
     }
 
     /// With so many sockets, and more on the command line.
@@ -127,6 +138,15 @@ impl Scene {
         assert!(grown < most, "grown by {grown} KiB");
         drop(self.bystander.take().unwrap().finish());
         self.vstgt.stop();
+    }
+}
+
+/// Tells threads to stop when it goes, be it by a failure: else they would be waited for for ever.
+pub struct Stopping<'a>(pub &'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
