@@ -43,7 +43,7 @@ pub fn fenced(fence: &Fence, until: Until, deed: impl FnOnce() -> i32) -> (End, 
             Ok(()) => deed(),
             Err(e) => {
                 // Not by eprintln: the test harness would keep it.
-                writeln!(std::io::stderr(), "{e}").unwrap();
+                said.write_all(format!("{e}\n").as_bytes()).unwrap();
                 255
             }
         };
