@@ -86,6 +86,7 @@ impl World {
             next_avail: self.driver.used_idx(),
             next_used: self.driver.used_idx(),
             event_idx: false,
+            used_log: None,
             kick: None,
             call: None,
             err: None,
