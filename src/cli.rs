@@ -13,14 +13,27 @@ pub const CAPABILITIES: &str = "{\n  \"type\": \"scsi\"\n}";
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
     /// Socket to listen on, one for each guest. Keys: initiator=NAME, the initiator port's name, by default made from the socket's
-    /// path; target-port=NAME, by default the first. Commas in values are doubled.
+    /// path; target-port=NAME, by default the first; mode=, group= and allow-uid=, as --socket-mode, --socket-group and --allow-uid
+    /// are for all. Commas in values are doubled.
     #[arg(long = "socket-path", value_name = "PATH[,KEY=VALUE]...")]
     pub socket_path: Vec<String>,
 
     /// An open socket, listening or connected, in place of --socket-path: a number, or the name that systemd gave it
-    /// (FileDescriptorName=), and the same keys.
+    /// (FileDescriptorName=), and the same keys but mode= and group=.
     #[arg(long = "fd", value_name = "N|NAME[,KEY=VALUE]...", conflicts_with = "socket_path")]
     pub fd: Vec<String>,
+
+    /// Permissions of the socket files, in octal; by default 0600, or 0660 if there is --socket-group.
+    #[arg(long = "socket-mode", value_name = "OCTAL", conflicts_with = "fd")]
+    pub socket_mode: Option<String>,
+
+    /// The group of the socket files.
+    #[arg(long = "socket-group", value_name = "NAME|GID", conflicts_with = "fd")]
+    pub socket_group: Option<String>,
+
+    /// Serve only front-ends that run as this user; it repeats. By default whoever can open the socket.
+    #[arg(long = "allow-uid", value_name = "NAME|UID")]
+    pub allow_uid: Vec<String>,
 
     /// A target port, one way to the disks. Keys: name=NAME, id=N, group=N, state=active, active-nonoptimized, standby,
     /// unavailable or offline. By default there is one, named vstgt.
@@ -70,6 +83,15 @@ pub struct Cli {
     #[arg(long = "handover", value_name = "PATH")]
     pub handover: Option<PathBuf>,
 
+    /// Let go of images and state when all guests have left by migration, so that another vstgt can take them, and take them again when
+    /// a guest comes back. Needs --state-dir.
+    #[arg(long = "outgoing")]
+    pub outgoing: bool,
+
+    /// Wait for guests that migrate here: images and state are opened when the first of them runs. Includes --outgoing.
+    #[arg(long = "incoming")]
+    pub incoming: bool,
+
     /// How reactors do I/O on images: auto probes each image. mmap and inline (preadv, pwritev) do it on the reactor itself, and are
     /// only for images on tmpfs.
     #[arg(long = "engine", value_name = "auto|io_uring|threads|mmap|inline", default_value = "auto")]
@@ -78,6 +100,18 @@ pub struct Cli {
     /// How reactors wait: auto takes io_uring where the system allows it.
     #[arg(long = "wait", value_name = "auto|io_uring|epoll", default_value = "auto")]
     pub wait: String,
+
+    /// Fence the running process in: no privileges, no files but its own, only the system calls that it needs.
+    #[arg(long = "sandbox", value_name = "on|off", default_value = "on")]
+    pub sandbox: String,
+
+    /// A directory that stays open to the fenced process, for images that are served later; it repeats.
+    #[arg(long = "image-dir", value_name = "DIR")]
+    pub image_dir: Vec<PathBuf>,
+
+    /// Let the process leave a core file if it crashes, within the limit that it was started with. Guests' data may be in it.
+    #[arg(long = "core-dumps")]
+    pub core_dumps: bool,
 
     /// Print what this back-end can do as JSON and exit.
     #[arg(long = "print-capabilities")]

@@ -1,14 +1,20 @@
 //! Builds everything from a configuration, waits for the signal that ends it, takes it down in order. SIGUSR1 does not end it: the
 //! images are looked at again, for who resized one, or wants a medium loaded that a guest ejected.
 //!
-//! Order up: inherited descriptors → a predecessor ends → images → state → units → target → reactors → background → sockets. Order down: background → sockets
-//! (sessions drain) → state → nexuses → reactors → images (flush). State is restored before the first login and closed before the last logout, so that
-//! the end of the process is not the loss of its nexuses. A socket file exists only while a guest that connects will be served.
+//! Order up: inherited descriptors → a predecessor ends → images (opened and **locked**) → state → units → sockets → sandbox → target →
+//! reactors → background → system calls restricted → serving. Order down: background → sockets (sessions drain) → state → nexuses → reactors →
+//! images (flush). State is restored before the first login and closed before the last logout, so that the end of the process is not the loss of
+//! its nexuses. Images are locked before anything is read from the state directory or a socket: whatever a former process left in flight is done
+//! again only by a process that holds the locks, when the former one can do nothing more. A socket file exists only while a guest that
+//! connects will be served, at once or when all is up.
 //!
-//! `handover` is the planned restart, `notify` and `activation` the service manager, `sockets` what comes of all of it.
+//! `core` is everything from the images to the reactors; where guests migrate between processes it comes and goes while the sockets
+//! stay, see `lobby`. `handover` is the planned restart, `notify` and `activation` the service manager, `sockets` what comes of all of it.
 
 mod activation;
+mod core;
 mod handover;
+mod lobby;
 mod notify;
 mod sockets;
 mod space;
@@ -16,29 +22,32 @@ mod space;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 pub use self::activation::ActivationError;
+use self::core::{Parts, Units};
 pub use self::handover::HandoverError;
 use self::handover::{Offering, Successor};
 use self::notify::{Notifier, Watchdog};
 use self::sockets::Sockets;
-use self::space::Watch;
-use crate::backing::{self, Image, OpenOptions};
-use crate::config::{Config, ConfigError, EndpointConfig, TargetPortConfig, UnitConfig, WaitChoice};
-use crate::device_server;
-use crate::hba::{Hba, HbaError, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
+use crate::backing::{self, Image, Locking, OpenOptions};
+use crate::config::{
+    Config, ConfigError, EndpointConfig, Migration, SocketConfig, TargetPortConfig, UnitConfig, WaitChoice,
+};
+use crate::hba::{HbaError, NexusPorts, WaitKind};
 use crate::lu::{self, Background, Lu, LuSetup, TargetPort};
+use crate::sandbox::{self, Confined, Fence, ImageAccess};
 use crate::srp::PortId;
-use crate::state_dir::{KeptUnit, StateDir, StateError, Writer};
+use crate::state_dir::{KeptUnit, StateDir, StateError};
 use crate::sys::background::Threads;
 use crate::sys::limits;
 use crate::sys::signals::{Signal, Termination};
 use crate::sys::wait::probe_io_uring;
-use crate::target::{HostSetup, Target, TargetError, TargetSetup, UnitMapping};
+use crate::target::{HostSetup, TargetError, UnitMapping};
 use crate::tgt::HostNo;
-use crate::vhost_user::{ListenError, Options, Server};
+use crate::vhost_user::{self, ListenError, MakeDevice, Options, Server};
 
 /// How long sessions may take to drain when the process ends; then it ends without them.
 const STOP_BOUND: Duration = Duration::from_secs(10);
@@ -81,6 +90,9 @@ pub enum Error {
     /// `--wait io_uring` where there is none.
     #[error("--wait io_uring: this system does not allow io_uring (use --wait epoll or auto)")]
     NoIoUring,
+    /// The process cannot be fenced in.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
     /// Guests' commands did not end in time.
     #[error("commands did not end in time (a disk that hangs?); ended without waiting for them")]
     Undrained,
@@ -101,65 +113,26 @@ pub fn run(config: Config) -> Result<(), Error> {
     let mut sockets = Sockets::inherited(&config)?;
     let notifier = Notifier::from_environment();
     crate::mem::install_sigbus_handler().map_err(system("cannot handle SIGBUS"))?;
+    limits::let_large_files_be_errors().map_err(system("cannot ignore SIGXFSZ"))?;
     match limits::raise_open_files() {
         Ok(limit) => log::debug!("up to {limit} open descriptors"),
         Err(e) => log::warn!("the limit of open descriptors cannot be raised: {e}"),
     }
     sockets.succeed(&config, &notifier, || rehearse(&config))?;
-    let images = images(&config)?;
-    let state_dir = StateDir::open(&config.state_dir)?;
-    let background = Arc::new(Threads::new("vstgt-background"));
-    let (units, kept) = units(&config, &images, state_dir.as_ref(), &background)?;
-    let of_unit = |(of, unit): (&UnitConfig, &UnitMapping)| (of.file.clone(), Arc::clone(&unit.lu));
-    let lus: Arc<[_]> = config.units.iter().zip(&units).map(of_unit).collect();
-    let names = config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
-    let setup = TargetSetup { shards: config.reactors, hosts: hosts(&config), units, names, patience: None };
-    let target = Target::new(setup)?;
-    let hba = Hba::start(HbaSetup {
-        reactors: config.reactors,
-        wait: wait_kind(config.wait)?,
-        target,
-        target_ports: hosts(&config)
-            .into_iter()
-            .map(|HostSetup { host_no, name, .. }| TargetPortSetup { name, host_no })
-            .collect(),
-        request_queues: config.num_queues,
-        nexus_loss_timeout: config.nexus_loss_timeout,
-        trace_events: config.trace_events,
-    })?;
-    let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);
-    let writer = state_dir.as_ref().map(start).transpose()?;
-    let watched = lus.iter().map(|(file, lu)| (Arc::clone(lu), file.display().to_string()));
-    let watch = Watch::start(watched).map_err(system("cannot start a thread"))?;
-    lus.iter().for_each(|(_, lu)| device_server::go_on(lu));
+    if config.migration != Migration::Never {
+        return lobby::run(config, sockets, &notifier, &termination);
+    }
+    let parts = Parts::open(&config)?;
+    sockets.bind(&config)?;
+    // No thread runs yet, and what is opened by name is open.
+    let confined = config.sandbox.then(|| sandbox::confine(&fence(&config, parts.state_dir()))).transpose()?;
+    let core = parts.start(&config)?;
     // To the end: a service manager that wants signs of life wants them while the last commands end, too.
-    let watchdog = notify::watchdog_period().map(|period| Watchdog::start(notifier.clone(), period, hba.pings()));
-    let _watchdog = watchdog.transpose().map_err(system("cannot start a thread"))?;
-    let served = serve(&config, sockets, &notifier, &hba, || wait(&termination, &lus), &background);
-    // If nothing was served it runs still. It is not to outlast the state that is kept.
-    background.stop();
-    if let Some(watch) = watch {
-        watch.stop();
-    }
-    if let Some(writer) = writer {
-        writer.stop();
-    }
-    if matches!(served, Err(Error::Undrained)) {
-        // Reactors still own guests' commands: to wait for them would be to wait for ever. Nothing that was answered is lost
-        // with them, for what was promised to be durable is.
-        return served.map(drop);
-    }
-    hba.stop();
-    for (image, unit) in images.iter().zip(&config.units) {
-        if !image.capabilities().read_only
-            && let Err(e) = image.flush()
-        {
-            log::error!("{}: {e}", unit.file.display());
-        }
-    }
-    let successor = served?;
-    drop((lus, images));
-    if let Some(successor) = successor {
+    let _watchdog = watchdog(&notifier, core.pings())?;
+    let doors = Doors { sockets, devices: core.devices(&config), confined, notifier: &notifier };
+    let served = serve(&config, doors, || wait(&termination, || core.units()), || core.ends());
+    core.stop(&config, matches!(served, Err(Error::Undrained)));
+    if let Some(successor) = served? {
         successor.ended(true);
     }
     Ok(())
@@ -169,20 +142,41 @@ pub fn run(config: Config) -> Result<(), Error> {
 fn rehearse(config: &Config) -> Result<(), Error> {
     wait_kind(config.wait)?;
     StateDir::open(&config.state_dir)?;
-    images(config).map(drop)
+    // The other one has them locked.
+    open_images(config, |_| Locking::Off).map(drop)
 }
 
-/// Listens, serves until `wait` returns, and stops serving. Gives back who goes on, if somebody does.
+/// The keep-alive of the service manager, if it wants one.
+fn watchdog(
+    notifier: &Notifier,
+    ping: impl Fn() -> Vec<Receiver<()>> + Send + 'static,
+) -> Result<Option<Watchdog>, Error> {
+    let watchdog = notify::watchdog_period().map(|period| Watchdog::start(notifier.clone(), period, ping));
+    watchdog.transpose().map_err(|source| Error::System { what: "cannot start a thread", source })
+}
+
+/// What is needed to serve, but for the signal that ends it.
+struct Doors<'a> {
+    sockets: Sockets,
+    /// What is behind each socket: a name, and how devices are made.
+    devices: Vec<(String, MakeDevice)>,
+    /// To be sealed before the first byte is read.
+    confined: Option<Confined>,
+    notifier: &'a Notifier,
+}
+
+/// Listens, serves until `wait` returns, and stops serving: first, `ends` tells the rest that it is the process that ends. Gives
+/// back who goes on, if somebody does.
 fn serve(
     config: &Config,
-    sockets: Sockets,
-    notifier: &Notifier,
-    hba: &Hba,
+    doors: Doors<'_>,
     wait: impl FnOnce() -> io::Result<i32>,
-    background: &Threads,
+    ends: impl FnOnce(),
 ) -> Result<Option<Successor>, Error> {
     let system = |what| move |source| Error::System { what, source };
-    let (endpoints, offering) = sockets.open(config, hba)?;
+    let Doors { sockets, devices, confined, notifier } = doors;
+    let (endpoints, offering) = sockets.open(config, devices)?;
+    confined.map(Confined::seal).transpose()?;
     // A process whose every socket was one connection has nothing to do once they are over.
     let on_exhausted: Box<dyn FnOnce() + Send> = Box::new(Termination::raise);
     let options = Options { on_exhausted: Some(on_exhausted), ..Options::default() };
@@ -203,10 +197,7 @@ fn serve(
             notifier.stopping();
         }
     }
-    // From here on connections end because the process does.
-    hba.keep_nexuses();
-    // Commands that wait for what runs in the background are to end, too.
-    background.stop();
+    ends();
     if let Err(e) = server.stop(STOP_BOUND) {
         log::error!("{e}");
         successor.iter().for_each(|successor| successor.ended(false));
@@ -221,7 +212,7 @@ fn serve(
 }
 
 /// Waits for the signal that ends the process; gives back its number.
-fn wait(termination: &Termination, units: &Arc<[(PathBuf, Arc<Lu>)]>) -> io::Result<i32> {
+fn wait(termination: &Termination, units: impl Fn() -> Units) -> io::Result<i32> {
     let mut looks: Option<JoinHandle<()>> = None;
     loop {
         match termination.wait()? {
@@ -231,7 +222,7 @@ fn wait(termination: &Termination, units: &Arc<[(PathBuf, Arc<Lu>)]>) -> io::Res
             }
             Signal::LookAgain => {
                 // On a thread of its own: a file system may hang, and the process is to end all the same.
-                let units = Arc::clone(units);
+                let units = units();
                 let look = move || units.iter().for_each(|(file, lu)| look_again(file, lu));
                 looks = Some(std::thread::Builder::new().name("vstgt-look".to_owned()).spawn(look)?);
             }
@@ -245,6 +236,26 @@ fn look_again(file: &Path, lu: &Lu) {
         Ok(true) => log::info!("{file}: loaded, {} blocks", lu.geometry().blocks),
         Ok(false) => log::info!("{file}: {} blocks", lu.geometry().blocks),
         Err(e) => log::error!("{file}: its size cannot be looked at: {e}"),
+    }
+    if lu.image().is_replaced() {
+        log::warn!("{file}: another file has its name now, or none: guests keep the old one until vstgt is started again");
+    }
+}
+
+/// What the process reaches by name while it serves.
+fn fence(config: &Config, state_dir: Option<&Path>) -> Fence {
+    let image = |u: &UnitConfig| ImageAccess { path: u.file.clone(), writable: !u.read_only };
+    let socket = |e: &EndpointConfig| match &e.socket {
+        SocketConfig::Path(path) => Some(path.clone()),
+        SocketConfig::Fd(_) | SocketConfig::Named(_) => None,
+    };
+    let sockets = config.endpoints.iter().filter_map(socket).chain(config.handover.clone());
+    Fence {
+        images: config.units.iter().map(image).collect(),
+        image_dirs: config.image_dirs.clone(),
+        socket_dirs: sockets.map(|path| vhost_user::directory_of(&path).to_owned()).collect(),
+        state_dir: state_dir.map(Path::to_owned),
+        core_dumps: config.core_dumps,
     }
 }
 
@@ -277,6 +288,10 @@ fn wait_kind(choice: WaitChoice) -> Result<WaitKind, Error> {
 }
 
 fn images(config: &Config) -> Result<Vec<Arc<dyn Image>>, Error> {
+    open_images(config, |u| u.locking)
+}
+
+fn open_images(config: &Config, locking: impl Fn(&UnitConfig) -> Locking) -> Result<Vec<Arc<dyn Image>>, Error> {
     let open = |u: &UnitConfig| {
         backing::open(&OpenOptions {
             path: u.file.clone(),
@@ -284,6 +299,8 @@ fn images(config: &Config) -> Result<Vec<Arc<dyn Image>>, Error> {
             block_size: u.block_size,
             shared: u.shared_by(&config.endpoints),
             engine: config.engine,
+            locking: locking(u),
+            patience: backing::PATIENCE,
         })
     };
     Ok(config.units.iter().map(open).collect::<Result<_, _>>()?)

@@ -23,11 +23,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hba", &["scsi", "srp", "tgt", "target", "backing", "virtio_scsi", "vhost_user", "mem", "sys"]),
     ("state_dir", &["scsi", "lu", "sys"]),
     ("cli", &[]),
-    ("config", &["cli", "backing", "lu", "state_dir"]),
+    ("config", &["cli", "backing", "lu", "state_dir", "vhost_user", "sys"]),
+    ("sandbox", &[]),
     (
         "daemon",
         &[
             "config",
+            "sandbox",
             "backing",
             "lu",
             "device_server",

@@ -36,6 +36,7 @@
 //! | [`device_server`] | command × unit × nexus → plan; the one place where a backing error becomes sense | threads, virtio |
 //! | [`lu`] | a logical unit: identity, geometry, I_T_L gates, unit attentions, mode state | targets |
 //! | [`state_dir`] | what of a unit outlives the process: its file, and who writes it | targets |
+//! | [`sandbox`] | what the running process may still do: privileges, files, system calls | everything else |
 //! | [`backing`] | images and engines behind one trait | SCSI |
 //! | [`mem`] | guest memory: maps, snapshots, pinned I/O buffers | everything above |
 //! | [`sys`] | mailboxes, the wait set, io_uring, file locks | everything above |
@@ -61,6 +62,7 @@ pub mod hba;
 mod layering;
 pub mod lu;
 pub mod mem;
+pub mod sandbox;
 pub mod scsi;
 pub mod srp;
 pub mod state_dir;

@@ -521,13 +521,13 @@ fn refused_features() {
 fn inherited_sockets() {
     let start = |fd: i32| {
         Vstgt::start_with(0, |command| {
-            command.arg("--fd").arg("11");
-            // SAFETY: dup2 is async-signal-safe; number 11 is not in use between fork and exec but perhaps for a
-            // descriptor that is closed on exec anyway.
+            command.arg("--fd").arg("501");
+            // SAFETY: dup2 is async-signal-safe; number 501 is not in use, and is not `fd` (which then would be closed on
+            // exec).
             #[allow(unsafe_code, reason = "hands the child a descriptor")]
             unsafe {
                 command.pre_exec(move || {
-                    if libc::dup2(fd, 11) < 0 {
+                    if libc::dup2(fd, 501) < 0 {
                         return Err(std::io::Error::last_os_error());
                     }
                     Ok(())

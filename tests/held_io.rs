@@ -15,7 +15,6 @@ mod memory;
 #[path = "held/stopping.rs"]
 mod stopping;
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -283,15 +283,25 @@ fn a_damaged_file_is_refused_and_kept() {
     vstgt.stop();
 }
 
-/// Two processes, one unit, one state directory: the second is refused while the first is there.
+/// Two processes, one unit, one state directory: the second is refused while the first is there. That is so even if nothing keeps them from sharing
+/// the image.
 #[test]
 fn a_second_process_is_refused() {
     let vstgt = start(new_dir(), &[]);
-    drop(connect(&vstgt.dir.path().join("a.sock")));
-    let mut second = command(vstgt.dir.path());
-    second.arg("--socket-path").arg(vstgt.dir.path().join("c.sock"));
-    assert_eq!(second.status().unwrap().code(), Some(1));
-    assert!(vstgt.log().contains("another vstgt serves this unit with this state directory"), "{}", vstgt.log());
+    let dir = vstgt.dir.path();
+    drop(connect(&dir.join("a.sock")));
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_vstgt"))
+        .arg("--lun")
+        .arg(format!("file={},locking=off", vstgt.image().display()))
+        .arg("--state-dir")
+        .arg(frontend::process::state_dir(dir))
+        .arg("--socket-path")
+        .arg(dir.join("c.sock"))
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("another vstgt serves this unit with this state directory"), "{said}");
     vstgt.stop();
 }
 

@@ -84,7 +84,7 @@ fn reads(guest: &mut Guest, slots: &[(u64, u64, u64)], count: u32) {
 
 fn allocations_of_reads(image: &Path, engine: EngineChoice, wait: WaitKind) -> u64 {
     let open = || {
-        let options = OpenOptions { path: image.to_owned(), read_only: true, block_size: 512, shared: false, engine };
+        let options = OpenOptions { read_only: true, engine, ..OpenOptions::new(image) };
         open(&options).unwrap()
     };
     let images: [Arc<dyn Image>; 3] = [open(), open(), open()];

@@ -25,7 +25,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{BackingError, Completion, EngineChoice, Image, IoPort, Op, OpKind, OpenError, OpenOptions, Submit, open};
+use super::{
+    BackingError, Completion, EngineChoice, Image, IoPort, Locking, Op, OpKind, OpenError, OpenOptions, Submit, open,
+};
 use crate::mem::IoBuf;
 use crate::sys::mailbox::Waker;
 use crate::sys::ring::{Ring, probe_io_uring};
@@ -155,6 +157,8 @@ impl Case {
                 Engine::Mapped => EngineChoice::Auto,
                 Engine::Threads => EngineChoice::Threads,
             },
+            // Some tests open an image more than once; locks have tests of their own.
+            locking: Locking::Off,
             ..OpenOptions::new(path)
         }
     }

@@ -12,6 +12,9 @@ pub enum BackingError {
     /// The device failed to write.
     #[error("write failed")]
     WriteFailed,
+    /// The buffer's memory is gone (EFAULT): the front-end cut off the file behind it. The image has nothing to do with it.
+    #[error("the buffer's memory is gone")]
+    BufferGone,
     /// No space left on the file system (ENOSPC, EDQUOT).
     #[error("no space left")]
     NoSpace,

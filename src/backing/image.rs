@@ -53,6 +53,11 @@ pub trait Image: Send + Sync + std::fmt::Debug {
         Ok(self.size())
     }
 
+    /// Whether its path names another file by now: this one is its own, and whoever opens the path gets the other. May wait.
+    fn is_replaced(&self) -> bool {
+        false
+    }
+
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
@@ -61,6 +66,16 @@ pub trait Image: Send + Sync + std::fmt::Debug {
 
     /// Writes `len` bytes of `buf` from its byte `at` on; durable before it returns if `fua`.
     fn write(&self, offset: u64, len: u64, buf: &IoBuf, at: u64, fua: bool) -> Result<(), BackingError>;
+
+    /// As [`Image::read`]; with an error come the bytes, from the first one on, that could be read: what comes then is what could not.
+    fn read_until(&self, offset: u64, len: u64, buf: &mut IoBuf, at: u64) -> Result<(), (BackingError, u64)> {
+        self.read(offset, len, buf, at).map_err(|e| (e, 0))
+    }
+
+    /// As [`Image::write`]; with an error come the bytes, from the first one on, that are known to be written.
+    fn write_until(&self, offset: u64, len: u64, buf: &IoBuf, at: u64, fua: bool) -> Result<(), (BackingError, u64)> {
+        self.write(offset, len, buf, at, fua).map_err(|e| (e, 0))
+    }
 
     /// Reads into memory of our own.
     fn read_bytes(&self, offset: u64, dst: &mut [u8]) -> Result<(), BackingError>;

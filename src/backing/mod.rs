@@ -11,6 +11,9 @@
 //!   checked against its size here as well as by the device server, an operation that passes the end fails with
 //!   [`BackingError::OutOfRange`]. Reads that find the file shorter than the image fail, they never return
 //!   stale bytes.
+//! * **An image is locked against other programs** (as QEMU's are) from before [`open`] returns until its file is closed, unless its
+//!   [`Locking`] says otherwise: whoever has an [`Image`] need not ask. So what is done with it, first of all whatever a former process left undone, is
+//!   done by nobody else.
 //! * An image's size changes only in [`Image::refresh_size`], whatever becomes of its file meanwhile.
 //! * Which engine serves an image is decided when it is opened, by probing: io_uring where the ring is there and the
 //!   file system completes inline or truly asynchronously; inline, through a mapping or by preadv/pwritev, where neither can wait for a device
@@ -26,18 +29,22 @@ mod error;
 mod held;
 mod image;
 mod latch;
+mod lock;
 mod mapped;
 mod open;
 mod port;
 mod raw;
 mod raw_file;
+mod syncs;
 mod transfer;
+mod unreadable;
 
 pub use atomic::AtomicUnit;
 pub use error::*;
 pub use held::HeldEngine;
 pub use image::*;
-pub use open::{EngineChoice, OpenError, OpenOptions, open};
+pub use lock::{Locking, Who};
+pub use open::{EngineChoice, OpenError, OpenOptions, PATIENCE, open};
 pub use port::*;
 pub use raw_file::RawFile;
 

@@ -5,8 +5,10 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::atomic::AtomicFile;
+use super::lock::{Lock, Locking, Who};
 use super::mapped::Mapped;
 use super::raw::{Access, RawImage};
 use super::{Capabilities, Image, RawFile};
@@ -41,12 +43,28 @@ pub struct OpenOptions {
     pub shared: bool,
     /// Which engine to use.
     pub engine: EngineChoice,
+    /// Whether to lock it.
+    pub locking: Locking,
+    /// How long to wait for somebody else who has it locked. A process that was killed has its locks for some 60 ms more, while the kernel takes down
+    /// its io_uring.
+    pub patience: Duration,
 }
 
+/// How long a start waits for whoever has an image locked: long enough for a killed process, and for one that is being stopped.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
 impl OpenOptions {
-    /// Read-write, 512-byte blocks, not shared, the best engine.
+    /// Read-write, 512-byte blocks, not shared, the best engine, locked where that can be, with [`PATIENCE`].
     pub fn new(path: impl Into<PathBuf>) -> OpenOptions {
-        OpenOptions { path: path.into(), read_only: false, block_size: 512, shared: false, engine: EngineChoice::Auto }
+        OpenOptions {
+            path: path.into(),
+            read_only: false,
+            block_size: 512,
+            shared: false,
+            engine: EngineChoice::Auto,
+            locking: Locking::Auto,
+            patience: PATIENCE,
+        }
     }
 }
 
@@ -138,6 +156,27 @@ pub enum OpenError {
         /// The engine.
         engine: &'static str,
     },
+    /// Another program has it locked.
+    #[error(
+        "{path}: in use: {who} {what}; end that program first (lsof {path} or fuser -v {path}, as root, shows who has the file open). \
+         If what it does cannot harm, locking=off serves the image all the same"
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// What the other program does with it.
+        what: &'static str,
+        /// Who that is.
+        who: Who,
+    },
+    /// It cannot be locked, and was to be.
+    #[error("{path}: its file system has no locks ({source}); locking=auto serves it without")]
+    Unlockable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Anything else that the system says.
     #[error("{path}: cannot be opened: {source}")]
     System {
@@ -148,7 +187,8 @@ pub enum OpenError {
     },
 }
 
-/// Opens an image and finds out what it can do.
+/// Opens an image, locks it, and finds out what it can do. When this returns, nobody else who asks for locks writes the image, and if it is
+/// writable nobody else will until it is dropped: what a former process left undone may be done then.
 pub fn open(options: &OpenOptions) -> Result<Arc<dyn Image>, OpenError> {
     Ok(Arc::new(open_raw(options)?))
 }
@@ -165,6 +205,9 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     let system = |source| OpenError::System { path: path.clone(), source };
     let metadata = file.metadata().map_err(system)?;
     check_type(path, &metadata)?;
+    // Before anything is asked of the file, let alone tried with it.
+    let lock = Lock::new(options.read_only);
+    lock.wait(&file, path, options.locking, options.patience)?;
 
     let size = file::size(&file).map_err(system)?;
     if size == 0 {
@@ -202,12 +245,29 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
     let atomic = if options.read_only { None } else { AtomicFile::probe(&file) };
     let map = on_reactor && options.engine != EngineChoice::Inline;
     let mapped = if map { Mapped::new(&file, size, !options.read_only) } else { None };
+    let nowait = file::knows_nowait(&file).map_err(system)?;
     let raw = RawFile::new(file, path.clone(), size, options.read_only, direct, options.block_size, found.sector);
+    let raw = raw.nowait(nowait);
     let image = RawImage::new(raw, capabilities, access == Access::Latched, asynchronous)
         .with_atomic(atomic)
         .with_mapping(mapped);
+    if !options.read_only && metadata.file_type().is_file() && !found.in_memory {
+        keep_name(path);
+    }
     log::debug!("{}: {size} bytes, {access:?}, {capabilities:?}", path.display());
     Ok(image)
+}
+
+/// Makes the image's name durable: it may have been created a moment ago, and no sync of the file is sure to keep it. Where that cannot be
+/// done the directory is not ours to read, and whoever made the image has to.
+fn keep_name(path: &Path) {
+    let kept = path.canonicalize().and_then(|path| match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    });
+    if let Err(e) = kept {
+        log::info!("{}: whether its name would survive a loss of power is not known: {e}", path.display());
+    }
 }
 
 fn check_type(path: &Path, metadata: &Metadata) -> Result<(), OpenError> {

@@ -48,6 +48,9 @@ pub struct Completion {
     pub cookie: u64,
     /// How it went.
     pub result: Result<(), BackingError>,
+    /// If a read or write failed: so many bytes of the range, from its first one on, could be read, or are known to be written. A multiple
+    /// of the image's blocks, as far as its system keeps to blocks.
+    pub intact: u64,
     /// The buffer, back.
     pub buf: IoBuf,
 }
@@ -70,8 +73,12 @@ const IMAGES_KEPT: usize = 64;
 /// A reactor's port: takes operations on any image, and does each with the engine that fits the image.
 ///
 /// * inline, inside `submit`, where the image's calls do not wait for a device (the completion still comes through `reap`);
-/// * on the ring, where there is one and the image lets it;
+/// * on the ring, where there is one and the image lets it do such an operation;
 /// * else on an I/O thread of the port's own.
+///
+/// An image that hangs keeps to itself: of its operations the ring has a bounded number at a time, and so have the I/O threads; the others wait here. How
+/// many threads there may be, of ours and of the kernel's for the ring, goes with the number of images that have something under way, so that each has its share
+/// however many of the others hang.
 ///
 /// A turn of the reactor: any number of [`submit`](Submit::submit)s, one [`flush`](IoPort::flush), then
 /// [`reap`](IoPort::reap). Before it sleeps, [`has_ended`](IoPort::has_ended) must be false; operations that end later wake it, through the ring (the
@@ -91,8 +98,8 @@ pub struct IoPort {
 }
 
 impl IoPort {
-    /// A port on the thread's ring, if it has one, with at most `io_threads` I/O threads (at least one; they are started when first
-    /// needed). `waker` is woken when an I/O thread has ended an operation.
+    /// A port on the thread's ring, if it has one, with `io_threads` I/O threads (at least one) for two images, half of them for each, more for
+    /// more; they are started when first needed. `waker` is woken when an I/O thread has ended an operation.
     pub fn new(ring: Option<Ring>, waker: Arc<Waker>, io_threads: usize) -> IoPort {
         IoPort {
             uring: ring.as_ref().and_then(UringEngine::new),
@@ -179,7 +186,8 @@ impl IoPort {
         if idle || capabilities.never_waits && op.len <= INLINE_MAX {
             return self.ended.push(task.run());
         }
-        let task = match (&mut self.uring, task.image.raw().map(|raw| raw.check(op))) {
+        let raw = task.image.raw().filter(|raw| raw.is_for_ring(op.kind));
+        let task = match (&mut self.uring, raw.map(|raw| raw.check(op))) {
             (Some(_), Some(Err(e))) => return self.ended.push(task.complete(Err(e))),
             (Some(uring), Some(Ok(()))) => match uring.submit(task) {
                 None => return,

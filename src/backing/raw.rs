@@ -8,7 +8,7 @@ use super::atomic::AtomicFile;
 use super::latch::Latch;
 use super::mapped::Mapped;
 use super::transfer::{FromBuf, FromBytes, IntoBuf, IntoBytes, Memory, Zeros, transfer};
-use super::{AtomicUnit, BackingError, Capabilities, Image, Op, OpKind, RawFile, Run, Space, copy};
+use super::{AtomicUnit, BackingError, Capabilities, Image, Op, OpKind, RawFile, Run, Space, copy, unreadable};
 use crate::mem::IoBuf;
 use crate::sys::file::{self, DirectAlignment};
 
@@ -66,8 +66,8 @@ impl RawImage {
         hold: Hold,
         offset: u64,
         len: u64,
-        mut work: impl FnMut(u64, u64) -> Result<(), BackingError>,
-    ) -> Result<(), BackingError> {
+        mut work: impl FnMut(u64, u64) -> Result<(), (BackingError, u64)>,
+    ) -> Result<(), (BackingError, u64)> {
         let Some(latch) = &self.latch else { return work(0, len) };
         let mut done = 0;
         while done < len {
@@ -88,9 +88,10 @@ impl RawImage {
         Ok(())
     }
 
-    fn read_into(&self, offset: u64, len: u64, mut memory: impl Memory) -> Result<(), BackingError> {
+    /// Reads; an error comes with the bytes that could be read.
+    fn read_into(&self, offset: u64, len: u64, mut memory: impl Memory) -> Result<(), (BackingError, u64)> {
         let kind = OpKind::Read;
-        self.raw.check(Op { kind, offset, len })?;
+        self.raw.check(Op { kind, offset, len }).map_err(|e| (e, 0))?;
         self.in_parts(Hold::Shared, offset, len, |from, to| {
             if self.maps(offset, from, to, &mut memory) {
                 return Ok(());
@@ -99,31 +100,75 @@ impl RawImage {
                 // SAFETY: the pieces are `memory`'s, which vouches for them, or a bounce buffer.
                 unsafe { file::preadv(self.raw.file(), iov, offset + done) }
             })
-            .map_err(|e| self.raw.failed(kind, &e))
+            .map_err(|(e, done)| {
+                let more = if RawFile::is_of_the_medium(&e) { self.readable(offset + done, to - done) } else { 0 };
+                (self.raw.failed(kind, &e), done + more)
+            })
         })
     }
 
-    fn write_from(&self, offset: u64, len: u64, mut memory: impl Memory, fua: bool) -> Result<(), BackingError> {
+    /// How many of these bytes, which could not be read together, can be read.
+    fn readable(&self, offset: u64, len: u64) -> u64 {
+        let mut scratch = vec![0; len as usize];
+        unreadable::first(offset, len, |offset, len| {
+            let mut memory = IntoBytes::new(scratch.get_mut(..len as usize).unwrap_or_default());
+            let read = transfer(&self.raw, 0, len, &mut memory, |iov, done| {
+                // SAFETY: the pieces are `memory`'s, which vouches for them, or a bounce buffer.
+                unsafe { file::preadv(self.raw.file(), iov, offset + done) }
+            });
+            read.is_ok()
+        })
+    }
+
+    /// Writes; an error comes with the bytes that are known to be written.
+    fn write_from(&self, offset: u64, len: u64, memory: impl Memory, fua: bool) -> Result<(), (BackingError, u64)> {
         let kind = OpKind::Write { fua };
-        self.raw.check(Op { kind, offset, len })?;
+        self.raw.check(Op { kind, offset, len }).map_err(|e| (e, 0))?;
+        if fua && self.raw.is_for_ring(kind) {
+            // Each of these hears of its own data.
+            self.write_parts(offset, len, memory, fua)?;
+            return self.raw.synced().map_err(|_| (BackingError::WriteFailed, 0));
+        }
+        if fua {
+            return self.raw.syncs().run(|| self.write_parts(offset, len, memory, fua));
+        }
+        self.write_parts(offset, len, memory, fua)
+    }
+
+    fn write_parts(
+        &self,
+        offset: u64,
+        len: u64,
+        mut memory: impl Memory,
+        fua: bool,
+    ) -> Result<(), (BackingError, u64)> {
+        let kind = OpKind::Write { fua };
         self.in_parts(Hold::Exclusive, offset, len, |from, to| {
-            let Err(error) = self.put(offset, from, to, &mut memory, fua) else { return Ok(()) };
+            let failed = |(e, done): (io::Error, u64)| (self.raw.failed(kind, &e), done);
+            let Err((error, done)) = self.put(offset, from, to, &mut memory, fua) else { return Ok(()) };
             if fua && error.raw_os_error() == Some(libc::EOPNOTSUPP) {
                 // A sandbox's kernel that does not know RWF_DSYNC.
-                self.put(offset, from, to, &mut memory, false).map_err(|e| self.raw.failed(kind, &e))?;
-                return self.flush().map_err(|_| BackingError::WriteFailed);
+                self.put(offset, from, to, &mut memory, false).map_err(failed)?;
+                return self.sync().map_err(|_| (BackingError::WriteFailed, from));
             }
             if fua && RawFile::may_be_sync(&error) {
                 // If it is the write that fails, it fails again.
-                self.put(offset, from, to, &mut memory, false).map_err(|e| self.raw.failed(kind, &e))?;
+                self.put(offset, from, to, &mut memory, false).map_err(failed)?;
                 self.raw.sync_failed(&error);
             }
-            Err(self.raw.failed(kind, &error))
+            Err((self.raw.failed(kind, &error), if fua { from } else { done }))
         })
     }
 
     /// Writes what lies between `from` and `to` of `memory`.
-    fn put(&self, offset: u64, from: u64, to: u64, memory: &mut impl Memory, durable: bool) -> io::Result<()> {
+    fn put(
+        &self,
+        offset: u64,
+        from: u64,
+        to: u64,
+        memory: &mut impl Memory,
+        durable: bool,
+    ) -> Result<(), (io::Error, u64)> {
         // Nothing is durable where an image is mapped, and nothing can be made so.
         if self.maps(offset, from, to, memory) {
             return Ok(());
@@ -140,28 +185,40 @@ impl RawImage {
         self.mapped.as_ref().is_some_and(through)
     }
 
+    /// One sync, by itself.
+    fn sync(&self) -> Result<(), BackingError> {
+        self.raw.file().sync_data().map_err(|e| {
+            self.raw.sync_failed(&e);
+            self.raw.failed(OpKind::Flush, &e)
+        })
+    }
+
     /// Unmaps or zeroes.
     fn clear(&self, kind: OpKind, offset: u64, len: u64) -> Result<(), BackingError> {
         self.raw.check(Op { kind, offset, len })?;
         self.in_parts(Hold::Exclusive, offset, len, |from, to| {
-            let (start, end) = (offset + from, offset + to);
-            let (inner, inner_end) = self.raw.whole_sectors(start, to - from);
-            if inner == inner_end || !self.fallocate(kind, inner, inner_end - inner)? {
-                if kind == OpKind::Unmap && inner != inner_end {
-                    return Err(BackingError::Unsupported);
-                }
-                return self.put_zeros(kind, start, end);
-            }
-            self.put_zeros(kind, start, inner)?;
-            self.put_zeros(kind, inner_end, end)
+            self.clear_part(kind, offset + from, offset + to).map_err(|e| (e, from))
         })
+        .map_err(|(e, _)| e)
+    }
+
+    fn clear_part(&self, kind: OpKind, start: u64, end: u64) -> Result<(), BackingError> {
+        let (inner, inner_end) = self.raw.whole_sectors(start, end - start);
+        if inner == inner_end || !self.fallocate(kind, inner, inner_end - inner)? {
+            if kind == OpKind::Unmap && inner != inner_end {
+                return Err(BackingError::Unsupported);
+            }
+            return self.put_zeros(kind, start, end);
+        }
+        self.put_zeros(kind, start, inner)?;
+        self.put_zeros(kind, inner_end, end)
     }
 
     fn put_zeros(&self, kind: OpKind, start: u64, end: u64) -> Result<(), BackingError> {
         if start >= end {
             return Ok(());
         }
-        self.put(start, 0, end - start, &mut Zeros::new(), false).map_err(|e| self.raw.failed(kind, &e))
+        self.put(start, 0, end - start, &mut Zeros::new(), false).map_err(|(e, _)| self.raw.failed(kind, &e))
     }
 
     /// Tries the `fallocate` modes that do this; `Ok(false)` if there is none.
@@ -203,27 +260,39 @@ impl Image for RawImage {
         Ok(self.raw.size())
     }
 
+    fn is_replaced(&self) -> bool {
+        self.raw.is_replaced()
+    }
+
     fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
 
     fn read(&self, offset: u64, len: u64, buf: &mut IoBuf, at: u64) -> Result<(), BackingError> {
-        covers(buf, at, len)?;
-        self.read_into(offset, len, IntoBuf { buf, at })
+        self.read_until(offset, len, buf, at).map_err(|(e, _)| e)
     }
 
     fn write(&self, offset: u64, len: u64, buf: &IoBuf, at: u64, fua: bool) -> Result<(), BackingError> {
-        covers(buf, at, len)?;
+        self.write_until(offset, len, buf, at, fua).map_err(|(e, _)| e)
+    }
+
+    fn read_until(&self, offset: u64, len: u64, buf: &mut IoBuf, at: u64) -> Result<(), (BackingError, u64)> {
+        covers(buf, at, len).map_err(|e| (e, 0))?;
+        self.read_into(offset, len, IntoBuf { buf, at })
+    }
+
+    fn write_until(&self, offset: u64, len: u64, buf: &IoBuf, at: u64, fua: bool) -> Result<(), (BackingError, u64)> {
+        covers(buf, at, len).map_err(|e| (e, 0))?;
         self.write_from(offset, len, FromBuf { buf, at }, fua)
     }
 
     fn read_bytes(&self, offset: u64, dst: &mut [u8]) -> Result<(), BackingError> {
         let len = dst.len() as u64;
-        self.read_into(offset, len, IntoBytes::new(dst))
+        self.read_into(offset, len, IntoBytes::new(dst)).map_err(|(e, _)| e)
     }
 
     fn write_bytes(&self, offset: u64, src: &[u8]) -> Result<(), BackingError> {
-        self.write_from(offset, src.len() as u64, FromBytes(src), false)
+        self.write_from(offset, src.len() as u64, FromBytes(src), false).map_err(|(e, _)| e)
     }
 
     fn flush(&self) -> Result<(), BackingError> {
@@ -231,12 +300,7 @@ impl Image for RawImage {
         if self.capabilities.read_only {
             return Ok(());
         }
-        self.raw.file().sync_data().map_err(|e| {
-            self.raw.sync_failed(&e);
-            self.raw.failed(OpKind::Flush, &e)
-        })?;
-        // Another flush may have failed meanwhile, and heard the news that was for this one, too.
-        self.raw.synced()
+        self.raw.syncs().run(|| self.sync())
     }
 
     fn unmap(&self, offset: u64, len: u64) -> Result<(), BackingError> {

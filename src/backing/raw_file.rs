@@ -3,8 +3,9 @@
 //! # Durability
 //!
 //! A failed sync tells of lost data once; the next one would succeed. So a failure is remembered ([`RawFile::sync_failed`]): from then on
-//! every flush and every write with FUA fails, until the image is opened again. (Of two syncs that are in the kernel at the
-//! same moment only one hears of the failure; the other may still succeed.)
+//! every flush and every write with FUA fails, until the image is opened again. Of syncs that are in the kernel at the same moment only one hears
+//! of the failure, so none of them is believed before all have ended, see [`Syncs`]. For that they are done by the image's blocking methods; but
+//! for writes with FUA by direct I/O, of which each hears of its own data.
 //!
 //! A write with FUA may have failed as a write, with nothing lost but its own data, or as a sync. It is done again without sync to
 //! find out, see [`RawFile::may_be_sync`].
@@ -12,9 +13,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::syncs::Syncs;
 use super::{BackingError, Op, OpKind};
 use crate::sys::file::{DirectAlignment, IOV_MAX};
 
@@ -22,6 +25,11 @@ use crate::sys::file::{DirectAlignment, IOV_MAX};
 pub(super) const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 /// `fallocate` mode that zeroes and keeps blocks allocated.
 const ZERO: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+
+/// Operations that a ring has at a time on a file whose file system makes whoever asks wait.
+const WAITING_SHARE: usize = 64;
+/// The same where it does not: only a device that has more to do than it can take makes them wait.
+const NOWAIT_SHARE: usize = 256;
 
 /// An open file as an asynchronous engine needs it.
 #[derive(Debug)]
@@ -36,8 +44,9 @@ pub struct RawFile {
     block: u32,
     /// Ranges that `fallocate` takes are multiples of this: 1 but for block devices.
     sector: u32,
-    /// A sync failed: data that were acknowledged may be lost.
-    sync_failed: AtomicBool,
+    syncs: Syncs,
+    /// Operations on it that a ring may have at a time.
+    ring_share: usize,
     /// The file system cannot do this `fallocate` mode: do not ask again.
     no_punch: AtomicBool,
     no_zero: AtomicBool,
@@ -63,10 +72,41 @@ impl RawFile {
             direct,
             block,
             sector: sector.max(1),
-            sync_failed: AtomicBool::new(false),
+            syncs: Syncs::default(),
+            ring_share: WAITING_SHARE,
             no_punch: AtomicBool::new(false),
             no_zero: AtomicBool::new(false),
             no_share: AtomicBool::new(false),
+        }
+    }
+
+    /// The same; `nowait` says that its file system can say that an operation would have to wait.
+    pub(super) fn nowait(self, nowait: bool) -> RawFile {
+        RawFile { ring_share: if nowait { NOWAIT_SHARE } else { WAITING_SHARE }, ..self }
+    }
+
+    /// How many operations on it one ring may have at a time. Where an operation cannot be begun without waiting for its end, each takes a thread of
+    /// the kernel's, for as long as the file system takes.
+    pub(super) fn ring_share(&self) -> usize {
+        self.ring_share
+    }
+
+    /// Bytes of a block.
+    pub(super) fn block(&self) -> u64 {
+        self.block.into()
+    }
+
+    /// Its syncs.
+    pub(super) fn syncs(&self) -> &Syncs {
+        &self.syncs
+    }
+
+    /// Whether a ring may do this. Syncs whose failure could be told to another one it may not.
+    pub(super) fn is_for_ring(&self, kind: OpKind) -> bool {
+        match kind {
+            OpKind::Flush => false,
+            OpKind::Write { fua: true } => self.direct.is_some(),
+            _ => true,
         }
     }
 
@@ -77,6 +117,15 @@ impl RawFile {
 
     pub(super) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether there is another file at its path by now, or none.
+    pub(super) fn is_replaced(&self) -> bool {
+        let Ok(mine) = self.file.metadata() else { return false };
+        match std::fs::metadata(&self.path) {
+            Ok(there) => (there.dev(), there.ino()) != (mine.dev(), mine.ino()),
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        }
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -126,7 +175,7 @@ impl RawFile {
 
     /// Fails if a sync has failed before.
     pub(super) fn synced(&self) -> Result<(), BackingError> {
-        if self.sync_failed.load(Ordering::Acquire) { Err(BackingError::FlushFailed) } else { Ok(()) }
+        if self.syncs.have_failed() { Err(BackingError::FlushFailed) } else { Ok(()) }
     }
 
     /// Whether direct I/O takes these pieces of memory as they are, and keeps the blocks in them whole; always true without it.
@@ -146,7 +195,7 @@ impl RawFile {
 
     /// Remembers that a sync failed.
     pub(super) fn sync_failed(&self, error: &io::Error) {
-        if !self.sync_failed.swap(true, Ordering::AcqRel) {
+        if self.syncs.fail() {
             log::error!(
                 "{}: data may be lost: sync failed: {error}; flushes fail from now on until the image is opened again",
                 self.path.display()
@@ -157,7 +206,12 @@ impl RawFile {
     /// Whether this error of a write with FUA may be that of the sync. What the write itself says about its arguments is not: a guest
     /// whose memory went away must not be able to spoil flushes for the others.
     pub(super) fn may_be_sync(error: &io::Error) -> bool {
-        let of_the_write = [
+        error.raw_os_error() != Some(libc::EOPNOTSUPP) && RawFile::is_of_the_medium(error)
+    }
+
+    /// Whether this error is about what was to be read or written, and not about the arguments of the call or its memory.
+    pub(super) fn is_of_the_medium(error: &io::Error) -> bool {
+        let of_the_call = [
             libc::EFAULT,
             libc::EINVAL,
             libc::EFBIG,
@@ -167,7 +221,7 @@ impl RawFile {
             libc::EAGAIN,
             libc::EINTR,
         ];
-        error.raw_os_error().is_some_and(|errno| errno != libc::EOPNOTSUPP && !of_the_write.contains(&errno))
+        error.raw_os_error().is_some_and(|errno| !of_the_call.contains(&errno))
     }
 
     /// The part of a range that `fallocate` takes: from its first to its last sector boundary.
@@ -214,6 +268,7 @@ impl RawFile {
     pub(super) fn failed(&self, kind: OpKind, error: &io::Error) -> BackingError {
         log::debug!("{}: {kind:?}: {error}", self.path.display());
         match (kind, error.raw_os_error()) {
+            (_, Some(libc::EFAULT)) => BackingError::BufferGone,
             (OpKind::Read, _) => BackingError::ReadFailed,
             (OpKind::Flush, _) => BackingError::FlushFailed,
             (_, Some(libc::ENOSPC | libc::EDQUOT)) => BackingError::NoSpace,
@@ -244,7 +299,8 @@ mod tests {
         let table = [
             (OpKind::Read, libc::EIO, BackingError::ReadFailed),
             (OpKind::Read, libc::ENOSPC, BackingError::ReadFailed),
-            (OpKind::Read, libc::EFAULT, BackingError::ReadFailed),
+            (OpKind::Read, libc::EFAULT, BackingError::BufferGone),
+            (write, libc::EFAULT, BackingError::BufferGone),
             (write, libc::EIO, BackingError::WriteFailed),
             (write, libc::EFBIG, BackingError::WriteFailed),
             (write, libc::ENOSPC, BackingError::NoSpace),

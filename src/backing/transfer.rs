@@ -173,13 +173,17 @@ fn part(bytes: &[u8], from: u64, len: u64) -> libc::iovec {
 
 /// Moves the bytes of `memory` between `from` and `to` with as many calls as it takes, through aligned memory where direct I/O does not take the pieces
 /// themselves. `call` gets pieces and where in `memory` they are; it returns how many bytes it did.
+///
+/// # Errors
+///
+/// That of the call that failed, and the byte from which on nothing is known to be moved.
 pub(super) fn transfer<M: Memory>(
     raw: &RawFile,
     from: u64,
     to: u64,
     memory: &mut M,
     call: impl FnMut(&[libc::iovec], u64) -> io::Result<u64>,
-) -> io::Result<()> {
+) -> Result<(), (io::Error, u64)> {
     let mut iov = PIECES.take();
     let result = transfer_with(&mut iov, raw, from, to, memory, call);
     PIECES.set(iov);
@@ -193,7 +197,7 @@ fn transfer_with<M: Memory>(
     to: u64,
     memory: &mut M,
     mut call: impl FnMut(&[libc::iovec], u64) -> io::Result<u64>,
-) -> io::Result<()> {
+) -> Result<(), (io::Error, u64)> {
     let mut bounce: Option<AlignedBuf> = None;
     let mut done = from;
     while done < to {
@@ -201,7 +205,7 @@ fn transfer_with<M: Memory>(
         memory.pieces(done, to - done, iov);
         let moved = if raw.takes(iov) {
             iov.truncate(IOV_MAX);
-            call(iov, done)?
+            call(iov, done).map_err(|e| (e, done))?
         } else {
             let want = (to - done).min(PIECE) as usize;
             let buf = bounce.get_or_insert_with(|| AlignedBuf::new(want));
@@ -210,7 +214,7 @@ fn transfer_with<M: Memory>(
             {
                 memory.bounce(done, bytes);
             }
-            let moved = call(&[buf.iovec(want)], done)?;
+            let moved = call(&[buf.iovec(want)], done).map_err(|e| (e, done))?;
             if M::INTO
                 && let Some(bytes) = buf.get_mut(..moved as usize)
             {
@@ -220,7 +224,7 @@ fn transfer_with<M: Memory>(
         };
         if moved == 0 {
             // The file ends before the image does.
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err((io::ErrorKind::UnexpectedEof.into(), done));
         }
         done += moved;
     }

@@ -5,6 +5,7 @@
 //! [`Config`] is made from a [`Cli`] once, at start, and is not checked again: names are unique, numbers are in range, every
 //! logical unit has a place of its own. Whether images can be opened and sockets bound shows when they are.
 
+mod access;
 mod key_value;
 mod target_port;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::backing::EngineChoice;
 use crate::cli::Cli;
 use crate::lu::AccessState;
 use crate::state_dir::Place;
+pub use access::SocketAccess;
 use key_value::{Options, OptionsError};
 pub use unit::UnitConfig;
 
@@ -55,6 +57,11 @@ pub enum ConfigError {
     /// There is nothing to serve.
     #[error("no disk: give --blk-file FILE or --lun file=PATH")]
     NoUnit,
+    /// There is nothing by which state could go from process to process.
+    #[error(
+        "{0} needs --state-dir DIR: the directory by which reservations and unit attentions go from process to process"
+    )]
+    NoState(&'static str),
     /// Two sockets have one path.
     #[error("--socket-path {0}: given twice")]
     DuplicateSocket(PathBuf),
@@ -172,6 +179,8 @@ pub struct EndpointConfig {
     pub initiator: String,
     /// The target port's.
     pub target_port: String,
+    /// Who may connect.
+    pub access: SocketAccess,
 }
 
 /// How reactors wait.
@@ -204,12 +213,32 @@ pub struct Config {
     pub state_dir: Place,
     /// Where a successor asks.
     pub handover: Option<PathBuf>,
+    /// Whether images and state are let go of when guests migrate.
+    pub migration: Migration,
     /// Engine for images.
     pub engine: EngineChoice,
     /// How reactors wait.
     pub wait: WaitChoice,
     /// Whether every tgt event is logged.
     pub trace_events: bool,
+    /// Whether the process is fenced in.
+    pub sandbox: bool,
+    /// Directories that it reaches all the same.
+    pub image_dirs: Vec<PathBuf>,
+    /// Whether it may leave a core file.
+    pub core_dumps: bool,
+}
+
+/// What a process does with images and state when guests migrate between processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Migration {
+    /// It has them as long as it runs.
+    #[default]
+    Never,
+    /// It lets go of them when all guests have left by migration.
+    Outgoing,
+    /// The same, and it begins without them.
+    Incoming,
 }
 
 impl TryFrom<Cli> for Config {
@@ -230,6 +259,16 @@ impl TryFrom<Cli> for Config {
         if cli.nexus_loss_timeout > MAX_LOSS_TIMEOUT {
             return Err(value("--nexus-loss-timeout", &cli.nexus_loss_timeout.to_string(), "must be at most 31536000"));
         }
+        let migration = match (cli.incoming, cli.outgoing) {
+            (true, _) => Migration::Incoming,
+            (false, true) => Migration::Outgoing,
+            (false, false) => Migration::Never,
+        };
+        let named = cli.state_dir.as_ref().is_some_and(|path| path.as_os_str() != "none");
+        if migration != Migration::Never && !named {
+            let option = if cli.incoming { "--incoming" } else { "--outgoing" };
+            return Err(ConfigError::NoState(option));
+        }
         Ok(Config {
             target_ports,
             units,
@@ -242,6 +281,7 @@ impl TryFrom<Cli> for Config {
                 Some(path) => Place::At(path),
             },
             handover: handover(&cli, &endpoints)?,
+            migration,
             engine: match cli.engine.as_str() {
                 "auto" => EngineChoice::Auto,
                 "io_uring" => EngineChoice::IoUring,
@@ -257,6 +297,13 @@ impl TryFrom<Cli> for Config {
                 other => return Err(value("--wait", other, "must be auto, io_uring or epoll")),
             },
             trace_events: cli.traces_events(),
+            sandbox: match cli.sandbox.as_str() {
+                "on" => true,
+                "off" => false,
+                other => return Err(value("--sandbox", other, "must be on or off")),
+            },
+            image_dirs: cli.image_dir.clone(),
+            core_dumps: cli.core_dumps,
             endpoints,
         })
     }
@@ -281,19 +328,21 @@ fn value(option: &'static str, value: &str, what: &'static str) -> ConfigError {
 
 fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig>, ConfigError> {
     let mut endpoints = Vec::new();
+    let general = access::General::of(cli)?;
     for text in &cli.socket_path {
         let syntax = |source| ConfigError::Syntax { option: "--socket-path", text: text.clone(), source };
         let mut options = Options::with_leading_value(text, "path").map_err(syntax)?;
         let path = PathBuf::from(options.required("path").map_err(syntax)?);
         let initiator = options.optional("initiator").map_err(syntax)?;
         let target_port = options.optional("target-port").map_err(syntax)?;
+        let access = general.of_file(text, &mut options)?;
         options.finish().map_err(syntax)?;
         let target_port = port_of("--socket-path", text, target_port, ports)?;
         let initiator = match initiator {
             Some(name) => name,
             None => canonical_socket_path(&path).to_string_lossy().into_owned(),
         };
-        endpoints.push(EndpointConfig { socket: SocketConfig::Path(path), initiator, target_port });
+        endpoints.push(EndpointConfig { socket: SocketConfig::Path(path), initiator, target_port, access });
     }
     for text in &cli.fd {
         let syntax = |source| ConfigError::Syntax { option: "--fd", text: text.clone(), source };
@@ -301,6 +350,7 @@ fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig
         let number = options.required("fd").map_err(syntax)?;
         let initiator = options.optional("initiator").map_err(syntax)?;
         let target_port = options.optional("target-port").map_err(syntax)?;
+        let peers = general.peers("--fd allow-uid", &mut options)?;
         options.finish().map_err(syntax)?;
         let target_port = port_of("--fd", text, target_port, ports)?;
         let socket = match number.parse::<RawFd>() {
@@ -311,7 +361,8 @@ fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig
             _ => return Err(value("--fd", &number, "must be the number of an open descriptor above 2, or a name")),
         };
         let initiator = initiator.unwrap_or_else(|| format!("fd:{number}"));
-        endpoints.push(EndpointConfig { socket, initiator, target_port });
+        let access = SocketAccess { peers, ..SocketAccess::default() };
+        endpoints.push(EndpointConfig { socket, initiator, target_port, access });
     }
     if endpoints.is_empty() {
         return Err(ConfigError::NoSocket);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::backing::Locking;
 use crate::lu::{Provisioning, SoftThreshold};
 
 fn cli(args: &[&str]) -> Cli {
@@ -42,7 +43,7 @@ fn all_keys_of_a_unit_are_taken() {
         "file=d,lun=16383,target=255,read-only=on,removable=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b,\
          physical-block-size=16384,rotation-rate=7200,provisioning=full,write-cache=off,sense-format=descriptor,\
          naa=0x5000123456789aBc,eui=0x020000fffe0000010203040A,uuid=123e4567-E89B-42d3-a456-426614174000,\
-         lowest-aligned-lba=3,threshold=17,revision=1.2,target-port=vstgt",
+         lowest-aligned-lba=3,threshold=17,locking=on,revision=1.2,target-port=vstgt",
     ])
     .unwrap();
 
@@ -58,6 +59,7 @@ fn all_keys_of_a_unit_are_taken() {
             physical_block_size: 16384,
             lowest_aligned: 3,
             rotation_rate: 7200,
+            locking: Locking::On,
             provisioning: Provisioning::Full,
             threshold: SoftThreshold::Percent(17),
             write_cache: false,
@@ -85,6 +87,7 @@ fn what_is_not_said_of_a_unit_has_a_default() {
         assert_eq!((u.block_size, u.physical_block_size, u.physical_exponent()), (512, 512, 0));
         assert_eq!((u.rotation_rate, u.provisioning), (1, Provisioning::AsImage));
         assert_eq!(u.threshold, SoftThreshold::AsImage);
+        assert_eq!(u.locking, Locking::Auto);
         assert!(u.write_cache && !u.descriptor_sense && !u.read_only && !u.removable);
         assert_eq!((&u.serial, u.naa, &u.vendor, &u.product, &u.revision), (&None, None, &None, &None, &None));
         assert_eq!((u.lowest_aligned, &u.eui, u.uuid), (0, &None, None));
@@ -153,6 +156,7 @@ fn reserved_values_are_refused() {
     for threshold in ["0", "101", "256", "-1", "5%", "on"] {
         assert!(with(&format!("threshold={threshold}")).unwrap_err().contains("from 1 to 100, or off"), "{threshold}");
     }
+    assert!(with("locking=always").unwrap_err().contains("on, off or auto"));
     assert!(with("provisioning=thick").unwrap_err().contains("thin or full"));
     assert!(with("sense-format=both").unwrap_err().contains("fixed or descriptor"));
     assert!(with("write-cache=maybe").unwrap_err().contains("on or off"));

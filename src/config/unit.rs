@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::key_value::{Options, OptionsError};
 use super::{ConfigError, EndpointConfig, TargetPortConfig};
+use crate::backing::Locking;
 use crate::cli::Cli;
 use crate::lu::{self, MAX_SERIAL, Provisioning, SoftThreshold};
 
@@ -32,6 +33,8 @@ pub struct UnitConfig {
     pub lowest_aligned: u16,
     /// MEDIUM ROTATION RATE (SBC-3 6.6.2): 0 not reported, 1 non-rotating, else revolutions a minute, 1025–65534.
     pub rotation_rate: u16,
+    /// Whether it is locked against other programs.
+    pub locking: Locking,
     /// Whether blocks can be deallocated.
     pub provisioning: Provisioning,
     /// When its initiators hear that space runs low.
@@ -179,6 +182,7 @@ fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig
         physical_block_size,
         lowest_aligned: o.number("lowest-aligned-lba", 0, 0..=physical_block_size / block_size - 1)? as u16,
         rotation_rate: o.parsed("rotation-rate", "0, 1 or 1025 to 65534", rotation_rate)?.unwrap_or(1),
+        locking: o.parsed("locking", "on, off or auto", locking)?.unwrap_or_default(),
         provisioning: o.parsed("provisioning", "thin or full", provisioning)?.unwrap_or_default(),
         threshold: o.parsed("threshold", "a percentage from 1 to 100, or off", threshold)?.unwrap_or_default(),
         write_cache: o.switch("write-cache", true)?,
@@ -200,6 +204,15 @@ fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig
 /// The values that are not reserved (SBC-3 table 171).
 fn rotation_rate(text: &str) -> Option<u16> {
     text.parse().ok().filter(|rate| matches!(rate, 0 | 1 | 0x0401..=0xfffe))
+}
+
+fn locking(text: &str) -> Option<Locking> {
+    match text {
+        "auto" => Some(Locking::Auto),
+        "on" => Some(Locking::On),
+        "off" => Some(Locking::Off),
+        _ => None,
+    }
 }
 
 fn provisioning(text: &str) -> Option<Provisioning> {

@@ -1,17 +1,16 @@
 //! The sockets of the process, wherever they come from: the command line, the service manager, a predecessor.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Error;
 use super::activation::Activation;
 use super::handover::{self, Bounds, HandoverError, Offer, Offering, Taken, key};
 use super::notify::Notifier;
-use super::{Error, nexuses};
 use crate::config::{Config, EndpointConfig, SocketConfig};
-use crate::hba::Hba;
 use crate::sys::signals::Termination;
 use crate::sys::unix_socket;
-use crate::vhost_user::{DEFAULT_MODE, Endpoint, Inherited, Listener};
+use crate::vhost_user::{DEFAULT_MODE, Endpoint, Inherited, Listener, MakeDevice};
 
 /// How much longer than a wait may take the service manager is told that starting takes.
 const MARGIN: Duration = Duration::from_secs(20);
@@ -22,6 +21,8 @@ pub(super) struct Sockets {
     /// Each in its endpoint's place.
     inherited: Vec<Option<Inherited>>,
     taken: Taken,
+    /// Where successors ask.
+    handover: Option<Listener>,
 }
 
 impl Sockets {
@@ -42,7 +43,7 @@ impl Sockets {
         };
         let inherited = config.endpoints.iter().map(&mut take).collect::<Result<_, _>>()?;
         activation.finish()?;
-        Ok(Sockets { inherited, taken: Taken::default() })
+        Ok(Sockets { inherited, taken: Taken::default(), handover: None })
     }
 
     /// If a process runs where `--handover` says: ends it, and goes on with its sockets. Before it is told to end `rehearse` has to find
@@ -68,22 +69,44 @@ impl Sockets {
         Ok(())
     }
 
-    /// Opens what is not open yet. With `--handover` successors are attended to from now on.
-    pub(super) fn open(mut self, config: &Config, hba: &Hba) -> Result<(Vec<Endpoint>, Option<Offering>), Error> {
-        let mut endpoints = Vec::new();
-        let ports = hba.add_ports(&nexuses(config));
-        for ((port, e), inherited) in ports.into_iter().zip(&config.endpoints).zip(std::mem::take(&mut self.inherited))
-        {
-            let source = match (inherited, &e.socket) {
-                (Some(inherited), _) => inherited,
-                (None, SocketConfig::Path(path)) => Inherited::Listening(self.listener(path)?),
-                // Has been inherited.
-                (None, SocketConfig::Fd(_) | SocketConfig::Named(_)) => continue,
-            };
-            let silent = path_of(&source).map(|path| self.taken.silent(&key(&path))).unwrap_or_default();
-            endpoints.push(Endpoint { source, silent, name: port.label().to_string(), make_device: hba.connect(port) });
+    /// Binds what is not open yet. Who connects from here on waits until all is up.
+    pub(super) fn bind(&mut self, config: &Config) -> Result<(), Error> {
+        for (at, e) in config.endpoints.iter().enumerate() {
+            let Some(place @ None) = self.inherited.get_mut(at) else { continue };
+            if let SocketConfig::Path(path) = &e.socket {
+                let listener = match self.taken.listener(&key(path)) {
+                    Some(listener) => listener,
+                    None => Listener::bind_for(path, e.access.mode, e.access.group)?,
+                };
+                *place = Some(Inherited::Listening(listener));
+            }
         }
-        let Some(path) = &config.handover else { return Ok((endpoints, None)) };
+        if let Some(path) = &config.handover {
+            self.handover = match self.taken.handover() {
+                Some(listener) => Some(listener),
+                None => Some(Listener::bind(path, DEFAULT_MODE)?),
+            };
+        }
+        Ok(())
+    }
+
+    /// What has been bound, with what is behind it: `devices` in the order of the configuration. With `--handover` successors are attended to from now on.
+    pub(super) fn open(
+        mut self,
+        config: &Config,
+        devices: Vec<(String, MakeDevice)>,
+    ) -> Result<(Vec<Endpoint>, Option<Offering>), Error> {
+        let mut endpoints = Vec::new();
+        let sources = std::mem::take(&mut self.inherited);
+        for (((name, make_device), e), source) in devices.into_iter().zip(&config.endpoints).zip(sources) {
+            // All are there: those without a path were inherited.
+            let Some(source) = source else { continue };
+            let silent = path_of(&source).map(|path| self.taken.silent(&key(&path))).unwrap_or_default();
+            endpoints.push(Endpoint { source, silent, name, make_device, peers: e.access.peers.clone() });
+        }
+        let (Some(path), Some(listener)) = (&config.handover, self.handover.take()) else {
+            return Ok((endpoints, None));
+        };
         let failed = |source| HandoverError::Io { path: path.clone(), what: "cannot offer the sockets", source };
         let mut offers = Vec::new();
         for endpoint in &endpoints {
@@ -91,19 +114,8 @@ impl Sockets {
                 offers.extend(Offer::of(listener).map_err(failed)?);
             }
         }
-        let listener = match self.taken.handover() {
-            Some(listener) => listener,
-            None => Listener::bind(path, DEFAULT_MODE)?,
-        };
         let offering = Offering::start(listener, offers, Termination::raise).map_err(failed)?;
         Ok((endpoints, Some(offering)))
-    }
-
-    fn listener(&mut self, path: &Path) -> Result<Listener, Error> {
-        match self.taken.listener(&key(path)) {
-            Some(listener) => Ok(listener),
-            None => Ok(Listener::bind(path, DEFAULT_MODE)?),
-        }
     }
 }
 

@@ -85,6 +85,10 @@ impl Change for AccessChange {
 
     fn grant(&mut self) -> Plan<'static> {
         self.itl.lu().grant_access();
+        self.made()
+    }
+
+    fn made(&mut self) -> Plan<'static> {
         Answer::good(self.length).into()
     }
 }

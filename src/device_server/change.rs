@@ -36,6 +36,10 @@ pub trait Change: Send {
     /// No command that the change forbids is running any more: gives what the change gives, and says what is left to do, an answer
     /// or a job.
     fn grant(&mut self) -> Plan<'static>;
+
+    /// The change was made, and written down, by a process that was killed before it had answered: what is left to do. In place of all
+    /// other steps. Nothing of that process's commands is running any more, and what the change denies is denied.
+    fn made(&mut self) -> Plan<'static>;
 }
 
 /// What must have ended before a change is answered.

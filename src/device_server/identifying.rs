@@ -78,6 +78,10 @@ impl Change for SetIdentifying {
     }
 
     fn grant(&mut self) -> Plan<'static> {
+        self.made()
+    }
+
+    fn made(&mut self) -> Plan<'static> {
         Answer::good(self.information.len() as u64).into()
     }
 }

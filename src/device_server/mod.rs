@@ -28,6 +28,7 @@ mod diagnostic;
 mod erase;
 mod identifying;
 mod log;
+mod memo;
 mod mode;
 mod outcome;
 mod ports;
@@ -47,6 +48,7 @@ mod well_known;
 pub use change::{Change, Fence, Losers};
 pub use erase::go_on;
 pub use log::io_failed;
+pub use memo::{Decision, Memo, Noted, Notes};
 pub use outcome::io_done;
 pub use third_party_copy::{Copying, Use};
 
@@ -251,6 +253,7 @@ struct Task<'a, 'b> {
     luns: &'a [u16],
     peers: &'a dyn Peers,
     row: &'static Row,
+    noted: &'b Noted,
     buf: &'b mut IoBuf,
 }
 
@@ -262,6 +265,11 @@ type Planned<'a> = Result<Plan<'a>, Answer>;
 ///
 /// Parameter data is written to `buf` right away. Anything else that happens to `buf` or to the image is in the plan.
 pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
+    start_noted(request, &Noted::default(), buf)
+}
+
+/// The same for a command of which something is, or is to be, noted; see [`Notes`].
+pub fn start_noted<'a>(request: &Request<'a>, noted: &Noted, buf: &mut IoBuf) -> Started<'a> {
     let over = |plan| Started { plan, needs: GateBits::NONE, touches: Touches::Nothing };
     if let Some(ports) = request.well_known {
         return over(well_known::start(request, ports, buf).unwrap_or_else(Plan::Done));
@@ -274,7 +282,20 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         // That there is no such command comes before what is wrong with its fields.
         Err(sense) => return over(Plan::Done(Answer::check(unsupported(itl, request.cdb).unwrap_or(sense)))),
     };
-    let mask = mask(row, &command);
+    if took_effect(itl, noted) {
+        // It passed the gate when it did. Whatever closed since, and whatever unit attention came, concerns the next one.
+        let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, noted, buf });
+        return over(match plan.unwrap_or_else(Plan::Done) {
+            Plan::Change(mut change) => change.made(),
+            plan => plan,
+        });
+    }
+    let mut mask = mask(row, &command);
+    if noted.earlier == Some(Decision::Matched) {
+        // It may have written. A reservation that was lost since is the answer that keeps others safe; a unit attention would only hide how
+        // it ends, and is reported by the next one.
+        mask = mask.without(GateBits::ATTENTION);
+    }
     let mut admission = itl.gate().admit(mask);
     if admission == Admission::AcaActive && request.attribute == TaskAttribute::Aca {
         admission = itl.gate().admit(mask.without(GateBits::ACA));
@@ -299,7 +320,7 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
         Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
         Admission::LowPower => itl.lu().wake(),
     }
-    let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, buf });
+    let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, noted, buf });
     if plan.is_ok() {
         log::tally(itl, &command);
     }
@@ -320,6 +341,15 @@ pub fn start<'a>(request: &Request<'a>, buf: &mut IoBuf) -> Started<'a> {
     };
     announce(itl, row, &command, &plan, touches);
     Started { plan, needs: mask.common(NEEDS), touches }
+}
+
+/// Whether a process before this one carried the command out, so that only its answer is missing.
+fn took_effect(itl: &Itl, noted: &Noted) -> bool {
+    match noted.earlier {
+        None | Some(Decision::Matched) => false,
+        Some(Decision::Written) => true,
+        Some(Decision::Change(name)) => itl.lu().was_made(name),
+    }
 }
 
 /// Says to the units that their blocks are about to change, if this command is to change some; see [`Lu::will_change`](crate::lu::Lu::will_change).

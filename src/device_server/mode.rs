@@ -82,6 +82,15 @@ impl ModeSelect {
         self.after.swp && !self.before.swp
     }
 
+    fn flush(&self, answer: Answer) -> Plan<'static> {
+        let lu = Arc::clone(self.itl.lu());
+        let flush = Job::plan(move |_, _| {
+            lu.image().flush().map_err(|e| sense(e, 0))?;
+            Ok(answer)
+        });
+        log::counted(flush, &self.itl, false)
+    }
+
     /// Turning WCE off makes everything durable that was written before (SBC-3 6.5.6).
     fn turns_off_write_cache(&self) -> bool {
         self.before.wce && !self.after.wce && !self.itl.lu().read_only()
@@ -122,15 +131,14 @@ impl Change for ModeSelect {
 
     fn grant(&mut self) -> Plan<'static> {
         let answer = Answer::good(self.list.len() as u64);
-        if !self.turns_off_write_cache() {
-            return answer.into();
-        }
-        let lu = Arc::clone(self.itl.lu());
-        let flush = Job::plan(move |_, _| {
-            lu.image().flush().map_err(|e| sense(e, 0))?;
-            Ok(answer)
-        });
-        log::counted(flush, &self.itl, false)
+        if self.turns_off_write_cache() { self.flush(answer) } else { answer.into() }
+    }
+
+    /// Whether it turned WCE off cannot be told any more: what is off now may have been turned off by it.
+    fn made(&mut self) -> Plan<'static> {
+        let lu = self.itl.lu();
+        let answer = Answer::good(self.list.len() as u64);
+        if lu.mode().wce || lu.read_only() { answer.into() } else { self.flush(answer) }
     }
 }
 

@@ -226,6 +226,10 @@ impl Change for ReservationChange {
 
     fn grant(&mut self) -> Plan<'static> {
         self.itl.lu().grant_reservation();
+        self.made()
+    }
+
+    fn made(&mut self) -> Plan<'static> {
         Answer::good(self.transferred).into()
     }
 }

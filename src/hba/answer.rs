@@ -2,7 +2,7 @@
 
 use super::reactor::Reactor;
 use crate::mem::Direction;
-use crate::scsi::{CommandResult, HostByte};
+use crate::scsi::{CommandResult, HostByte, Status};
 use crate::srp;
 use crate::tgt::{CmdAnswer, CmdRsp, Tag};
 use crate::virtio_scsi::command_response;
@@ -25,6 +25,8 @@ impl Reactor {
         let data_len = answer.buf.len();
         let direction = answer.buf.direction();
         command.spare = session.snapshots.release(answer.buf);
+        // However it ended: what was not told of may have been written all the same.
+        session.snapshots.mark(command.request.data_in.iter().map(|piece| (piece.va, piece.len)));
         let result = CommandResult::try_from(rsp.result).unwrap_or(CommandResult::host(HostByte::Error));
         let sense = answer.sense.as_deref().unwrap_or_default();
         let moved = u64::from(rsp.len);
@@ -32,10 +34,13 @@ impl Reactor {
         iu.req_lim_delta = session.credit.give_back();
         let response = command_response(result, clamp(data_len), moved, iu.sense);
         let place = &command.request.response;
-        let written = place.write_command(kept.as_ref().unwrap_or(session.snapshots.map()), &response);
+        let written = place.write_command(session.writer_to(kept.as_ref()), &response);
         let data_in = if direction == Direction::In { moved.min(data_len) } else { 0 };
         let used_len = place.used_len(written, clamp(data_in));
         session.settle(command);
+        if answer.once || result != CommandResult::status(Status::Good) {
+            queue.note_answer(tag.head(), used_len);
+        }
         queue.done.push(tag);
         self.finish_chain(tag, used_len);
     }

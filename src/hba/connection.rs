@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::initiator_port::InitiatorPort;
 use super::letters::{Late, Letters, Pending};
 use super::mail::{Mail, OpenQueue, OpenSession, SessionId};
-use crate::mem::MemoryMap;
+use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::tgt::ItnId;
 use crate::vhost_user::{Device, Hangup, RingConfig, StartError};
 use crate::virtio_scsi;
@@ -31,6 +31,7 @@ pub struct Connection {
     request_queues: u16,
     hangup: Option<Hangup>,
     map: Arc<MemoryMap>,
+    log: Option<Arc<DirtyLog>>,
     itn_id: Option<ItnId>,
     /// Feature bits that the driver acknowledged.
     acked: u64,
@@ -60,6 +61,7 @@ impl Connection {
             request_queues,
             hangup: None,
             map: Arc::default(),
+            log: None,
             itn_id: None,
             acked: 0,
             anew: true,
@@ -87,6 +89,7 @@ impl Connection {
             itn_id,
             max_cmds: self.port.max_cmds(),
             map: Arc::clone(&self.map),
+            log: self.log.clone(),
             hangup: self.hangup.clone(),
         };
         self.letters.send(reactor, Mail::OpenSession(Box::new(open)));
@@ -219,6 +222,20 @@ impl Device for Connection {
         }
     }
 
+    fn set_log(&mut self, log: Option<Arc<DirtyLog>>, rings: &[(u16, UsedRingLog)]) {
+        self.log = log;
+        let session = self.id;
+        let set = |&reactor: &u8| {
+            let (log, rings) = (self.log.clone(), rings.to_vec());
+            self.letters.begin(reactor, |reply| Mail::SetLog { session, log, rings, reply })
+        };
+        // Waited for: once the front-end has its answer, it relies on the marks, or on a log being nobody's.
+        let asked: Vec<_> = self.reactors.iter().map(set).collect();
+        for answer in asked {
+            answer.wait("a dirty log to be in force");
+        }
+    }
+
     fn reset(&mut self) {
         // First no more commands: one that is taken after the reset would be told of it in place of the next driver.
         let rings = self.begin_stop_all();
@@ -235,6 +252,7 @@ impl Device for Connection {
         self.drain(&rings, GONE_PATIENCE);
         self.close_sessions();
         self.map = Arc::default();
+        self.log = None;
         self.port.disconnected(self.id);
     }
 }

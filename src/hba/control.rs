@@ -8,7 +8,7 @@
 use super::mail::{Mail, SessionId};
 use super::queue::Role;
 use super::reactor::Reactor;
-use crate::mem::MemoryMap;
+use crate::mem::GuestWriter;
 use crate::scsi::{FunctionResponse, Lun, LunAddress};
 use crate::tgt::{AsyncFunction, AsyncReq, AsyncRsp, KEvent, Tag, TskMgmtReq, TskMgmtRsp};
 use crate::virtio_scsi::{ChainError, ControlFunction, ResponseSlot, function_response};
@@ -33,7 +33,7 @@ impl Reactor {
             Ok(()) => {}
             Err(ChainError::Answerable(why)) => {
                 log::debug!("{}: a control request is refused: {why}", session.label);
-                let written = control.request.reject(map);
+                let written = control.request.reject(session.snapshots.writer());
                 self.finish_chain(request, written);
                 return;
             }
@@ -160,23 +160,33 @@ impl Reactor {
     /// The target answered it.
     pub(super) fn on_async_answer(&mut self, rsp: AsyncRsp) {
         let response = FunctionResponse::try_from(rsp.result).unwrap_or(FunctionResponse::Failed);
-        self.finish_control(Tag(rsp.mid), |place, map| place.write_async(map, rsp.events, function_response(response)));
+        // A subscription may be made twice.
+        self.finish_control(Tag(rsp.mid), false, |place, to| {
+            place.write_async(to, rsp.events, function_response(response))
+        });
     }
 
     /// SRP_TSK_MGMT is answered by an SRP_RSP with a response code, and that by a byte on the control queue.
     fn finish_function(&mut self, request: Tag, response: FunctionResponse) {
-        self.finish_control(request, |place, map| place.write_task_management(map, function_response(response)));
+        self.finish_control(request, true, |place, to| place.write_task_management(to, function_response(response)));
     }
 
-    /// Answers a request, while it is not answered; `write` gives the length for the used ring.
-    fn finish_control(&mut self, request: Tag, write: impl FnOnce(&ResponseSlot, &MemoryMap) -> u32) {
+    /// Answers a request, while it is not answered; `write` gives the length for the used ring. Done `once`, it is not to be carried out again.
+    fn finish_control(
+        &mut self,
+        request: Tag,
+        once: bool,
+        write: impl FnOnce(&ResponseSlot, GuestWriter<'_>) -> u32,
+    ) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(request.queue())) else { return };
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
         let Some((slot, _)) = queue.slot(request) else { return };
         let kept = slot.kept.clone();
         let Some(control) = slot.control() else { return };
-        let map = kept.as_ref().unwrap_or(session.snapshots.map());
-        let written = write(&control.request.response, map);
+        let written = write(&control.request.response, session.writer_to(kept.as_ref()));
+        if once {
+            queue.note_answer(request.head(), written);
+        }
         self.finish_chain(request, written);
     }
 }

@@ -28,6 +28,11 @@ impl Events {
     pub fn start(&mut self, acked: u64, anew: bool) {
         *self = Events { open: true, parameters: acked & F_CHANGE != 0, missed: self.missed && !anew };
     }
+
+    /// The process before this one ended while it was telling something.
+    pub fn may_have_missed(&mut self) {
+        self.missed = true;
+    }
 }
 
 impl Reactor {
@@ -67,7 +72,7 @@ impl Reactor {
             Some((tag, buffer)) => {
                 let missed = std::mem::take(&mut session.events.missed);
                 log::debug!("{}: told {event:?}, missed {missed}", session.label);
-                let written = buffer.write(session.snapshots.map(), event, missed);
+                let written = buffer.write(session.snapshots.writer(), event, missed);
                 self.finish_chain(tag, written);
             }
         }
@@ -90,7 +95,7 @@ impl Reactor {
             if queue.unseen >= u32::from(queue.ring.size()) {
                 return None;
             }
-            let well_formed = match queue.ring.pop(&mut queue.chain) {
+            let well_formed = match queue.pop() {
                 Ok(Popped::Chain) => true,
                 Ok(Popped::Malformed(why)) => {
                     log::debug!("ring {}: an event buffer: {why}", queue.ring_index);

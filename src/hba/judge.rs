@@ -68,7 +68,7 @@ impl Reactor {
                 continue;
             }
             match queue.ring.end_avail() {
-                Ok(end) if end == queue.ring.next_avail() => {}
+                Ok(end) if queue.has_reached(end) => {}
                 Ok(end) => {
                     queue.mark = Some(end);
                     if let Some(Some(session)) = self.sessions.get_mut(place) {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use crate::mem::MemoryMap;
+use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::scsi::Lun;
 use crate::srp;
 use crate::target::ShardMail;
@@ -88,6 +88,17 @@ pub enum Mail {
         /// Answered when the map is in use and, if memory is `gone`, nothing touches that any more.
         reply: Reply<()>,
     },
+    /// Other dirty logs, or none.
+    SetLog {
+        /// Whose.
+        session: SessionId,
+        /// Where what is written to its memory is marked, but for the used rings.
+        log: Option<Arc<DirtyLog>>,
+        /// Each ring's, by its index; a ring that is not listed has none.
+        rings: Vec<(u16, UsedRingLog)>,
+        /// Answered when they are in force: from then on every write is marked there.
+        reply: Reply<()>,
+    },
     /// An initiator port logs in (home reactor only).
     Login(Box<Login>),
     /// A nexus ends (home reactor only).
@@ -146,6 +157,8 @@ pub struct OpenSession {
     pub max_cmds: u32,
     /// Its memory.
     pub map: Arc<MemoryMap>,
+    /// Where what is written to it is marked, but for the used rings.
+    pub log: Option<Arc<DirtyLog>>,
     /// Ends the connection.
     pub hangup: Option<Hangup>,
 }

@@ -127,7 +127,7 @@ impl Reactor {
             if share.is_used_up(queue.role) || queue.unseen >= u32::from(queue.ring.size()) {
                 return true;
             }
-            let chain = match queue.ring.pop(&mut queue.chain) {
+            let chain = match queue.pop() {
                 Ok(Popped::Chain) => Ok(()),
                 Ok(Popped::Malformed(why)) => Err(why),
                 Ok(Popped::Empty) => match queue.ring.enable_kicks() {
@@ -147,7 +147,7 @@ impl Reactor {
                 }
             };
             let role = queue.role;
-            if queue.mark == Some(queue.ring.next_avail()) {
+            if queue.mark.is_some_and(|end| queue.has_reached(end)) {
                 self.clear_mark(number);
             }
             let bytes = self.on_chain(number, chain);

@@ -89,8 +89,7 @@ impl Reactor {
     fn publish_queue(&mut self, number: u16) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { return };
         queue.touched = false;
-        queue.unseen = 0;
-        let wanted = queue.ring.publish();
+        let wanted = queue.publish();
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
         let (host_no, itn_id) = (session.host_no, session.itn_id);
         for tag in queue.done.drain(..) {

@@ -8,8 +8,8 @@ use super::mail::Reply;
 use crate::mem::{IoBuf, MemoryMap};
 use crate::sys::event;
 use crate::tgt::Tag;
-use crate::vhost_user::RingConfig;
-use crate::virtio_scsi::{Chain, CommandRequest, ControlRequest, ResponseSlot, SplitRing};
+use crate::vhost_user::{Earlier, InflightNotes, InflightRing, Owed, RingConfig};
+use crate::virtio_scsi::{Chain, CommandRequest, ControlRequest, Popped, ResponseSlot, RingError, SplitRing};
 
 /// What a ring is for (virtio 1.2 5.6.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,6 +161,13 @@ pub struct Queue {
     pub done: Vec<Tag>,
     /// Heads taken and not answered.
     pub heads: Heads,
+    /// Chains that the process before this one took and did not give back, the last of them first: they are taken before what is
+    /// available.
+    pub owed: Vec<Owed>,
+    /// What was noted about the chain being looked at.
+    earlier: Earlier,
+    /// Where is written what is taken and given back.
+    inflight: Option<InflightRing>,
     slots: Box<[Slot]>,
     kick: Option<File>,
     call: Option<File>,
@@ -170,7 +177,7 @@ pub struct Queue {
 impl Queue {
     /// A queue over `ring`. `seed` is where its generations begin: by another number than those of the queue that had this one's
     /// number before.
-    pub fn new(session: usize, ring: SplitRing, config: RingConfig, seed: u16) -> Queue {
+    pub fn new(session: usize, ring: SplitRing, config: RingConfig, owed: Vec<Owed>, seed: u16) -> Queue {
         let role = Role::of(config.index);
         let work = || match role {
             Role::Request => Work::Command(Command::default()),
@@ -191,6 +198,9 @@ impl Queue {
             unseen: 0,
             done: Vec::with_capacity(usize::from(config.size)),
             heads: Heads::new(config.size),
+            owed,
+            earlier: Earlier::Nothing,
+            inflight: config.inflight,
             slots,
             kick: config.kick,
             call: config.call,
@@ -206,6 +216,58 @@ impl Queue {
     /// Whether nothing that was taken is unanswered, or answered unseen.
     pub fn is_idle(&self) -> bool {
         self.heads.is_empty() && !self.touched
+    }
+
+    /// Takes the next chain: one that was in flight when the process before this one ended, or else what is available.
+    ///
+    /// # Errors
+    ///
+    /// If the ring breaks or is broken.
+    pub fn pop(&mut self) -> Result<Popped, RingError> {
+        if let Some(Owed { head, earlier }) = self.owed.pop() {
+            self.earlier = earlier;
+            return self.ring.pop_again(head, &mut self.chain);
+        }
+        self.earlier = Earlier::Nothing;
+        let popped = self.ring.pop(&mut self.chain)?;
+        if let (Popped::Chain | Popped::Malformed(_), Some(inflight)) = (popped, &mut self.inflight) {
+            inflight.begin(self.chain.head);
+        }
+        Ok(popped)
+    }
+
+    /// What the process before this one noted about the chain that was just popped. Asked once for each.
+    pub fn take_earlier(&mut self) -> Earlier {
+        std::mem::take(&mut self.earlier)
+    }
+
+    /// Where decisions about its chains are noted, if anywhere.
+    pub fn notes(&self) -> Option<&Arc<InflightNotes>> {
+        self.inflight.as_ref()?.notes()
+    }
+
+    /// A request was answered, which must not be carried out again: `written` bytes were written to its chain.
+    pub fn note_answer(&self, head: u16, written: u32) {
+        if let Some(notes) = self.notes() {
+            notes.answered(head, written);
+        }
+    }
+
+    /// Shows the driver what was put on the used ring; whether it wants an interrupt.
+    pub fn publish(&mut self) -> bool {
+        self.unseen = 0;
+        let wanted = self.ring.publish();
+        // What cannot be shown stays in flight.
+        if let Some(inflight) = self.inflight.as_mut().filter(|_| self.ring.is_mapped()) {
+            let heads = &self.heads;
+            inflight.published(self.ring.next_used(), |head| heads.contains(head));
+        }
+        wanted
+    }
+
+    /// Whether all has been taken that was available up to `end`.
+    pub fn has_reached(&self, end: u16) -> bool {
+        self.owed.is_empty() && self.ring.next_avail() == end
     }
 
     /// Begins to use the slot of the chain that was just popped: its tag; `None` if it is in use or there is none.
@@ -232,6 +294,9 @@ impl Queue {
         let kept = self.slot(tag)?.0.kept.take().is_some();
         self.heads.remove(tag.head());
         self.ring.push_used(tag.head(), written);
+        if let Some(inflight) = &mut self.inflight {
+            inflight.end(tag.head());
+        }
         self.unseen += 1;
         Some(kept)
     }

@@ -188,6 +188,10 @@ impl Reactor {
                 answer(&reply, ());
             }
             Mail::SetMemory { session, map, gone, reply } => self.set_memory(session, map, gone, reply),
+            Mail::SetLog { session, log, rings, reply } => {
+                self.set_log(session, log, &rings);
+                answer(&reply, ());
+            }
             Mail::Login(login) => self.login(*login),
             Mail::Logout { host_no, itn_id, reply } => self.logout(host_no, itn_id, reply),
             Mail::ResetNexus { host_no, itn_id, reply } => self.reset_nexus(host_no, itn_id, reply),

@@ -6,13 +6,24 @@ use super::mail::{OpenQueue, OpenSession, Reply, SessionId, answer};
 use super::queue::{Queue, Role, State};
 use super::reactor::Reactor;
 use super::session::Session;
-use crate::mem::MemoryMap;
+use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::scsi::HostByte;
-use crate::vhost_user::{RingConfig, StartError};
-use crate::virtio_scsi::{RingSetup, SplitRing};
+use crate::target::Notes;
+use crate::vhost_user::{InflightNotes, Recovered, RingConfig, StartError};
+use crate::virtio_scsi::{Popped, RingSetup, SplitRing};
 
 /// Spreads the places where generations of tags begin over their range.
 const GENERATION_STEP: u16 = 0x2f6b;
+
+/// Decisions about commands, in the inflight buffer.
+#[derive(Debug)]
+struct QueueNotes(Arc<InflightNotes>);
+
+impl Notes for QueueNotes {
+    fn note(&self, head: u16, decision: u64) {
+        self.0.decided(head, decision);
+    }
+}
 
 impl Reactor {
     pub(super) fn open_session(&mut self, open: OpenSession) {
@@ -74,26 +85,43 @@ impl Reactor {
     pub(super) fn open_queue(&mut self, open: OpenQueue) {
         let role = Role::of(open.config.index);
         let result = self.start_queue(open.session, open.config);
+        let (owed, result) = (matches!(result, Ok(owed) if owed > 0), result.map(|_| ()));
         if let (Ok(()), Role::Event, Some((place, session))) = (&result, role, self.session(open.session)) {
             session.events.start(open.acked, open.anew);
+            if owed {
+                session.events.may_have_missed();
+            }
             self.tell_missed(place);
         }
         answer(&open.reply, result);
     }
 
-    fn start_queue(&mut self, session: SessionId, config: RingConfig) -> Result<(), StartError> {
+    /// How many chains the process before this one had taken and not given back.
+    fn start_queue(&mut self, session: SessionId, mut config: RingConfig) -> Result<usize, StartError> {
         let index = config.index;
         let bad = |what| StartError::BadRing { index, what };
         let free = self.queues.iter().position(Option::is_none).unwrap_or(self.queues.len());
         let number = u16::try_from(free).map_err(|_| bad("no queue number is free"))?;
         let reactor = self.index;
         let (place, s) = self.session(session).ok_or(StartError::ShuttingDown)?;
+        let Recovered { mut owed, defect } =
+            config.inflight.as_mut().map(|inflight| inflight.recover(config.next_used)).unwrap_or_default();
+        if let Some(defect) = defect {
+            s.limit.warn(format_args!("{}: ring {index}: the account of what was in flight {defect}", s.label));
+        }
+        let count = owed.len();
+        // The last one first: they are taken from the end.
+        owed.reverse();
+        // Whatever was taken is on the used ring or in flight. A front-end that has lost its back-end knows less: QEMU goes on at
+        // used.idx. After an orderly stop nothing is in flight, and it says what it was told.
+        let taken = config.next_used.wrapping_add(count as u16);
+        let next_avail = if count == 0 { config.next_avail } else { taken };
         let setup = RingSetup {
             size: config.size,
             desc: config.desc,
             avail: config.avail,
             used: config.used,
-            next_avail: config.next_avail,
+            next_avail,
             next_used: config.next_used,
             event_idx: config.event_idx,
         };
@@ -101,6 +129,7 @@ impl Reactor {
             s.limit.warn(format_args!("{}: ring {index}: {e}", s.label));
             bad("cannot be where it was put")
         })?;
+        ring.set_log(config.used_log.clone());
         let role = Role::of(index);
         log::debug!("{}: ring {index} runs on reactor {reactor} ({role:?}, {} entries)", s.label, config.size);
         s.queues.push(number);
@@ -121,15 +150,18 @@ impl Reactor {
             }
         }
         self.opened = self.opened.wrapping_add(1);
-        let queue = Queue::new(place, ring, config, self.opened.wrapping_mul(GENERATION_STEP));
+        let queue = Queue::new(place, ring, config, owed, self.opened.wrapping_mul(GENERATION_STEP));
         self.shard.open_queue(number, queue.ring.size());
+        if let Some(notes) = queue.notes() {
+            self.shard.keep_notes(number, Arc::new(QueueNotes(Arc::clone(notes))));
+        }
         if free == self.queues.len() {
             self.queues.push(None);
         }
         self.queues[free] = Some(queue);
         // It may have been kicked before it was ours.
         self.activate(number);
-        Ok(())
+        Ok(count)
     }
 
     fn forget_number(&mut self, place: usize, number: u16) {
@@ -148,10 +180,29 @@ impl Reactor {
 
     /// Takes no more chains from a queue, and gives it up when nothing is outstanding.
     fn drain_queue(&mut self, number: u16, reply: Option<Reply<Option<u16>>>) {
+        self.take_owed(number);
         let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { return };
         queue.state = State::Draining(reply);
         self.clear_mark(number);
         self.finish_draining(number);
+    }
+
+    /// Takes at once what the process before this one had taken: an orderly stop leaves nothing in flight.
+    fn take_owed(&mut self, number: u16) {
+        while let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) {
+            if queue.owed.is_empty() {
+                return;
+            }
+            let chain = match queue.pop() {
+                Ok(Popped::Chain) => Ok(()),
+                Ok(Popped::Malformed(why)) => Err(why),
+                Ok(Popped::Empty) => return,
+                // It is in memory no more; what is in flight stays so.
+                Err(_) => return,
+            };
+            self.on_chain(number, chain);
+            self.drain_events();
+        }
     }
 
     /// Ends what can be ended of a ring's commands, if it drains.
@@ -187,6 +238,17 @@ impl Reactor {
             answer(&reply, Some(next_avail));
         }
         self.forget_session_if_over(place);
+    }
+
+    /// Puts other dirty logs in force, on rings that drain too.
+    pub(super) fn set_log(&mut self, session: SessionId, log: Option<Arc<DirtyLog>>, rings: &[(u16, UsedRingLog)]) {
+        let Some((_, s)) = self.session(session) else { return };
+        s.snapshots.set_log(log);
+        for number in s.queues.clone() {
+            let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { continue };
+            let used = rings.iter().find(|(index, _)| *index == queue.ring_index);
+            queue.ring.set_log(used.map(|(_, log)| log.clone()));
+        }
     }
 
     /// Puts a new memory map in force. Chains that are taken from now on are looked up in it.

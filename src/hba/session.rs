@@ -7,7 +7,7 @@ use super::events::Events;
 use super::judge::Judging;
 use super::mail::{OpenSession, Reply, SessionId, answer};
 use super::queue::Command;
-use crate::mem::{IoBuf, SnapshotSet};
+use crate::mem::{DirtyLog, GuestWriter, IoBuf, MemoryMap, SnapshotSet};
 use crate::srp::Credit;
 use crate::sys::rate_limit::RateLimit;
 use crate::tgt::{HostNo, ItnId};
@@ -62,12 +62,14 @@ pub struct Session {
 impl Session {
     /// A connection without rings yet.
     pub fn new(open: OpenSession) -> Session {
+        let mut snapshots = SnapshotSet::new(open.map);
+        snapshots.set_log(open.log);
         Session {
             id: open.session,
             label: open.label,
             host_no: open.host_no,
             itn_id: open.itn_id,
-            snapshots: SnapshotSet::new(open.map),
+            snapshots,
             kept: 0,
             queues: Vec::new(),
             active: VecDeque::new(),
@@ -81,6 +83,11 @@ impl Session {
             limit: RateLimit::per_peer(),
             charged: 0,
         }
+    }
+
+    /// Writes responses: to the map that was kept for one, or to the current one.
+    pub fn writer_to<'a>(&'a self, kept: Option<&'a Arc<MemoryMap>>) -> GuestWriter<'a> {
+        self.snapshots.writer_to(kept.unwrap_or(self.snapshots.map()))
     }
 
     /// Charges a command with what it keeps, with `buf` under way; false if that is too much for one guest.
@@ -113,10 +120,16 @@ impl Session {
 
     /// Ends the connection if the guest's memory turned out to be gone; true if it did.
     pub fn hang_up_if_poisoned(&self) -> bool {
-        let poisoned = self.snapshots.map().poisoned();
-        if poisoned && let Some(hangup) = self.hangup.as_ref().filter(|h| h.reason().is_none()) {
-            hangup.hang_up("the file behind its guest memory was shrunk");
+        let why = if self.snapshots.map().poisoned() {
+            "the file behind its guest memory was shrunk"
+        } else if self.snapshots.log().is_some_and(DirtyLog::poisoned) {
+            "the file behind its dirty log was shrunk"
+        } else {
+            return false;
+        };
+        if let Some(hangup) = self.hangup.as_ref().filter(|h| h.reason().is_none()) {
+            hangup.hang_up(why);
         }
-        poisoned
+        true
     }
 }

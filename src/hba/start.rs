@@ -15,6 +15,7 @@ use super::mail::Mail;
 use super::reactor::{Parts, Reactor};
 use crate::backing::IoPort;
 use crate::srp::PortId;
+use crate::sys::event;
 use crate::sys::fair::Fair;
 use crate::sys::mailbox::{Mailbox, Waker, mailbox};
 use crate::sys::pool::{Job, Pool};
@@ -24,13 +25,13 @@ use crate::sys::wait::{EpollWait, UringWait, Wait};
 use crate::target::{Post, Shard, Spawn, Target};
 use crate::tgt::{EventRings, HostNo, ItnId, LogTap};
 use crate::vhost_user::MakeDevice;
-use crate::virtio_scsi::MAX_RING_SIZE;
+use crate::virtio_scsi::{MAX_RING_SIZE, OFFERED_FEATURES};
 
 /// Entries of a reactor's io_uring: what may be submitted in one go. More is submitted in several.
 const RING_ENTRIES: u32 = 1024;
 
 /// Threads of a reactor for I/O that may wait and that its ring cannot do. They are started when needed; one disk gets half of
-/// them, so that a slow one does not hold up the others.
+/// them, and there are more where there are more disks, so that slow ones do not hold up the others.
 const IO_THREADS: usize = 16;
 
 /// Threads for jobs: commands of several steps. Started when needed.
@@ -99,12 +100,13 @@ pub enum HbaError {
 
 struct Jobs {
     pool: Pool,
+    share: usize,
     waiting: Arc<Mutex<Fair<Job>>>,
 }
 
 impl Jobs {
     fn new(threads: usize, share: usize) -> Jobs {
-        Jobs { pool: Pool::new(threads, "vstgt-job"), waiting: Arc::new(Mutex::new(Fair::new(share))) }
+        Jobs { pool: Pool::new(threads, "vstgt-job"), share, waiting: Arc::new(Mutex::new(Fair::new(share))) }
     }
 }
 
@@ -115,7 +117,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Spawn for Jobs {
     fn spawn(&self, owner: ItnId, work: Job) {
-        lock(&self.waiting).put(owner, work);
+        let owners = lock(&self.waiting).put(owner, work);
+        // However many of them hang, there is to be a share for another one.
+        self.pool.allow(self.share.saturating_mul(owners + 1));
         let waiting = Arc::clone(&self.waiting);
         // One for each job that may begin at once; one that may not is begun by whoever ends one of its owner's.
         self.pool.spawn(Box::new(move || {
@@ -143,6 +147,9 @@ pub struct Hba {
 }
 
 impl Hba {
+    /// Virtio features that its devices offer.
+    pub const FEATURES: u64 = OFFERED_FEATURES;
+
     /// Starts the reactors and waits until each can do its work.
     pub fn start(setup: HbaSetup) -> Result<Hba, HbaError> {
         let fail = |index| move |source| HbaError::Reactor { index, source };
@@ -296,6 +303,7 @@ struct Start {
 
 impl Start {
     fn run(self, ready: &SyncSender<io::Result<()>>) {
+        event::prepare();
         let tell = |result| {
             if ready.send(result).is_err() {
                 log::error!("nobody waits for a reactor to start");

@@ -198,6 +198,7 @@ impl Lu {
                 group.next = Some(*state);
             }
         }
+        cold.changes.evaluated();
         let lost = |itl: &Itl| {
             let group = cold.access.of(itl.nexus())?;
             Some((itl.nexus(), group.loses(group.next?)?))
@@ -236,6 +237,7 @@ impl Lu {
         let mut cold = self.cold();
         cold.access.by = None;
         cold.access.groups.iter_mut().for_each(|group| group.next = None);
+        cold.changes.abandoned();
         gate(&cold);
         // It may have been written meanwhile as if it were made.
         self.note();

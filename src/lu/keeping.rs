@@ -95,6 +95,7 @@ impl Lu {
             access: cold.access.kept(),
             records,
             occupation: cold.occupations.kept(),
+            changes: cold.changes.kept(),
             nexuses,
         }
     }
@@ -153,7 +154,14 @@ impl Lu {
     /// Remembers, until [`Lu::change_mode`], which mode parameters a change is about to set on behalf of a nexus; with `None`, that it
     /// is not made. Nothing is different yet.
     pub fn expect_mode(&self, by: &Itl, change: Option<ModeChange>) {
-        self.cold().coming_mode = change.map(|change| (by.nexus(), change));
+        let mut cold = self.cold();
+        cold.coming_mode = change.map(|change| (by.nexus(), change));
+        if change.is_some() {
+            cold.changes.evaluated()
+        } else {
+            cold.changes.abandoned()
+        }
+        drop(cold);
         if change.is_none() {
             // It may have been written meanwhile as if it were made.
             self.note();
@@ -171,6 +179,11 @@ impl Lu {
             all.set(kind, information);
             (by.nexus(), all)
         });
+        if expected {
+            cold.changes.evaluated()
+        } else {
+            cold.changes.abandoned()
+        }
         if !expected {
             self.note();
         }

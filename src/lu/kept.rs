@@ -23,8 +23,19 @@ pub struct KeptState {
     pub records: KeptRecords,
     /// What is, or was, done to the whole medium.
     pub occupation: Option<Occupation>,
+    /// The last named change of each process that made some, oldest process first.
+    pub changes: Vec<KeptChanges>,
     /// The nexuses that there are, and what waits for those that there are not.
     pub nexuses: Vec<KeptNexus>,
+}
+
+/// Named changes that are in a state: all of one process up to a count. See [`ChangeName`](super::ChangeName).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptChanges {
+    /// Which process.
+    pub epoch: u32,
+    /// The last one.
+    pub made: u32,
 }
 
 /// What initiators leave with a unit besides data on its medium, and what it counted.
@@ -110,6 +121,7 @@ impl KeptState {
             access: Vec::new(),
             records: KeptRecords::default(),
             occupation: None,
+            changes: Vec::new(),
             nexuses: Vec::new(),
         }
     }
@@ -125,6 +137,13 @@ impl KeptState {
             occupation: self.occupation.map(Occupation::after_power_loss),
             ..KeptState::new(default)
         }
+    }
+}
+
+impl KeptState {
+    /// What goes on where its guests have migrated to another host: everything but the clock, which counts from the host's start.
+    pub fn on_another_host(self) -> KeptState {
+        KeptState { records: KeptRecords { clock: None, ..self.records }, ..self }
     }
 }
 
@@ -231,6 +250,7 @@ mod tests {
                 ..KeptRecords::default()
             },
             occupation: None,
+            changes: vec![KeptChanges { epoch: 1, made: 2 }],
             access: vec![KeptAccess { group: 1, current: AccessState::Standby, default: AccessState::ActiveOptimized }],
             nexuses: vec![KeptNexus {
                 nexus,

@@ -129,7 +129,14 @@ impl Lu {
     /// Remembers, until [`Lu::load`], that the medium is about to be loaded on behalf of a nexus; with `None`, that it is not. Nothing is different
     /// yet.
     pub fn expect_load(&self, by: Option<&Itl>) {
-        self.cold().medium.loading = by.map(Itl::nexus);
+        let mut cold = self.cold();
+        cold.medium.loading = by.map(Itl::nexus);
+        if by.is_some() {
+            cold.changes.evaluated()
+        } else {
+            cold.changes.abandoned()
+        }
+        drop(cold);
         if by.is_none() {
             // It may have been written meanwhile as if it were made.
             self.note();

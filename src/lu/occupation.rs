@@ -202,7 +202,8 @@ impl Lu {
     /// Sense data: something is being done to the medium; or a SANITIZE failed that only another one may follow, in the same mode.
     pub fn evaluate_occupation(&self, erasure: Erasure) -> Result<(), Sense> {
         let progress = self.progress.get();
-        let occupations = &mut self.cold().occupations;
+        let cold = &mut *self.cold();
+        let occupations = &mut cold.occupations;
         if let Some(now) = &occupations.now {
             match (now.stage, now.erasure.purpose, erasure.purpose) {
                 (Stage::Running { .. }, ..) => return Err(now.sense(progress)),
@@ -215,6 +216,7 @@ impl Lu {
             }
         }
         occupations.coming = Some(Some(Occupation::begun(erasure)));
+        cold.changes.evaluated();
         Ok(())
     }
 
@@ -225,7 +227,8 @@ impl Lu {
     /// Sense data: something is being done to the medium, or what failed was in restricted mode.
     pub fn evaluate_exit(&self) -> Result<bool, Sense> {
         let progress = self.progress.get();
-        let occupations = &mut self.cold().occupations;
+        let cold = &mut *self.cold();
+        let occupations = &mut cold.occupations;
         match &occupations.now {
             Some(now) if matches!(now.stage, Stage::Running { .. }) => Err(now.sense(progress)),
             Some(Occupation { erasure: Erasure { purpose: Purpose::Sanitize { ause: false }, .. }, .. }) => {
@@ -233,6 +236,7 @@ impl Lu {
             }
             Some(Occupation { erasure: Erasure { purpose: Purpose::Sanitize { ause: true }, .. }, .. }) => {
                 occupations.coming = Some(None);
+                cold.changes.evaluated();
                 Ok(true)
             }
             _ => Ok(false),
@@ -241,7 +245,10 @@ impl Lu {
 
     /// What was evaluated is not done.
     pub fn abandon_occupation(&self) {
-        self.cold().occupations.coming = None;
+        let mut cold = self.cold();
+        cold.occupations.coming = None;
+        cold.changes.abandoned();
+        drop(cold);
         // It may have been written meanwhile as if it were.
         self.note();
     }

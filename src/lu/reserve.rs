@@ -129,6 +129,7 @@ impl Lu {
         };
         cold.reservations.turn = taken.turn;
         cold.reservations.pending = Some(change);
+        cold.changes.evaluated();
         Ok(taken)
     }
 
@@ -160,6 +161,7 @@ impl Lu {
         let mut cold = self.cold();
         if cold.reservations.turn == turn {
             cold.reservations.pending = None;
+            cold.changes.abandoned();
             gate(&cold);
         }
         // It may have been written meanwhile as if it were made.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::access::Access;
+use super::changes::Changes;
 use super::holds::Holds;
 use super::keeping::Continuity;
 use super::medium::{self, Medium};
@@ -245,6 +246,8 @@ pub(super) struct Cold {
     pub(super) access: Access,
     /// What is done to the whole medium.
     pub(super) occupations: Occupations,
+    /// Which changes were made.
+    pub(super) changes: Changes,
 }
 
 impl Lu {
@@ -341,6 +344,7 @@ impl Lu {
                 medium: Medium::new(kept.ejected && setup.removable),
                 saved_mode: kept.mode.saved_under(default_mode),
                 occupations: Occupations::new(kept.occupation.clone()),
+                changes: Changes::after(&kept.changes),
                 ..Cold::default()
             }),
             image: setup.image,

@@ -167,19 +167,29 @@ impl MemoryMap {
         })
     }
 
-    /// Writes `src` to guest memory at `gpa`.
+    /// Writes `src` to guest memory at `gpa`, off the record: others use a [`GuestWriter`](super::GuestWriter).
     ///
     /// # Errors
     ///
     /// If not all of it is guest memory; a part may then have been written.
-    pub fn write(&self, gpa: u64, src: &[u8]) -> Result<(), OutsideMemory> {
+    pub(super) fn write(&self, gpa: u64, src: &[u8]) -> Result<(), OutsideMemory> {
         let mut rest = src;
         self.pieces(gpa, rest.len() as u64, |_, host, len| {
             let (now, later) = rest.split_at(len);
+            #[cfg(test)]
+            if super::testing::is_dead() {
+                return;
+            }
             // SAFETY: as in `read`; all regions are mapped writable.
             unsafe { copy::to_guest(now, host.as_ptr()) };
             rest = later;
         })
+    }
+
+    /// Writes without a dirty log: what the other side of a test writes.
+    #[cfg(test)]
+    pub fn unlogged(&self) -> super::GuestWriter<'_> {
+        super::GuestWriter::new(self, None)
     }
 
     /// Calls `f` with region index, host address and length of each contiguous piece of `len` bytes at `gpa`, in

@@ -12,6 +12,8 @@
 //!   the `Arc` that keeps it mapped.
 //! * All access to guest memory is by atomic loads and stores or by the kernel: a guest may change it at any time, so
 //!   nothing in here hands out a Rust reference to it, and nothing is read twice that must not change in between.
+//! * What is written on the guest's behalf is marked in the [`DirtyLog`] of a live migration, if there is one: by [`GuestWriter`] and
+//!   [`LoggedRange`], without which nobody outside of this room can write, and for data buffers by [`SnapshotSet::mark`].
 //! * The file behind a region may be shrunk while it is mapped. Touching it then raises SIGBUS, which `sigbus` turns
 //!   into a *poisoned* region ([`MemoryMap::poisoned`]): reads give zeros, writes go nowhere, and whoever serves the
 //!   connection drops it. No other connection notices.
@@ -20,21 +22,27 @@
 //! This room is one of the few that may use `unsafe`.
 
 mod copy;
+mod dirty_log;
 mod io_buf;
 mod map;
 mod range;
 mod region;
+mod sealed;
 mod sigbus;
 mod snapshot;
 mod window;
+mod writer;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use dirty_log::{DirtyLog, UsedRingLog};
 pub use io_buf::{Direction, IoBuf};
 pub use map::{MemoryMap, OutsideMemory};
-pub use range::{GuestRange, PinnedRange};
+pub use range::{GuestRange, LoggedRange, PinnedRange};
 pub use region::{MAX_GUEST_MEMORY, Region, RegionError, RegionSpec};
+pub use sealed::sealed_file;
 pub use sigbus::install_sigbus_handler;
 pub use snapshot::{SnapshotId, SnapshotSet};
 pub use window::{FileWindow, NotInWindow};
+pub use writer::GuestWriter;

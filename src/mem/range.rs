@@ -6,12 +6,13 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::MemoryMap;
+use super::{MemoryMap, UsedRingLog};
 
 /// A contiguous piece of guest memory, borrowed from the map that keeps it mapped.
 ///
 /// Integers are little-endian in guest memory (virtio 1.2 1.4) and native here. Accessors take an offset in bytes; what
-/// passes the end, or is not aligned to its own size, is `None` for loads and `false` for stores: nothing is touched.
+/// passes the end, or is not aligned to its own size, is `None` for loads and, in a [`LoggedRange`],
+/// `false` for stores: nothing is touched.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestRange<'a> {
     base: NonNull<u8>,
@@ -20,7 +21,7 @@ pub struct GuestRange<'a> {
 }
 
 /// A contiguous piece of guest memory that keeps its map mapped. For what lives long: rings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PinnedRange {
     base: NonNull<u8>,
     len: usize,
@@ -48,6 +49,52 @@ impl PinnedRange {
     }
 }
 
+/// A contiguous piece of guest memory that is written to, and how that is logged. For used rings, and without a log for memory that is shared with a
+/// front-end and is no guest's.
+#[derive(Clone, Debug)]
+pub struct LoggedRange {
+    range: PinnedRange,
+    log: Option<UsedRingLog>,
+}
+
+macro_rules! logged_stores {
+    ($($store:ident, $int:ty;)*) => { $(
+        /// Stores an integer, then marks it in the log. `order` must be one that a store can have.
+        #[inline]
+        pub fn $store(&self, offset: usize, value: $int, order: Ordering) -> bool {
+            let stored = self.range.range().$store(offset, value, order);
+            if let Some(log) = &self.log {
+                log.mark(offset, size_of::<$int>());
+            }
+            stored
+        }
+    )* };
+}
+
+impl LoggedRange {
+    /// The range, and the log if there is one.
+    pub fn new(range: PinnedRange, log: Option<UsedRingLog>) -> LoggedRange {
+        LoggedRange { range, log }
+    }
+
+    /// To read it.
+    #[inline]
+    pub fn range(&self) -> GuestRange<'_> {
+        self.range.range()
+    }
+
+    /// Another log, or none.
+    pub fn set_log(&mut self, log: Option<UsedRingLog>) {
+        self.log = log;
+    }
+
+    logged_stores! {
+        store_u16, u16;
+        store_u32, u32;
+        store_u64, u64;
+    }
+}
+
 macro_rules! accessors {
     ($load:ident, $store:ident, $int:ty, $atomic:ty) => {
         /// Loads an integer. `order` must be one that a load can have.
@@ -60,10 +107,14 @@ macro_rules! accessors {
             Some(<$int>::from_le(atomic.load(order)))
         }
 
-        /// Stores an integer. `order` must be one that a store can have.
+        /// Stores an integer, off the record: others use a [`LoggedRange`]. `order` must be one that a store can have.
         #[inline]
-        pub fn $store(&self, offset: usize, value: $int, order: Ordering) -> bool {
+        pub(super) fn $store(&self, offset: usize, value: $int, order: Ordering) -> bool {
             let Some(at) = self.at(offset, size_of::<$int>()) else { return false };
+            #[cfg(test)]
+            if super::testing::is_dead() {
+                return true;
+            }
             // SAFETY: as for the load; regions are mapped writable.
             let atomic = unsafe { <$atomic>::from_ptr(at.as_ptr().cast()) };
             atomic.store(value.to_le(), order);

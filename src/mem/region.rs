@@ -50,9 +50,18 @@ pub enum RegionError {
         /// What it is.
         what: &'static str,
     },
-    /// On a file system where a page fault waits for a process that the front-end may control.
-    #[error("memory region at {0:#x}: its file is on a FUSE file system")]
-    Fuse(u64),
+    /// On a file system where a page fault may wait for a process that the front-end controls, or for another machine. The page would be
+    /// missed by a reactor, and by all guests of that reactor with it.
+    #[error(
+        "memory region at {guest_addr:#x}: its file is on a file system (type {kind:#x}) that is not one of memory or of a local disk; \
+         use a memfd, /dev/shm or huge pages"
+    )]
+    FileSystem {
+        /// Guest physical address of the region.
+        guest_addr: u64,
+        /// The file system's number (statfs(2)).
+        kind: u64,
+    },
     /// The file ends before the region does.
     #[error("memory region at {guest_addr:#x}: ends at byte {end:#x} of a file of {file_size:#x} bytes")]
     PastEnd {
@@ -218,6 +227,22 @@ fn keep_out_of_core_dumps(mapping: &MmapRegion<()>) {
     }
 }
 
+/// Where guest memory may be (numbers of linux/magic.h and statfs(2)): in memory, or on a disk of this host, as a file for `-mem-path` or a
+/// virtual NVDIMM. Not FUSE and what passes faults on to another file system (overlayfs), and nothing with a network below.
+const FILE_SYSTEMS: [u64; 9] = [
+    // tmpfs (memfds, /dev/shm), ramfs, hugetlbfs.
+    0x0102_1994,
+    0x8584_58f6,
+    0x9584_58f6,
+    // ext4, XFS, btrfs, F2FS, bcachefs, ZFS.
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0xf2f5_2010,
+    0xca45_1a4e,
+    0x2fc1_2fc1,
+];
+
 /// What the kernel says about a file.
 struct Examined {
     size: u64,
@@ -252,10 +277,12 @@ impl Examined {
         if unsafe { libc::fstatfs(file.as_raw_fd(), &mut fs) } != 0 {
             return Err(examine(io::Error::last_os_error()));
         }
-        if fs.f_type == libc::FUSE_SUPER_MAGIC {
-            return Err(RegionError::Fuse(guest_addr));
+        // The type of the field differs from system to system; its numbers have 32 bits.
+        let kind = fs.f_type as u64 & 0xffff_ffff;
+        if !FILE_SYSTEMS.contains(&kind) {
+            return Err(RegionError::FileSystem { guest_addr, kind });
         }
-        let hugetlbfs = fs.f_type == libc::HUGETLBFS_MAGIC;
+        let hugetlbfs = kind == libc::HUGETLBFS_MAGIC as u64;
         // A mapping of hugetlbfs must begin and end at its page size, which it reports as its block size.
         let page = if hugetlbfs { u64::try_from(fs.f_bsize).unwrap_or(0).max(page_size()) } else { page_size() };
         Ok(Examined { size: meta.len(), device: meta.dev(), inode: meta.ino(), page, hugetlbfs })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::io_buf::Piece;
-use super::{Direction, IoBuf, MemoryMap, OutsideMemory};
+use super::{Direction, DirtyLog, GuestWriter, IoBuf, MemoryMap, OutsideMemory};
 
 /// Names one snapshot of one [`SnapshotSet`]. No two snapshots of a process ever have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct SnapshotSet {
     current: Snapshot,
     /// Ascending by age, each with at least one buffer out.
     old: Vec<Snapshot>,
+    /// Where writes are marked, while the front-end wants that.
+    log: Option<Arc<DirtyLog>>,
 }
 
 #[derive(Debug)]
@@ -81,12 +83,39 @@ impl Snapshot {
 impl SnapshotSet {
     /// A set whose current snapshot is `map`.
     pub fn new(map: Arc<MemoryMap>) -> Self {
-        SnapshotSet { current: Snapshot::new(map), old: Vec::new() }
+        SnapshotSet { current: Snapshot::new(map), old: Vec::new(), log: None }
     }
 
     /// The current map.
     pub fn map(&self) -> &Arc<MemoryMap> {
         &self.current.map
+    }
+
+    /// Marks every write from now on in `log`.
+    pub fn set_log(&mut self, log: Option<Arc<DirtyLog>>) {
+        self.log = log;
+    }
+
+    /// Where writes are marked.
+    pub fn log(&self) -> Option<&DirtyLog> {
+        self.log.as_deref()
+    }
+
+    /// Writes to the current map.
+    pub fn writer(&self) -> GuestWriter<'_> {
+        self.writer_to(&self.current.map)
+    }
+
+    /// Writes to a map, perhaps an earlier one.
+    pub fn writer_to<'a>(&'a self, map: &'a MemoryMap) -> GuestWriter<'a> {
+        GuestWriter::new(map, self.log())
+    }
+
+    /// Marks the pieces of a data buffer, as (guest physical address, length in bytes): an engine may have written to all of it.
+    pub fn mark(&self, pieces: impl Iterator<Item = (u64, u32)>) {
+        if let Some(log) = &self.log {
+            pieces.for_each(|(addr, len)| log.mark(addr, len.into()));
+        }
     }
 
     /// Makes `map` the current one. The one before lives on until the last [`IoBuf`] resolved against it is back.

@@ -1,6 +1,7 @@
 //! Guest memory for tests: regions of memfds.
 #![allow(unsafe_code, clippy::unwrap_used, reason = "test code")]
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::FromRawFd;
@@ -11,6 +12,33 @@ use super::{MemoryMap, Region, RegionSpec};
 
 /// Where the front-end's address of guest physical address 0 would be.
 pub(crate) const USER_BASE: u64 = 0x7f00_0000_0000;
+
+thread_local! {
+    static STORES_LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// The process is killed, as far as shared memory can tell, when this thread has stored there so many times more: later stores do
+/// not happen.
+pub(crate) fn kill_after(stores: u64) {
+    STORES_LEFT.set(Some(stores));
+}
+
+/// Another process begins. Whether the one before had been killed already.
+pub(crate) fn revive() -> bool {
+    STORES_LEFT.take() == Some(0)
+}
+
+/// Whether the process is dead, to be asked before each store.
+pub(crate) fn is_dead() -> bool {
+    match STORES_LEFT.get() {
+        None => false,
+        Some(0) => true,
+        Some(left) => {
+            STORES_LEFT.set(Some(left - 1));
+            false
+        }
+    }
+}
 
 /// A memfd of `size` bytes.
 pub(crate) fn memfd(size: u64) -> File {

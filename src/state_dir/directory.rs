@@ -126,15 +126,18 @@ fn make(path: &Path, with_those_above: bool) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.is_dir()).collect();
     match DirBuilder::new().recursive(with_those_above).mode(0o700).create(path) {
         // Another process was faster.
         Err(e) if e.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
         made => made?,
     }
-    match path.parent() {
+    // What lies in a directory whose name is lost is lost, too.
+    missing.iter().try_for_each(|made| match made.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),
-    }
+    })
 }
 
 /// The directory that nobody asked for; `None` if it cannot be used.

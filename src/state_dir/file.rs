@@ -38,6 +38,8 @@ pub struct UnitFile {
     /// What the file holds; `None`: not known.
     written: Mutex<Option<Vec<u8>>>,
     changed: AtomicBool,
+    /// What is written from now on is for the process that comes next.
+    handed_over: AtomicBool,
     bell: Arc<Bell>,
     turns: OnceLock<Arc<Turns>>,
     /// Locked as long as it is open.
@@ -67,6 +69,7 @@ impl UnitFile {
             survives_power_loss: dir.survives_power_loss(),
             written: Mutex::default(),
             changed: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
             bell: dir.bell(),
             turns: OnceLock::new(),
             _lock: lock,
@@ -98,15 +101,28 @@ impl UnitFile {
             return Err(StateError::Damaged { path: path(), what });
         }
         let same_boot = self.boot.is_some() && content.boot == self.boot;
-        let state = if same_boot { content.state } else { content.state.after_power_loss() };
+        let state = match (same_boot, content.handed_over) {
+            (true, _) => content.state,
+            (false, true) => content.state.on_another_host(),
+            (false, false) => content.state.after_power_loss(),
+        };
         log::info!(
             "{}: goes on with {} nexuses and {} registrations{}",
             self.path.display(),
             state.nexuses.iter().filter(|nexus| nexus.present).count(),
             state.reservations.registrations.len(),
-            if same_boot { "" } else { " of an earlier boot" },
+            match (same_boot, content.handed_over) {
+                (true, _) => "",
+                (false, true) => " from another host",
+                (false, false) => " of an earlier boot",
+            },
         );
         Ok(Some(state))
+    }
+
+    /// What is written from now on is all for the process that takes it next, in whichever boot of whichever host.
+    pub(super) fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
     }
 
     /// Whose turns are to be over before what happened in them is written.
@@ -146,7 +162,8 @@ impl UnitFile {
 
 impl Keeper for UnitFile {
     fn keep(&self, state: &KeptState) -> Result<(), KeepError> {
-        let content = Content { naa: self.naa, boot: self.boot.clone(), state: state.clone() };
+        let handed_over = self.handed_over.load(Ordering::Acquire);
+        let content = Content { naa: self.naa, boot: self.boot.clone(), handed_over, state: state.clone() };
         let write = |e: String| KeepError::Write(format!("{}: cannot write: {e}", self.path.display()));
         let bytes = format::encode(&content).map_err(write)?;
         // It is replaced whole, and not known while it is being written.

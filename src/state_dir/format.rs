@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `unit NAA` | the unit's NAA designator |
 //! | `boot ID` | the boot of the host in which this was written |
+//! | `handed-over` | for whoever takes it, in whichever boot of whichever host: guests were to migrate |
 //! | `mode NAME CURRENT DEFAULT` * | a mode parameter, and what it is unless somebody changes it |
 //! | `saved NAME VALUE` * | a saved mode parameter; those of which there is no line have their default |
 //! | `blocks N` | capacity |
@@ -36,6 +37,7 @@
 //! | `nexus NEXUS [CODE]...` * | a nexus that is there, and its pending unit attentions |
 //! | `absent NEXUS [CODE]...` * | one that is not there, and what waits for it |
 //! | `prevent NEXUS` * | a nexus that is there and prevents medium removal |
+//! | `changes EPOCH COUNT` * | changes of a process that are in this state: all up to a count; the oldest process first |
 //!
 //! Version 2 adds one line, and is written only while there is something to say in it: a program that passed it over would give guests a
 //! medium that is half erased.
@@ -56,7 +58,7 @@ use super::boot::BootId;
 use super::erasing;
 use super::records;
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
-use crate::lu::{AccessState, Attention, KeptAccess, KeptNexus, KeptState, NexusId};
+use crate::lu::{AccessState, Attention, KeptAccess, KeptChanges, KeptNexus, KeptState, NexusId};
 use crate::scsi::spc::ModeState;
 
 const MAGIC: &[u8; 8] = b"vstgtLU\n";
@@ -86,6 +88,8 @@ pub(super) struct Content {
     pub(super) naa: u64,
     /// When it was written; `None`: in a boot that had no name.
     pub(super) boot: Option<BootId>,
+    /// It is all for the process that comes next, in whichever boot of whichever host.
+    pub(super) handed_over: bool,
     /// The unit's state.
     pub(super) state: KeptState,
 }
@@ -141,12 +145,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 }
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
-    let Content { naa, boot, state } = content;
-    let KeptState { mode, blocks, ejected, reservations, access, records, occupation, nexuses } = state;
+    let Content { naa, boot, handed_over, state } = content;
+    let KeptState { mode, blocks, ejected, reservations, access, records, occupation, changes, nexuses } = state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
         writeln!(text, "boot {}", boot.0)?;
+    }
+    if *handed_over {
+        writeln!(text, "handed-over")?;
     }
     for ((name, current), (_, default)) in parameters(mode.current).into_iter().zip(parameters(mode.default)) {
         writeln!(text, "mode {name} {current} {default}")?;
@@ -181,6 +188,9 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     if let Some(occupation) = occupation {
         writeln!(text, "erasing {}", erasing::Words(occupation))?;
     }
+    for KeptChanges { epoch, made } in changes {
+        writeln!(text, "changes {epoch:08x} {made}")?;
+    }
     for KeptNexus { nexus, present, attentions, prevent } in nexuses {
         let nexus = Name(*nexus);
         write!(text, "{} {nexus}", if *present { "nexus" } else { "absent" })?;
@@ -199,12 +209,17 @@ fn payload_of(payload: &[u8]) -> Result<Content, String> {
     let text = std::str::from_utf8(payload).map_err(|e| e.to_string())?;
     let mut naa = None;
     let mut boot = None;
+    let mut handed_over = false;
     let mut state = KeptState::new(ModeState::default());
     for line in text.lines() {
+        if line == "handed-over" {
+            handed_over = true;
+            continue;
+        }
         read(line, &mut naa, &mut boot, &mut state).map_err(|what| format!("in '{line}': {what}"))?;
     }
     check(&state.reservations)?;
-    Ok(Content { naa: naa.ok_or("it does not say which unit it is about")?, boot, state })
+    Ok(Content { naa: naa.ok_or("it does not say which unit it is about")?, boot, handed_over, state })
 }
 
 /// Takes one line.
@@ -244,6 +259,10 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
         "access" => {
             let (group, current, default) = (number(word()?)?, access_state(word()?)?, access_state(word()?)?);
             state.access.push(KeptAccess { group, current, default });
+        }
+        "changes" => {
+            let epoch = u32::try_from(hex(word()?)?).map_err(|_| "an epoch is too great")?;
+            state.changes.push(KeptChanges { epoch, made: number(word()?)? });
         }
         "erasing" => state.occupation = Some(erasing::read(words)?),
         "nexus" | "absent" => {
@@ -375,6 +394,7 @@ mod tests {
         Content {
             naa: 0x3712_8e1d_94fd_9caa,
             boot: Some(BootId("7bd4b13b-0a46-4cb7-a3fd-4f4d0f4d1c0e".to_owned())),
+            handed_over: false,
             state: KeptState {
                 mode: KeptMode {
                     current: ModeState { swp: true, qerr: 3, wce: false, ..default },
@@ -403,6 +423,7 @@ mod tests {
                     default: AccessState::ActiveNonOptimized,
                 }],
                 occupation: None,
+                changes: vec![KeptChanges { epoch: u32::MAX, made: 1 }, KeptChanges { epoch: 0x1f, made: u32::MAX }],
                 nexuses: vec![
                     KeptNexus {
                         nexus: nexus(1),
@@ -431,7 +452,7 @@ mod tests {
         assert_eq!(decode(&encode(&content).unwrap()), Ok(content.clone()));
         let groups = "access 65535 e 1\n";
         assert!(String::from_utf8_lossy(&encode(&content).unwrap()).contains(groups));
-        let empty = Content { naa: 0, boot: None, state: KeptState::new(ModeState::default()) };
+        let empty = Content { naa: 0, boot: None, handed_over: true, state: KeptState::new(ModeState::default()) };
         assert_eq!(decode(&encode(&empty).unwrap()), Ok(empty));
         let all = Some(PersistentReservation { kind: ReservationType::ExclusiveAccessAllRegistrants, holder: None });
         let mut held = content.clone();
@@ -526,6 +547,7 @@ mod tests {
         // Lines that came later.
         as_written.state.access.clear();
         as_written.state.ejected = false;
+        as_written.state.changes.clear();
         assert_eq!(decode(&bytes), Ok(as_written));
     }
 

@@ -220,6 +220,27 @@ fn another_boot_finds_what_aptpl_preserves() {
     }
 }
 
+/// Guests that migrate find everything where they go, be it in another boot or on another host.
+#[test]
+fn what_is_handed_over_is_all_there_in_another_boot() {
+    let scratch = Scratch::new();
+    let (file, _) = scratch.unit().unwrap();
+    let kept = state(5);
+    file.hand_over();
+    file.keep(&kept).unwrap();
+    drop(file);
+    let mut content = format::decode(&fs::read(scratch.file()).unwrap()).unwrap();
+    assert!(content.handed_over);
+    content.boot = Some(boot::BootId("another".to_owned()));
+    fs::write(scratch.file(), format::encode(&content).unwrap()).unwrap();
+    let (file, found) = scratch.unit().unwrap();
+    assert_eq!(found, Some(kept.clone().on_another_host()));
+    assert!(!kept.nexuses.is_empty() && !kept.reservations.registrations.is_empty());
+    // Who took it writes for himself.
+    file.keep(&kept).unwrap();
+    assert!(!format::decode(&fs::read(scratch.file()).unwrap()).unwrap().handed_over);
+}
+
 /// What cannot be written is an error, and what was kept is kept still.
 #[test]
 fn a_directory_that_is_gone_is_an_error() {

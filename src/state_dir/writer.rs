@@ -81,6 +81,12 @@ impl Writer {
         Ok(Writer { units, stopping, thread })
     }
 
+    /// The last time that state is written, it is for another process, perhaps on another host: its guests have migrated.
+    pub fn hand_over(self) {
+        self.units.iter().for_each(|unit| unit.file.hand_over());
+        self.stop();
+    }
+
     /// Ends the thread and writes all state for the last time. Whatever becomes of nexuses after this is not kept.
     pub fn stop(self) {
         self.stopping.store(true, Ordering::Release);

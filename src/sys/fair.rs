@@ -2,7 +2,7 @@
 //!
 //! # Contract
 //!
-//! * Of one owner's items at most `share` are out at a time: taken, and not yet [`ended`](Fair::ended). They come in the order in which they
+//! * Of one owner's items at most its share are out at a time: taken, and not yet [`ended`](Fair::ended). They come in the order in which they
 //!   were put.
 //! * Owners take turns.
 //! * Whoever takes until there is nothing, and again after each end, leaves nothing behind.
@@ -24,6 +24,7 @@ struct Owner<T> {
     name: u64,
     waiting: VecDeque<T>,
     out: usize,
+    share: usize,
 }
 
 impl<T> Fair<T> {
@@ -32,23 +33,31 @@ impl<T> Fair<T> {
         Fair { owners: Vec::new(), turn: 0, share: share.max(1) }
     }
 
-    /// Puts an item of this owner behind its others.
-    pub fn put(&mut self, owner: u64, item: T) {
+    /// Puts an item of this owner behind its others. Returns how many owners there are, or were at a time.
+    pub fn put(&mut self, owner: u64, item: T) -> usize {
+        self.put_sharing(owner, self.share, item)
+    }
+
+    /// The same for an owner with a share of its own, at least one.
+    pub fn put_sharing(&mut self, owner: u64, share: usize, item: T) -> usize {
+        let share = share.max(1);
         let known = self.owners.iter().position(|o| o.name == owner);
         match known.or_else(|| self.owners.iter().position(Owner::is_idle)).and_then(|at| self.owners.get_mut(at)) {
             Some(place) => {
                 place.name = owner;
+                place.share = share;
                 place.waiting.push_back(item);
             }
-            None => self.owners.push(Owner { name: owner, waiting: VecDeque::from([item]), out: 0 }),
+            None => self.owners.push(Owner { name: owner, waiting: VecDeque::from([item]), out: 0, share }),
         }
+        self.owners.len()
     }
 
     /// The next item that may go out, and whose it is.
     pub fn take(&mut self) -> Option<(u64, T)> {
         let count = self.owners.len();
         for at in (0..count).map(|step| (self.turn + step) % count) {
-            let owner = self.owners.get_mut(at).filter(|owner| owner.out < self.share);
+            let owner = self.owners.get_mut(at).filter(|owner| owner.out < owner.share);
             if let Some(owner) = owner
                 && let Some(item) = owner.waiting.pop_front()
             {
@@ -97,10 +106,10 @@ mod tests {
     fn owners_take_turns_and_none_has_more_than_its_share() {
         let mut queue = Fair::new(2);
         for item in 0..4 {
-            queue.put(7, item);
+            assert_eq!(queue.put(7, item), 1);
         }
-        queue.put(8, 10);
-        queue.put(9, 20);
+        assert_eq!(queue.put(8, 10), 2);
+        assert_eq!(queue.put(9, 20), 3);
         let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
         assert_eq!(taken, [(7, 0), (8, 10), (9, 20), (7, 1)]);
         queue.ended(8);
@@ -110,6 +119,17 @@ mod tests {
         queue.put(8, 11);
         assert_eq!(queue.take(), Some((8, 11)));
         assert_eq!(queue.take(), None);
+    }
+
+    #[test]
+    fn an_owner_may_have_a_share_of_its_own() {
+        let mut queue = Fair::new(1);
+        for item in 0..3 {
+            queue.put_sharing(7, 2, item);
+            queue.put(8, 10 + item);
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
+        assert_eq!(taken, [(7, 0), (8, 10), (7, 1)]);
     }
 
     #[test]

@@ -120,6 +120,19 @@ pub unsafe fn pwritev(file: &File, iov: &[libc::iovec], offset: u64, durable: bo
     retry(|| unsafe { libc::pwritev(fd, iov.as_ptr(), count, offset) } as i64)
 }
 
+/// Whether reads of this file can be told not to wait (`RWF_NOWAIT`), so that io_uring needs no thread for those that need not.
+pub fn knows_nowait(file: &File) -> io::Result<bool> {
+    let mut buf = AlignedBuf::new(PAGE);
+    let piece = buf.iovec(PAGE);
+    let fd = file.as_raw_fd();
+    // SAFETY: there is one piece, `buf`'s, which lives through the call and is used by nobody else meanwhile.
+    match retry(|| unsafe { libc::preadv2(fd, &piece, 1, 0, libc::RWF_NOWAIT) } as i64) {
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+        // What else may be wrong shows when it is read in earnest.
+        Ok(_) | Err(_) => Ok(true),
+    }
+}
+
 /// Writes one piece of memory whole or not at all (`RWF_ATOMIC`). The file must be open for direct I/O.
 ///
 /// # Safety
@@ -202,6 +215,47 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// Takes shared locks of one byte each that belong to this open file, not to the process (`F_OFD_SETLK`): they end when its last
+/// descriptor is closed. False if somebody else has one of the bytes locked exclusively; those before it stay locked then.
+pub fn lock_bytes_shared(file: &File, bytes: &[u64]) -> io::Result<bool> {
+    for byte in bytes {
+        match ofd_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, *byte, 1) {
+            Ok(_) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => return Ok(false),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}
+
+/// Gives back the locks that this open file has on bytes from `first` on (`F_OFD_SETLK`).
+pub fn unlock_bytes(file: &File, first: u64, len: u64) -> io::Result<()> {
+    ofd_lock(file, libc::F_OFD_SETLK, libc::F_UNLCK, first, len).map(drop)
+}
+
+/// The first of these bytes that another open file has locked in whatever way (`F_OFD_GETLK`).
+pub fn locked_elsewhere(file: &File, bytes: &[u64]) -> io::Result<Option<u64>> {
+    for byte in bytes {
+        if ofd_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, *byte, 1)? != libc::F_UNLCK {
+            return Ok(Some(*byte));
+        }
+    }
+    Ok(None)
+}
+
+/// One call for locks of an open file; the type of lock that the kernel put into its argument.
+fn ofd_lock(file: &File, command: libc::c_int, kind: libc::c_int, first: u64, len: u64) -> io::Result<libc::c_int> {
+    // SAFETY: all zeros is a value of this plain struct; `l_pid` has to be 0.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = file_offset(first)?;
+    lock.l_len = file_offset(len)?;
+    // SAFETY: `lock` is the struct that these commands read and write, and lives through the call.
+    retry(|| unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) }.into())?;
+    Ok(lock.l_type.into())
 }
 
 /// The file system's magic number (`statfs(2)`).

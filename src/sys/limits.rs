@@ -1,4 +1,4 @@
-//! How many descriptors this process may have open.
+//! What this process may have: open descriptors, sizes of files.
 #![allow(unsafe_code, reason = "getrlimit and setrlimit have no safe wrapper in the crates at hand")]
 
 use std::io;
@@ -19,6 +19,16 @@ pub fn raise_open_files() -> io::Result<u64> {
         }
     }
     Ok(limit.rlim_cur)
+}
+
+/// Makes a write beyond `RLIMIT_FSIZE` end with an error (`EFBIG`). By default it is SIGXFSZ that comes, which ends the process: a guest that
+/// writes at the end of its disk would end all of them.
+pub fn let_large_files_be_errors() -> io::Result<()> {
+    // SAFETY: no handler is installed, the signal is ignored from now on.
+    match unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! Nothing in here knows what it is used for. The unsafe code is in [`ring`] (io_uring), [`wait`], [`mod@file`], [`mod@event`] and others (system calls),
 //! each with its argument.
 
+pub mod accounts;
 pub mod background;
 pub mod clock;
 pub mod drowse;

@@ -18,7 +18,6 @@ pub type Job = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub struct Pool {
     name: String,
-    threads: usize,
     shared: Arc<Shared>,
 }
 
@@ -33,6 +32,8 @@ struct State {
     jobs: VecDeque<Job>,
     idle: usize,
     workers: Vec<JoinHandle<()>>,
+    /// How many of them there may be.
+    threads: usize,
     stopping: bool,
 }
 
@@ -52,7 +53,15 @@ impl Shared {
 impl Pool {
     /// A pool of at most `threads` threads (at least one), none of them started yet; `name` shows in thread lists.
     pub fn new(threads: usize, name: &str) -> Pool {
-        Pool { name: name.to_owned(), threads: threads.max(1), shared: Arc::default() }
+        let pool = Pool { name: name.to_owned(), shared: Arc::default() };
+        pool.allow(threads.max(1));
+        pool
+    }
+
+    /// From now on there may be so many threads, unless there may be more already.
+    pub fn allow(&self, threads: usize) {
+        let mut state = self.shared.lock();
+        state.threads = state.threads.max(threads);
     }
 
     /// Runs a job on one of the threads, as soon as one is free. Jobs begin in the order in which they were spawned.
@@ -63,7 +72,7 @@ impl Pool {
             return run(job);
         }
         state.jobs.push_back(job);
-        if state.idle >= state.jobs.len() || state.workers.len() >= self.threads {
+        if state.idle >= state.jobs.len() || state.workers.len() >= state.threads {
             drop(state);
             self.shared.work.notify_one();
             return;
@@ -174,6 +183,21 @@ mod tests {
         drop(first_end);
         third_begun.recv_timeout(SOON).unwrap();
         drop((second_end, third_end));
+    }
+
+    #[test]
+    fn more_threads_can_be_allowed() {
+        let pool = Pool::new(1, "test");
+        let (first, first_begun, first_end) = blocker();
+        pool.spawn(first);
+        first_begun.recv_timeout(SOON).unwrap();
+        pool.allow(2);
+        pool.allow(1);
+        let (second, second_begun, second_end) = blocker();
+        pool.spawn(second);
+        second_begun.recv_timeout(SOON).unwrap();
+        assert_eq!(workers(&pool), 2);
+        drop((first_end, second_end));
     }
 
     #[test]

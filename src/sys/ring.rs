@@ -8,6 +8,7 @@
 //!   kernel. One enter submits what all of them queued.
 //! * No entry is ever lost: what does not fit into the submission queue waits in a backlog, in order; what does not fit into
 //!   the completion queue waits in the kernel (`IORING_FEAT_NODROP` is required) and is fetched by the next enter.
+//! * A ring takes only the operations that this program uses (`IORING_REGISTER_RESTRICTIONS`); any other ends with `EACCES`.
 //! * The ring does not own what entries point to. Whoever pushes an entry keeps its memory and its file until the
 //!   entry's event was taken from the channel, that is why [`Channel::push`] is unsafe. Iovec arrays may go once the entry was
 //!   submitted (`IORING_FEAT_SUBMIT_STABLE` is required), but the users here keep them, too.
@@ -19,25 +20,33 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use io_uring::register::{Probe, Restriction};
 use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, opcode};
 
-/// What the users in this crate submit; a kernel (or a container's filter) without one of them has no ring for us.
-const OPCODES: [u8; 9] = [
-    opcode::Read::CODE,
-    opcode::Write::CODE,
-    opcode::Readv::CODE,
-    opcode::Writev::CODE,
-    opcode::Fsync::CODE,
-    opcode::Fallocate::CODE,
-    opcode::PollAdd::CODE,
-    opcode::PollRemove::CODE,
-    opcode::AsyncCancel::CODE,
+/// What the users in this crate submit. A kernel (or a container's filter) without one of them has no ring for us, and a ring of ours takes nothing
+/// else, whoever asks: a ring goes past seccomp, and could otherwise open files and sockets.
+const OPCODES: [(&str, u8); 9] = [
+    ("Read", opcode::Read::CODE),
+    ("Write", opcode::Write::CODE),
+    ("Readv", opcode::Readv::CODE),
+    ("Writev", opcode::Writev::CODE),
+    ("Fsync", opcode::Fsync::CODE),
+    ("Fallocate", opcode::Fallocate::CODE),
+    ("PollAdd", opcode::PollAdd::CODE),
+    ("PollRemove", opcode::PollRemove::CODE),
+    ("AsyncCancel", opcode::AsyncCancel::CODE),
 ];
+
+/// `IORING_REGISTER_IOWQ_MAX_WORKERS` of linux/io_uring.h.
+const REGISTER_IOWQ_MAX_WORKERS: u8 = 19;
 
 /// How many low bits of an entry's user data belong to the channel's user.
 const KEY_BITS: u32 = 48;
+
+/// The most threads that the kernel takes a number for.
+const MAX_WORKERS: u32 = 32768;
 
 /// The largest key, and the mask for one.
 pub const KEY_MAX: u64 = (1 << KEY_BITS) - 1;
@@ -106,9 +115,14 @@ impl Ring {
         }
         let mut probe = Probe::new();
         uring.submitter().register_probe(&mut probe)?;
-        if let Some(code) = OPCODES.into_iter().find(|code| !probe.is_supported(*code)) {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("io_uring lacks operation {code}")));
+        if let Some((name, _)) = OPCODES.into_iter().find(|(_, code)| !probe.is_supported(*code)) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("io_uring lacks operation {name}")));
         }
+        // From here on nothing can be registered but a number of threads, and no entry can have a flag.
+        let mut allowed: Vec<_> = OPCODES.iter().map(|(_, code)| Restriction::sqe_op(*code)).collect();
+        allowed.push(Restriction::register_op(REGISTER_IOWQ_MAX_WORKERS));
+        uring.submitter().register_restrictions(&mut allowed)?;
+        uring.submitter().register_enable_rings()?;
         let inner = Inner { uring, backlog: VecDeque::new(), events: Vec::new(), untaken: 0 };
         Ok(Ring(Rc::new(RefCell::new(inner))))
     }
@@ -119,6 +133,17 @@ impl Ring {
         let id = u16::try_from(inner.events.len()).ok()?;
         inner.events.push(Some(VecDeque::new()));
         Some(Channel { ring: self.clone(), id })
+    }
+
+    /// Lets the kernel have so many threads for operations on files that it cannot do without waiting. By itself it has a few for each CPU: a
+    /// file that hangs has them all, and whatever else needs one waits.
+    pub fn allow_workers(&self, workers: usize) {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX).min(MAX_WORKERS);
+        // Bounded and unbounded ones; 0 changes nothing.
+        let mut limits = [workers, 0];
+        if let Err(e) = self.0.borrow().uring.submitter().register_iowq_max_workers(&mut limits) {
+            log::warn!("io_uring: a file that hangs may hold up others: no more threads are to be had: {e}");
+        }
     }
 
     /// Submits everything that was pushed and collects what has ended, without waiting. No system call is made if there is
@@ -140,7 +165,7 @@ impl Ring {
 fn build(entries: u32) -> io::Result<IoUring> {
     let plain = || {
         let mut builder = IoUring::builder();
-        builder.setup_clamp().setup_cqsize(entries.saturating_mul(4)).dontfork();
+        builder.setup_clamp().setup_cqsize(entries.saturating_mul(4)).setup_r_disabled().dontfork();
         builder
     };
     let mut deferred = plain();
@@ -317,9 +342,10 @@ mod tests {
         probe_io_uring().then(|| Ring::new(entries).unwrap())
     }
 
+    /// Ends at once: it is to cancel what is not there.
     fn nop(channel: &Channel, key: u64) {
         // SAFETY: it names no memory and no file.
-        unsafe { channel.push(key, opcode::Nop::new().build()) };
+        unsafe { channel.push(key, opcode::AsyncCancel::new(u64::MAX).build()) };
     }
 
     fn take(channel: &Channel) -> Vec<u64> {
@@ -392,6 +418,57 @@ mod tests {
         let start = Instant::now();
         ring.enter_and_wait(Some(Duration::from_millis(20))).unwrap();
         assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn operations_that_nobody_uses_are_refused() {
+        let Some(ring) = ring(8) else { return };
+        let channel = ring.channel().unwrap();
+        let refused = |entry: Entry| {
+            // SAFETY: whatever the entries name is static, or not there.
+            unsafe { channel.push(1, entry) };
+            ring.enter_and_wait(Some(Duration::from_secs(10))).unwrap();
+            assert_eq!(channel.next(), Some(Event { key: 1, result: -libc::EACCES }));
+        };
+        let cwd = io_uring::types::Fd(libc::AT_FDCWD);
+        refused(opcode::OpenAt::new(cwd, c"/etc/passwd".as_ptr()).flags(libc::O_RDONLY).build());
+        refused(opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build());
+        refused(opcode::Nop::new().build());
+        // Nor is a flag that no entry has here.
+        refused(opcode::AsyncCancel::new(u64::MAX).build().flags(io_uring::squeue::Flags::ASYNC));
+        let inner = ring.0.borrow();
+        let eventfd = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
+        let register = inner.uring.submitter().register_eventfd(eventfd.as_raw_fd());
+        assert_eq!(register.unwrap_err().raw_os_error(), Some(libc::EACCES));
+        inner.uring.submitter().register_iowq_max_workers(&mut [0, 0]).unwrap();
+    }
+
+    /// One that is used and not listed would end with `EACCES` where it is used; this says so before.
+    #[test]
+    fn every_operation_in_this_crate_is_listed() {
+        let mut used = Vec::new();
+        let mut directories = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let code = text.split("#[cfg(test)]").next().unwrap();
+                    used.extend(code.split("opcode::").skip(1).filter_map(|rest| {
+                        let name = rest.split("::new(").next()?;
+                        name.chars().all(char::is_alphanumeric).then(|| name.to_owned())
+                    }));
+                }
+            }
+        }
+        used.sort();
+        used.dedup();
+
+        let mut listed = OPCODES.map(|(name, _)| name);
+        listed.sort();
+        assert_eq!(used, listed);
     }
 
     #[test]

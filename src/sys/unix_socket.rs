@@ -101,6 +101,17 @@ fn int_option(socket: &impl AsFd, option: libc::c_int) -> io::Result<libc::c_int
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
+/// The effective user of the process that made this connection, at the time when it did (`SO_PEERCRED`), in the numbers of this
+/// process's user namespace; one that has no number there is the overflow user (65534).
+pub fn peer_user(stream: &UnixStream) -> io::Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    let place = (&raw mut peer).cast();
+    // SAFETY: `peer` and `len` are valid for writing, and `len` says how large `peer` is.
+    let rc = unsafe { libc::getsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED, place, &raw mut len) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(peer.uid) }
+}
+
 /// Whether the descriptor is a Unix stream socket.
 pub fn is_unix_stream(fd: &impl AsFd) -> io::Result<bool> {
     match int_option(fd, libc::SO_DOMAIN) {

@@ -13,8 +13,8 @@ use super::shard::{Reply, Shard};
 use super::task::{State, TaskName, Until};
 use super::{Post, ShardMail, job};
 use crate::backing::Submit;
-use crate::device_server::{self, AbortFlag, Answer, Change, Fence, Losers, Plan};
-use crate::lu::{GateBits, NexusId};
+use crate::device_server::{self, AbortFlag, Answer, Change, Decision, Fence, Losers, Memo, Plan};
+use crate::lu::{GateBits, Itl, NexusId};
 use crate::mem::IoBuf;
 use crate::scsi::{AdditionalSense, HostByte, Sense};
 use crate::tgt::{CmdData, CmdReq, EventRings, ItnId, Tag};
@@ -32,6 +32,35 @@ pub(super) struct Begun {
     fence: Fence,
     /// Its command is not to wait for others: it is answered as soon as the change is made.
     abandoned: bool,
+    /// Until it is made, or will not be.
+    named: Option<Named>,
+}
+
+/// A change whose name is noted, and that will be in what is kept of the unit.
+#[derive(Debug)]
+struct Named {
+    itl: Arc<Itl>,
+    memo: Memo,
+}
+
+impl Named {
+    /// Names a change, and notes that, if somebody keeps notes of its command and the unit's state. It must not be evaluated yet.
+    fn of(itl: Arc<Itl>, memo: Memo) -> Option<Named> {
+        let name = itl.lu().expect_change()?;
+        memo.decide(Decision::Change(name));
+        Some(Named { itl, memo })
+    }
+
+    /// It was made, and is written down.
+    fn was_made(self) {
+        self.itl.lu().change_is_over(true);
+    }
+
+    /// It is not made, or it is nothing that is kept. The note goes first: nobody is to look for the name any more.
+    fn came_to_nothing(self) {
+        self.memo.withdraw();
+        self.itl.lu().change_is_over(false);
+    }
 }
 
 /// A change that was written down, or could not be.
@@ -87,11 +116,22 @@ impl Shard {
         let (itn_id, needs, place) = (task.itn_id, task.needs, (task.itn_id, task.target, task.lun));
         let State::Waiting(waiting) = std::mem::replace(&mut task.state, State::Changing) else { return };
         let (data, Until::Turn(mut change)) = (waiting.data, waiting.until) else { return };
-        let admitted = match self.itl(place) {
-            Some(itl) => device_server::still_admitted(&itl, needs),
+        let itl = self.itl(place);
+        let admitted = match &itl {
+            Some(itl) => device_server::still_admitted(itl, needs),
             None => Ok(()),
         };
-        match admitted.and_then(|()| change.evaluate()) {
+        let mut named = match (&admitted, itl.zip(self.tasks.memo(name.tag))) {
+            (Ok(()), Some((itl, memo))) => Named::of(itl, memo),
+            _ => None,
+        };
+        let evaluated = admitted.and_then(|()| change.evaluate());
+        if !matches!(&evaluated, Ok(fence) if fence.persists)
+            && let Some(named) = named.take()
+        {
+            named.came_to_nothing();
+        }
+        match evaluated {
             Err(answer) => {
                 self.turn_over(lu, name);
                 self.answer(name.tag, answer, data.buf, rings);
@@ -106,6 +146,7 @@ impl Shard {
                     data: Some(data),
                     fence,
                     abandoned: false,
+                    named,
                 });
                 if persists {
                     let post = Arc::clone(&self.post);
@@ -133,6 +174,9 @@ impl Shard {
                 // What it may still have to undo is undone before the next one is evaluated.
                 drop(change);
                 let Some(begun) = self.take_begun(task) else { return };
+                if let Some(named) = begun.named {
+                    named.came_to_nothing();
+                }
                 self.turn_over(begun.lu, task);
                 if let Some(data) = begun.data {
                     self.answer(task.tag, answer, data.buf, rings);
@@ -145,6 +189,9 @@ impl Shard {
         change.apply();
         let Some(begun) = self.changes.iter_mut().find(|begun| begun.task == task) else { return };
         begun.change = Some(change);
+        if let Some(named) = begun.named.take() {
+            named.was_made();
+        }
         let (lu, itn_id, abandoned) = (begun.lu, begun.itn_id, begun.abandoned);
         let fence = std::mem::take(&mut begun.fence);
         let (losers, everybody) = match fence.losers {

@@ -25,6 +25,7 @@ mod task;
 mod turns;
 mod waiting;
 
+pub use crate::device_server::Notes;
 pub use mail::{Post, ShardMail, Spawn};
 pub use shard::Shard;
 pub use state::{HostSetup, Target, TargetError, TargetSetup, UnitMapping};

@@ -11,11 +11,12 @@ use super::order::Order;
 use super::state::slot_of;
 use super::task::{Copies, Ending, State, Task, Tasks, Until};
 use super::waiting::Again;
-use super::{Post, ShardMail, Spawn, Target, job};
+use super::{Notes, Post, ShardMail, Spawn, Target, job};
 use crate::backing::{Completion, Submit};
-use crate::device_server::{self, AbortFlag, Answer, Copying, Exclusive, Job, Plan, Request};
+use crate::device_server::{self, AbortFlag, Answer, Copying, Decision, Exclusive, Job, Noted, Plan, Request};
 use crate::lu::{Itl, Ports};
 use crate::mem::{Direction, IoBuf};
+use crate::scsi::opcode::{self, Replay};
 use crate::scsi::{
     AdditionalSense, CommandResult, HostByte, LunAddress, Sense, SenseFormat, SenseKey, Status, TaskAttribute,
 };
@@ -104,6 +105,11 @@ impl Shard {
         self.tasks.open(queue, size);
     }
 
+    /// Decisions about a virtqueue's commands are noted there from now on.
+    pub fn keep_notes(&mut self, queue: u16, notes: Arc<dyn Notes>) {
+        self.tasks.keep_notes(queue, notes);
+    }
+
     /// Frees it, now or when its last task is over. It takes no more commands.
     pub fn close_queue(&mut self, queue: u16) {
         self.tasks.close(queue);
@@ -135,9 +141,14 @@ impl Shard {
             debug_assert!(false, "completion of a command that is not at the backing: {task:?}");
             return;
         };
-        let answer = device_server::io_done(finish, c.result);
+        let unit = || known(&self.nexuses, task.itn_id).and_then(|k| k.nexus.unit(task.target, task.lun));
+        let intact = match c.result {
+            Ok(()) => 0,
+            Err(_) => unit().map_or(0, |unit| c.intact / u64::from(unit.itl.lu().geometry().block_size)),
+        };
+        let answer = device_server::io_done(finish, c.result, intact);
         if let Some(sense) = &answer.sense
-            && let Some(unit) = known(&self.nexuses, task.itn_id).and_then(|k| k.nexus.unit(task.target, task.lun))
+            && let Some(unit) = unit()
         {
             device_server::io_failed(&unit.itl, sense);
         }
@@ -169,7 +180,7 @@ impl Shard {
             // The hba's fault, whatever the guest did: heads are its to guard.
             log::error!("command refused: tag {tag:?} is in use or not of an open queue");
             let refused = Reply { result: CommandResult::host(HostByte::Error), len: 0, sense: None };
-            return refused.post(req.host_no, req.itn_id, tag, data.buf, rings);
+            return refused.post(req.host_no, req.itn_id, tag, false, data.buf, rings);
         };
         *task = Task {
             state: State::Changing,
@@ -178,6 +189,7 @@ impl Shard {
             host_no: req.host_no,
             serial: self.serial,
             naca: aca::naca(&req.scb),
+            once: opcode::replay_of(&req.scb) != Replay::Repeat,
             ..Task::FREE
         };
         self.serial += 1;
@@ -222,6 +234,7 @@ impl Shard {
             }
         }
         let Some(task) = self.tasks.get(tag) else { return };
+        let once = task.once;
         if let Some(unit) = route.unit
             && req.attribute != SIMPLE
         {
@@ -270,7 +283,11 @@ impl Shard {
         let ports = Ports { all: self.target.ports(), own: route.port };
         let well_known = (route.lu == WELL_KNOWN).then_some(ports);
         let request = Request { cdb, itl, luns: &route.view.luns, peers: route.nexus, well_known, attribute, passes };
-        let started = device_server::start(&request, &mut data.buf);
+        // Of a command that leaves no notes none are looked for.
+        let memo = || self.tasks.memo(tag).filter(|_| opcode::replay_of(&req.scb) == Replay::Compares);
+        let noted = Noted { earlier: Decision::decode(data.earlier), memo: if once { memo() } else { None } };
+        let started = device_server::start_noted(&request, &noted, &mut data.buf);
+        let Some(task) = self.tasks.get(tag) else { return };
         (task.needs, task.touches, task.copies) = (started.needs, started.touches, None);
         match started.plan {
             Plan::Io(plan) => {
@@ -333,7 +350,8 @@ impl Shard {
     pub(super) fn reply(&mut self, tag: Tag, reply: Reply, buf: IoBuf, rings: &mut EventRings) {
         let Some(task) = self.tasks.get(tag) else { return };
         task.state = State::Answered;
-        reply.post(task.host_no, task.itn_id, tag, buf, rings);
+        let once = task.once;
+        reply.post(task.host_no, task.itn_id, tag, once, buf, rings);
         if task.aca || !task.holds.is_empty() {
             self.let_go(tag);
         }
@@ -454,7 +472,7 @@ impl Reply {
         }
     }
 
-    fn post(self, host_no: i32, itn_id: ItnId, tag: Tag, buf: IoBuf, rings: &mut EventRings) {
+    fn post(self, host_no: i32, itn_id: ItnId, tag: Tag, once: bool, buf: IoBuf, rings: &mut EventRings) {
         let event = CmdRsp {
             host_no,
             result: self.result.encode(),
@@ -466,7 +484,7 @@ impl Reply {
             sense_len: self.sense.as_ref().map_or(0, |sense| sense.len() as u32),
             rw: u8::from(buf.direction() == Direction::Out),
         };
-        let answer = CmdAnswer { buf, sense: self.sense };
+        let answer = CmdAnswer { buf, sense: self.sense, once };
         rings.post_answer(RxSlot { event: UEvent::CmdRsp(event), answer: Some(answer) });
     }
 }

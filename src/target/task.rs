@@ -1,7 +1,9 @@
 //! A shard's tasks: a table per virtqueue, indexed by descriptor head.
 
+use std::sync::Arc;
+
 use super::nexus::{LuIndex, NO_UNIT, Nexus};
-use crate::device_server::{AbortFlag, Change, Finish, Use};
+use crate::device_server::{AbortFlag, Change, Finish, Memo, Notes, Use};
 use crate::lu::{Extent, GateBits, HoldId, Touches};
 use crate::scsi::{HostByte, TaskAttribute};
 use crate::tgt::{CmdData, CmdReq, HostNo, ItnId, Tag};
@@ -99,6 +101,8 @@ pub(super) struct Task {
     pub(super) has_blocks: bool,
     /// It has the ACA attribute, and the place of the one command that may.
     pub(super) aca: bool,
+    /// It is not to be carried out again once it is answered, even with GOOD.
+    pub(super) once: bool,
 }
 
 /// What a copy uses.
@@ -150,6 +154,7 @@ impl Task {
         naca: false,
         has_blocks: false,
         aca: false,
+        once: false,
     };
 
     pub(super) fn is_free(&self) -> bool {
@@ -218,6 +223,8 @@ struct Queue {
     in_flight: usize,
     /// To be freed when its last task is over.
     closing: bool,
+    /// Where decisions about its commands are noted.
+    notes: Option<Arc<dyn Notes>>,
 }
 
 /// The tasks of a shard.
@@ -243,9 +250,22 @@ impl Tasks {
             }
             _ => {
                 let tasks = (0..size).map(|_| Task::FREE).collect();
-                *slot = Some(Queue { tasks, in_flight: 0, closing: false });
+                *slot = Some(Queue { tasks, in_flight: 0, closing: false, notes: None });
             }
         }
+    }
+
+    /// Decisions about a virtqueue's commands are noted there.
+    pub(super) fn keep_notes(&mut self, queue: u16, notes: Arc<dyn Notes>) {
+        if let Some(Some(queue)) = self.queues.get_mut(usize::from(queue)) {
+            queue.notes = Some(notes);
+        }
+    }
+
+    /// The place for notes on a command.
+    pub(super) fn memo(&self, tag: Tag) -> Option<Memo> {
+        let queue = self.queues.get(usize::from(tag.queue()))?.as_ref()?;
+        Some(Memo::new(Arc::clone(queue.notes.as_ref()?), tag.head()))
     }
 
     /// Frees a virtqueue's table, now or when its last task is over.

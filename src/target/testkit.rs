@@ -318,7 +318,7 @@ impl Rig {
                 other => panic!("{other:?}"),
             }
         }
-        r.shard.on_completion(Completion { cookie: tag.0, result, buf }, &mut r.io, &mut r.rings);
+        r.shard.on_completion(Completion { cookie: tag.0, result, intact: 0, buf }, &mut r.io, &mut r.rings);
         self.turn(tag.shard());
     }
 
@@ -366,7 +366,7 @@ impl Rig {
 
     pub fn send_as(&mut self, tag: Tag, itn_id: ItnId, lun: Lun, scb: [u8; 16], buf: IoBuf) {
         let req = CmdReq { host_no: HOST, data_len: buf.len() as u32, itn_id, scb, lun, attribute: 0x20, tag };
-        self.post(tag.shard(), KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None }));
+        self.post(tag.shard(), KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None, earlier: 0 }));
     }
 
     /// Sends a READ of one block, which stays at the backing.

@@ -278,6 +278,8 @@ pub struct CmdData {
     pub buf: IoBuf,
     /// CDB bytes past the 16th; empty for most commands.
     pub cdb_tail: Option<Box<[u8]>>,
+    /// What a process before this one noted about it; 0: nothing, as of almost all.
+    pub earlier: u64,
 }
 
 /// What travels beside a `CMD_RSP`.
@@ -287,4 +289,6 @@ pub struct CmdAnswer {
     pub buf: IoBuf,
     /// Sense data as it goes to the initiator, with CHECK CONDITION; with `AER_REQ` what happened, in fixed format.
     pub sense: Option<Box<[u8]>>,
+    /// The command is not to be carried out again once it is answered, even with GOOD.
+    pub once: bool,
 }

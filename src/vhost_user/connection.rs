@@ -104,6 +104,7 @@ fn run(hangup: &Hangup, session: &Mutex<Session>, mut handler: BackendReqHandler
             && !lock(session).protocol_features_acked();
         let result = if early_enable { enable(stream, session) } else { handler.handle_request() };
         match result {
+            Ok(()) if message.0 == u32::from(FrontendReq::SET_FEATURES) => hangup.establish(),
             Ok(()) => {}
             Err(VhostError::Disconnected) => return End::Closed,
             Err(error) => return End::Failed(message, error),

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::mem::MemoryMap;
+use super::InflightRing;
+use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::sys::unix_socket;
 
 /// Ends a connection from the device's side: what is left to do when the front-end's memory turns out to be broken.
@@ -15,12 +17,13 @@ use crate::sys::unix_socket;
 pub struct Hangup {
     stream: Arc<UnixStream>,
     reason: Arc<OnceLock<String>>,
+    established: Arc<AtomicBool>,
 }
 
 impl Hangup {
     /// For the connection over `stream`.
     pub fn new(stream: UnixStream) -> Hangup {
-        Hangup { stream: Arc::new(stream), reason: Arc::default() }
+        Hangup { stream: Arc::new(stream), reason: Arc::default(), established: Arc::default() }
     }
 
     /// Ends the connection. Only the first reason counts. Does not wait.
@@ -38,6 +41,16 @@ impl Hangup {
     /// Whether the connection is over, be it from the other side, even if its session has not noticed yet. Does not wait.
     pub fn is_over(&self) -> bool {
         unix_socket::peer_has_closed(&self.stream)
+    }
+
+    /// The front-end has said which features it uses: it means it.
+    pub(super) fn establish(&self) {
+        self.established.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub(super) fn is_established(&self) -> bool {
+        self.established.load(Ordering::Relaxed)
     }
 
     pub(super) fn shut_down(&self) {
@@ -77,16 +90,21 @@ pub struct RingConfig {
     pub next_used: u16,
     /// Whether VIRTIO_RING_F_EVENT_IDX was negotiated.
     pub event_idx: bool,
+    /// How its used ring is logged; `None`: it is not.
+    pub used_log: Option<UsedRingLog>,
     /// The front-end's kick, an eventfd; `None`: it will never kick, poll (not used by QEMU). It may have been kicked before,
     /// on another eventfd: look at the available ring when the ring starts.
     ///
-    /// All three eventfds are anonymous files made non-blocking; but the front-end shares them and can make them blocking
-    /// again.
+    /// All three are eventfds (see [`event`](crate::sys::event)) made non-blocking; but the front-end shares them, and can make them
+    /// block again.
     pub kick: Option<File>,
     /// How to interrupt the guest, an eventfd; `None`: it polls.
     pub call: Option<File>,
     /// How to report a broken ring, an eventfd.
     pub err: Option<File>,
+    /// Its account in the inflight buffer, if the front-end keeps one. Where anything in it is still in flight, it is that and not
+    /// `next_avail` that says where to go on.
+    pub inflight: Option<InflightRing>,
 }
 
 /// Why rings could not be started.
@@ -103,6 +121,9 @@ pub enum StartError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// What the device is about is somewhere else.
+    #[error("{0}")]
+    Unavailable(String),
     /// The device is shutting down.
     #[error("shutting down")]
     ShuttingDown,
@@ -146,6 +167,11 @@ pub trait Device: Send {
     /// new map, all mapped, though perhaps at other host addresses: the session has stopped those for which this does
     /// not hold, and starts them again when they are mapped again.
     fn set_memory(&mut self, map: Arc<MemoryMap>, gone: bool);
+
+    /// Other dirty logs, or none, while rings run. `log` is for all that is written to guest memory but the used rings: those of the
+    /// `rings` listed, by their index, are marked as listed, and the others not at all. Returns when no write is marked
+    /// elsewhere any more; commands under way are marked when they end.
+    fn set_log(&mut self, log: Option<Arc<DirtyLog>>, rings: &[(u16, UsedRingLog)]);
 
     /// RESET_DEVICE: ends all tasks of this connection and, if it ever started rings, resets its nexus (see the crate
     /// documentation). Rings are stopped.

@@ -3,8 +3,8 @@
 //! # Contract
 //!
 //! * A listener is bound once and kept for the life of the process: connections come and go, the file stays.
-//! * The socket file is created with its final permissions (0600 unless told otherwise) and appears listening: nobody
-//!   can connect to it in between.
+//! * The socket file (0600 unless told otherwise) is never open to more than was asked for: until its group is the one asked
+//!   for it is its owner's only, and nobody can connect before it is all that it will be, for it does not listen.
 //! * A path that a live process listens on is refused. A stale one, that nobody listens on, is taken over. While
 //!   looking and binding, and again while removing, an exclusive `flock` is held on the *directory* of the socket,
 //!   so two processes that start at the same time cannot both think it stale. The lock leaves nothing
@@ -15,7 +15,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -91,6 +91,11 @@ pub enum Inherited {
 impl Listener {
     /// Binds `path` and listens. `mode` are the permissions of the socket file.
     pub fn bind(path: &Path, mode: u32) -> Result<Listener, ListenError> {
+        Listener::bind_for(path, mode, None)
+    }
+
+    /// The same for a file that has a group of its own.
+    pub fn bind_for(path: &Path, mode: u32, group: Option<u32>) -> Result<Listener, ListenError> {
         let len = path.as_os_str().len();
         if len > unix_socket::MAX_PATH {
             return Err(ListenError::PathTooLong { path: path.to_owned(), len });
@@ -98,12 +103,25 @@ impl Listener {
         let failed = |what| move |error| ListenError::Path { path: path.to_owned(), what, error };
         let lock = lock_directory(path)?;
         make_way(path)?;
-        let socket = unix_socket::bind(path, mode).map_err(failed("cannot bind"))?;
-        // From here on the file is ours to remove.
-        let meta = fs::symlink_metadata(path).map_err(failed("cannot look at it"))?;
+        // Nothing for the group while it is another one.
+        let at_first = if group.is_some() { mode & 0o700 } else { mode };
+        let socket = unix_socket::bind(path, at_first).map_err(failed("cannot bind"))?;
+        // From here on the file is ours to remove. It is looked at and changed through a descriptor: its name may come to stand for
+        // another file where others may write to the directory.
+        let handle = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path);
+        let handle = handle.map_err(failed("cannot look at it"))?;
+        let meta = handle.metadata().map_err(failed("cannot look at it"))?;
+        if !meta.file_type().is_socket() {
+            return Err(ListenError::NotASocket(path.to_owned()));
+        }
         let file = SocketFile { path: path.to_owned(), device: meta.dev(), inode: meta.ino() };
+        let itself = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+        if group.is_some() {
+            chown(&itself, None, group).map_err(failed("cannot give it to its group"))?;
+        }
+        // The umask took something away, or it was kept back from a group.
         if meta.permissions().mode() & 0o777 != mode & 0o777 {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            fs::set_permissions(&itself, fs::Permissions::from_mode(mode))
                 .map_err(failed("cannot set its permissions"))?;
         }
         let socket = unix_socket::listen(socket, BACKLOG).map_err(failed("cannot listen"))?;
@@ -206,14 +224,18 @@ fn is_that_file(path: &Path, device: u64, inode: u64) -> bool {
     fs::symlink_metadata(path).is_ok_and(|m| m.dev() == device && m.ino() == inode)
 }
 
+/// The directory of a socket file.
+pub fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Locks the directory of `path` until the returned file is dropped.
 fn lock_directory(path: &Path) -> Result<File, ListenError> {
     let failed = |what| move |error| ListenError::Path { path: path.to_owned(), what, error };
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let file = File::open(directory).map_err(failed("cannot open its directory"))?;
+    let file = File::open(directory_of(path)).map_err(failed("cannot open its directory"))?;
     let start = Instant::now();
     loop {
         match fd::try_lock_exclusive(&file) {
@@ -271,6 +293,22 @@ mod tests {
         let path = dir.path().join("vm.sock");
         let _listener = Listener::bind(&path, 0o666).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+    }
+
+    #[test]
+    fn a_group_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vm.sock");
+        // The group that the process has is one that it may always give.
+        let own = fs::metadata(dir.path()).unwrap().gid();
+        let _listener = Listener::bind_for(&path, 0o620, Some(own)).unwrap();
+        let meta = fs::metadata(&path).unwrap();
+        assert_eq!((meta.permissions().mode() & 0o777, meta.gid()), (0o620, own));
+        if meta.uid() == 0 {
+            let path = dir.path().join("other.sock");
+            let _listener = Listener::bind_for(&path, 0o660, Some(own + 4711)).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().gid(), own + 4711);
+        }
     }
 
     #[test]

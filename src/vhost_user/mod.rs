@@ -13,9 +13,9 @@
 //!
 //! # Rooms
 //!
-//! `listener` socket files · `server` threads · `connection` one thread's loop · `session` what each message does ·
-//! `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log`, `inflight` the places of
-//! what is not offered yet.
+//! `listener` socket files · `peers` who may connect · `server` threads · `ration` how fast connections are taken · `connection` one thread's loop ·
+//! `session` what each message does · `vring` one ring's record · `memory` the memory table · `features` bits · `dirty_log` what of a live
+//! migration's log is wanted · `inflight` what was taken and not given back.
 
 mod connection;
 mod device;
@@ -24,6 +24,8 @@ mod features;
 mod inflight;
 mod listener;
 mod memory;
+mod peers;
+mod ration;
 mod server;
 mod session;
 #[cfg(test)]
@@ -31,5 +33,7 @@ mod testing;
 mod vring;
 
 pub use device::*;
-pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener};
+pub use inflight::{Earlier, InflightNotes, InflightRing, Owed, Recovered};
+pub use listener::{DEFAULT_MODE, Inherited, ListenError, Listener, directory_of};
+pub use peers::Peers;
 pub use server::{Endpoint, MakeDevice, Options, Retired, Server, StillRunning};

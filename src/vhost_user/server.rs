@@ -5,7 +5,10 @@
 //! * Connections of one socket may overlap: during a migration within one host the two ends do, and a front-end that comes back
 //!   may do so before its old connection has been noticed to be dead. In the latter case the new connection is served
 //!   when the old one is over, lest the initiator port be found in use by it. At most
-//!   [`Options::max_connections`] per socket, then new ones are closed at once.
+//!   [`Options::max_connections`] per socket, then new ones are closed at once; but first those make way, the oldest first, whose front-end
+//!   has not said which features it uses. Nobody can keep a socket busy by connecting and saying nothing.
+//! * Each socket's connections are taken at a bounded rate; the others wait in the kernel, and the other sockets do not.
+//! * A connection of somebody who may not connect ([`Endpoint::peers`]) is closed before anything is read from it.
 //! * A connection gets its thread when its front-end says something. Until then nothing has been promised to it, and a process that
 //!   goes on in this one's place can go on with it: [`Server::retire`].
 //! * [`Server::stop`] closes the listeners (which removes their files), ends all connections and waits, for so long as
@@ -23,7 +26,8 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Device, Hangup, Inherited, Listener, connection};
+use super::ration::Ration;
+use super::{Device, Hangup, Inherited, Listener, Peers, connection};
 use crate::sys::rate_limit::RateLimit;
 use crate::sys::unix_socket;
 
@@ -32,6 +36,9 @@ const SESSION_STACK: usize = 512 * 1024;
 
 /// How long to leave a listener alone on which accepting failed (for want of descriptors or memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a session that is to make way may take: it has nothing to finish, but it may wait for [`SUCCESSION_BOUND`].
+const WAY_BOUND: Duration = Duration::from_millis(20);
 
 /// How long a connection is not served because a dead one of the same socket is not over.
 const SUCCESSION_BOUND: Duration = Duration::from_secs(5);
@@ -62,12 +69,15 @@ pub struct Endpoint {
     pub name: String,
     /// What is behind each of its connections.
     pub make_device: MakeDevice,
+    /// Who may connect.
+    pub peers: Peers,
 }
 
 impl Endpoint {
     /// An endpoint that listens.
     pub fn listening(listener: Listener, name: impl Into<String>, make_device: MakeDevice) -> Endpoint {
-        Endpoint { source: Inherited::Listening(listener), silent: Vec::new(), name: name.into(), make_device }
+        let (source, peers) = (Inherited::Listening(listener), Peers::Anybody);
+        Endpoint { source, silent: Vec::new(), name: name.into(), make_device, peers }
     }
 }
 
@@ -157,6 +167,21 @@ impl Shared {
             state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(())
+    }
+
+    /// Ends the oldest of an endpoint's sessions that is not established, if there is one, and waits a moment until it is over; true if it
+    /// is.
+    fn make_way(&self, endpoint: usize) -> bool {
+        let oldest = {
+            let state = self.state();
+            let silent = |live: &Live| live.endpoint == endpoint && !live.hangup.is_established();
+            let oldest = state.live.iter().filter(|(_, live)| silent(live)).min_by_key(|(id, _)| **id);
+            oldest.map(|(id, live)| (*id, live.hangup.clone()))
+        };
+        let Some((id, hangup)) = oldest else { return false };
+        hangup.hang_up("it said nothing, and another front-end came");
+        self.wait_for(&[id], WAY_BOUND);
+        !self.state().live.contains_key(&id)
     }
 
     /// How many sessions an endpoint has, and which of them have been left by their front-ends.
@@ -266,7 +291,11 @@ struct Acceptor {
 struct Served {
     name: String,
     make_device: MakeDevice,
+    peers: Peers,
     listener: Option<Listener>,
+    ration: Ration,
+    /// When its listener is looked at again, if its ration is used up.
+    paused: Option<Instant>,
     /// For what its front-ends make us say.
     limit: Arc<RateLimit>,
     /// For the lines that say that one came.
@@ -297,8 +326,9 @@ impl Acceptor {
             }
             let limit = Arc::new(RateLimit::per_peer());
             let comings = RateLimit::per_peer();
-            let Endpoint { name, make_device, .. } = endpoint;
-            served.push(Served { name, make_device, listener, limit, comings });
+            let Endpoint { name, make_device, peers, .. } = endpoint;
+            let (ration, paused) = (Ration::new(), None);
+            served.push(Served { name, make_device, peers, listener, ration, paused, limit, comings });
         }
         let mut acceptor = Acceptor {
             shared,
@@ -335,7 +365,8 @@ impl Acceptor {
         loop {
             self.shared.join_finished();
             self.notice_exhaustion();
-            let ready = match self.epoll.wait(-1, &mut events) {
+            let timeout = self.resume();
+            let ready = match self.epoll.wait(timeout, &mut events) {
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 Err(error) => {
@@ -360,10 +391,35 @@ impl Acceptor {
         }
     }
 
+    /// Looks again at the listeners whose pause is over. How long until the next one's is, in milliseconds; -1: there is none.
+    fn resume(&mut self) -> i32 {
+        let now = Instant::now();
+        let mut timeout = None;
+        for (index, served) in self.endpoints.iter_mut().enumerate() {
+            let (Some(at), Some(listener)) = (served.paused, &served.listener) else { continue };
+            if at > now {
+                timeout = Some(timeout.map_or(at, |sooner: Instant| sooner.min(at)));
+                continue;
+            }
+            served.paused = None;
+            if let Err(error) = watch(&self.epoll, ControlOperation::Add, listener, index) {
+                log::error!("{}: its listener cannot be waited for: {error}", served.name);
+            }
+        }
+        timeout.map_or(-1, |at| i32::try_from((at - now).as_millis()).unwrap_or(i32::MAX).saturating_add(1))
+    }
+
     /// Takes one connection of a listener that has some.
     fn accept(&mut self, index: usize) {
-        let Some(served) = self.endpoints.get(index) else { return };
+        let Some(served) = self.endpoints.get_mut(index) else { return };
         let Some(listener) = &served.listener else { return };
+        if let Err(allowed) = served.ration.take(Instant::now()) {
+            match watch(&self.epoll, ControlOperation::Delete, listener, index) {
+                Ok(()) => served.paused = Some(allowed),
+                Err(error) => log::error!("{}: its listener cannot be left alone: {error}", served.name),
+            }
+            return;
+        }
         match listener.accept() {
             Ok(stream) => {
                 if let Err(error) = self.await_word(index, stream)
@@ -382,11 +438,23 @@ impl Acceptor {
         }
     }
 
-    /// Keeps a connection until its front-end says something.
+    /// Keeps a connection until its front-end says something, if it is one that may connect.
     fn await_word(&mut self, index: usize, stream: UnixStream) -> io::Result<()> {
         let Some(served) = self.endpoints.get(index) else { return Ok(()) };
-        let count = self.shared.siblings(index).0 + self.silent.values().filter(|(of, _)| *of == index).count();
-        if count >= self.max_connections {
+        if let Some(why) = served.peers.refuse(&stream) {
+            served.limit.warn(format_args!("{}: connection closed: {why}", served.name));
+            return Ok(());
+        }
+        let mut silent: Vec<u64> =
+            self.silent.iter().filter(|(_, (of, _))| *of == index).map(|(number, _)| *number).collect();
+        let count = self.shared.siblings(index).0 + silent.len();
+        silent.sort_unstable();
+        let made_way = count < self.max_connections || match silent.first() {
+            // Closed, it is not waited for any more.
+            Some(oldest) => self.silent.remove(oldest).is_some(),
+            None => self.shared.make_way(index),
+        };
+        if !made_way {
             served.limit.warn(format_args!("{}: {count} connections already, another one closed", served.name));
             return Ok(());
         }
@@ -453,6 +521,10 @@ impl Acceptor {
             call();
         }
     }
+}
+
+fn watch(epoll: &Epoll, operation: ControlOperation, listener: &Listener, index: usize) -> io::Result<()> {
+    epoll.ctl(operation, listener.as_fd().as_raw_fd(), EpollEvent::new(EventSet::IN, index as u64))
 }
 
 /// The kernel keeps 15 bytes of a thread's name: the end of a socket's name tells more than its beginning.

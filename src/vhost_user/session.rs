@@ -34,13 +34,19 @@ use vhost::vhost_user::{
     Error as VhostError, GpuBackend, Result as VhostResult, VhostUserBackendReqHandlerMut, VhostUserProtocolFeatures,
 };
 
+use super::inflight::Buffer;
 use super::vring::{Addresses, Vring};
-use super::{Device, StartError, dirty_log, features, inflight, memory};
+use super::{Device, StartError, dirty_log, features, memory};
 use crate::mem::{MemoryMap, RegionError};
+use crate::sys::event::{self, Nature};
 use crate::sys::fd;
 
 /// Rings that a vring index on the wire can name: 8 bits where a descriptor comes with it.
 const MAX_RINGS: u16 = 256;
+
+/// The ring for task management, and the first of those for commands.
+const CONTROL: u16 = 0;
+const FIRST_REQUEST: u16 = 2;
 
 /// Why a message was refused, in words for the log.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +91,9 @@ pub(super) struct Session {
     acked: Option<u64>,
     protocol: VhostUserProtocolFeatures,
     map: Arc<MemoryMap>,
+    log: dirty_log::Log,
+    /// SET_INFLIGHT_FD.
+    inflight: Option<Buffer>,
     /// Indexed by ring; grows to the highest index that a message named.
     rings: Vec<Vring>,
 }
@@ -97,6 +106,8 @@ impl Session {
             acked: None,
             protocol: VhostUserProtocolFeatures::empty(),
             map: Arc::default(),
+            log: dirty_log::Log::default(),
+            inflight: None,
             rings: Vec::new(),
         }
     }
@@ -106,6 +117,8 @@ impl Session {
         self.device.disconnected();
         self.rings.clear();
         self.map = Arc::default();
+        self.log = dirty_log::Log::default();
+        self.inflight = None;
     }
 
     /// Whether the front-end acknowledged VHOST_USER_F_PROTOCOL_FEATURES.
@@ -158,10 +171,42 @@ impl Session {
         log::debug!("{}: ring {index} stopped at {}", self.name, ring.next_avail());
     }
 
-    /// Starts or stops the ring as its record says.
+    /// Makes the device log what the front-end wants logged.
+    fn settle_log(&mut self) -> Result<(), Refused> {
+        let all = self.acked.is_some_and(|acked| acked & features::LOG_ALL != 0);
+        if let Some(change) = self.log.settle(all, &self.rings)? {
+            log::debug!("{}: writes are logged: {all}, used rings: {}", self.name, change.rings.len());
+            self.device.set_log(change.log, &change.rings);
+        }
+        Ok(())
+    }
+
+    /// Starts or stops the ring as its record says, and the control ring if that has waited for it.
     fn settle(&mut self, index: u16, unmapped: Unmapped) -> Result<(), Refused> {
+        self.settle_one(index, unmapped)?;
+        if index == CONTROL { Ok(()) } else { self.settle_one(CONTROL, Unmapped::Waits) }
+    }
+
+    /// Whether a request ring is about to start, so that the control ring should wait for it: a task management function must find the
+    /// tasks that the guest had begun before it, be they in flight since before a restart or only available. Rings that are set up are about to be
+    /// enabled (QEMU sets them all up, then enables them from 0 on); so are those that a predecessor took something from.
+    fn request_rings_are_to_come(&self) -> bool {
+        let owed = |index| self.inflight.as_ref().is_some_and(|buffer| buffer.is_owed(index));
+        let named = (0u16..).zip(&self.rings).skip(usize::from(FIRST_REQUEST));
+        let set_up = self.protocol_features_acked()
+            && named.clone().any(|(_, ring)| !ring.running() && ring.awaits_enable() && ring.complete());
+        set_up
+            || self.inflight.is_some()
+                && (FIRST_REQUEST..self.ring_count()).any(|index| match self.rings.get(usize::from(index)) {
+                    Some(ring) => !ring.running() && (ring.awaits_enable() || ring.enabled(false)) && owed(index),
+                    None => owed(index),
+                })
+    }
+
+    fn settle_one(&mut self, index: u16, unmapped: Unmapped) -> Result<(), Refused> {
         let event_idx = self.event_idx();
         let enabled_by_default = self.acked.is_some() && !self.protocol_features_acked();
+        let used_log = self.log.of_ring(&self.rings, index);
         let Some(ring) = self.rings.get_mut(usize::from(index)) else { return Ok(()) };
         let may_run = self.acked.is_some() && ring.complete() && ring.enabled(enabled_by_default);
         if ring.running() {
@@ -173,6 +218,10 @@ impl Session {
         if !may_run || self.map.regions().is_empty() {
             return Ok(());
         }
+        if index == CONTROL && self.request_rings_are_to_come() {
+            return Ok(());
+        }
+        let Some(ring) = self.rings.get_mut(usize::from(index)) else { return Ok(()) };
         let guest = match ring.locate(&self.map, event_idx) {
             Ok(guest) => guest,
             Err(what) if unmapped == Unmapped::IsAnError => {
@@ -183,7 +232,9 @@ impl Session {
                 return Ok(());
             }
         };
-        let config = ring.configure(index, guest, &self.map, event_idx)?;
+        let size = ring.size().unwrap_or(0);
+        let account = self.inflight.as_ref().and_then(|buffer| buffer.ring(index, size));
+        let config = ring.configure(index, guest, &self.map, event_idx, used_log, account)?;
         log::debug!("{}: ring {index} starts: {config:?}", self.name);
         self.device.start_ring(config)?;
         ring.set_running(true);
@@ -191,7 +242,9 @@ impl Session {
     }
 
     fn settle_all(&mut self, unmapped: Unmapped) -> Result<(), Refused> {
-        (0..self.rings.len()).try_for_each(|index| self.settle(index as u16, unmapped))
+        // The control ring comes last.
+        (1..self.rings.len()).try_for_each(|index| self.settle_one(index as u16, unmapped))?;
+        self.settle_one(CONTROL, unmapped)
     }
 
     /// Puts a new memory map in force.
@@ -212,11 +265,15 @@ impl Session {
         self.settle_all(Unmapped::Waits)
     }
 
-    /// An eventfd as the device may use it: an anonymous file that never blocks whoever reads or writes it.
-    fn event(&self, index: u8, event: Option<File>) -> Result<Option<File>, Refused> {
+    /// An eventfd as the device may use it. A kick is emptied: a ring that starts is looked at, kicked or not.
+    fn event(&self, index: u8, event: Option<File>, kick: bool) -> Result<Option<File>, Refused> {
         if let Some(file) = &event {
-            if !fd::is_anonymous(file)? {
-                return Err(Refused::new(format!("ring {index}: the descriptor is not an eventfd")));
+            match event::examine(file, kick)? {
+                Nature::Eventfd => {}
+                Nature::Semaphore => {
+                    return Err(Refused::new(format!("ring {index}: a semaphore eventfd cannot be waited for")));
+                }
+                Nature::Other => return Err(Refused::new(format!("ring {index}: the descriptor is not an eventfd"))),
             }
             fd::set_nonblocking(file)?;
         }
@@ -233,6 +290,8 @@ impl VhostUserBackendReqHandlerMut for Session {
             return Ok(());
         }
         self.rings.clear();
+        self.inflight = None;
+        self.settle_log()?;
         if !self.map.regions().is_empty() {
             self.change_memory(Arc::default())?;
         }
@@ -249,7 +308,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         self.device.reset();
         self.rings.iter_mut().for_each(Vring::reset);
         self.acked = None;
-        Ok(())
+        Ok(self.settle_log()?)
     }
 
     fn get_features(&mut self) -> VhostResult<u64> {
@@ -267,6 +326,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             self.device.set_features(for_device);
         }
         self.acked = Some(acked);
+        self.settle_log()?;
         Ok(self.settle_all(Unmapped::IsAnError)?)
     }
 
@@ -293,20 +353,22 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_vring_addr(
         &mut self,
         index: u32,
-        _flags: VhostUserVringAddrFlags,
+        flags: VhostUserVringAddrFlags,
         descriptor: u64,
         used: u64,
         available: u64,
-        _log: u64,
+        log: u64,
     ) -> VhostResult<()> {
         let (index, ring) = self.ring(index)?;
         let user = Addresses { desc: descriptor, avail: available, used };
+        ring.set_log_addr(flags.contains(VhostUserVringAddrFlags::VHOST_VRING_F_LOG).then_some(log));
         // QEMU repeats the addresses of live rings when a migration starts, only to set the log flag: such a ring runs on,
         // so no used index can be lost.
         if ring.user_addresses() != Some(user) {
             self.pause(index);
             self.ring(index.into())?.1.set_user_addresses(user);
         }
+        self.settle_log()?;
         Ok(self.settle(index, Unmapped::IsAnError)?)
     }
 
@@ -330,7 +392,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_kick(&mut self, index: u8, kick: Option<File>) -> VhostResult<()> {
-        let kick = self.event(index, kick)?;
+        let kick = self.event(index, kick, true)?;
         let (index, _) = self.ring(index.into())?;
         self.pause(index);
         self.ring(index.into())?.1.set_kick(kick);
@@ -338,7 +400,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_call(&mut self, index: u8, call: Option<File>) -> VhostResult<()> {
-        let call = self.event(index, call)?;
+        let call = self.event(index, call, false)?;
         let (index, ring) = self.ring(index.into())?;
         let for_device = call.as_ref().map(File::try_clone).transpose().map_err(Refused::from)?;
         ring.set_call(call);
@@ -349,7 +411,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_err(&mut self, index: u8, err: Option<File>) -> VhostResult<()> {
-        let err = self.event(index, err)?;
+        let err = self.event(index, err, false)?;
         let (index, ring) = self.ring(index.into())?;
         let for_device = err.as_ref().map(File::try_clone).transpose().map_err(Refused::from)?;
         ring.set_err(err);
@@ -404,15 +466,17 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> VhostResult<()> {
-        Ok(dirty_log::set_log_base(log, file)?)
+        self.log.set_base(log, file)?;
+        Ok(self.settle_log()?)
     }
 
     fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> VhostResult<(VhostUserInflight, File)> {
-        Ok(inflight::get(wanted)?)
+        Ok(Buffer::create(wanted)?)
     }
 
     fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> VhostResult<()> {
-        Ok(inflight::set(inflight, file)?)
+        self.inflight = Some(Buffer::open(inflight, file)?);
+        Ok(())
     }
 
     // What follows belongs to features that are not offered, or to other devices.

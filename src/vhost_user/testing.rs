@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::{Device, Hangup, RingConfig, StartError};
-use crate::mem::MemoryMap;
+use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 
 #[path = "../../tests/frontend/wire.rs"]
 pub(super) mod wire;
@@ -16,11 +16,25 @@ pub(super) mod wire;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Features(u64),
-    Start { index: u16, size: u16, desc: u64, avail: u64, used: u64, next_avail: u16, next_used: u16, kick: bool },
+    Start {
+        index: u16,
+        size: u16,
+        desc: u64,
+        avail: u64,
+        used: u64,
+        next_avail: u16,
+        next_used: u16,
+        kick: bool,
+    },
     Stop(u16),
     NewInterrupt(u16, bool),
     SetErr(u16, bool),
-    Memory { regions: usize, gone: bool },
+    Memory {
+        regions: usize,
+        gone: bool,
+    },
+    /// Whether data is logged, and which rings are at which address.
+    Log(bool, Vec<(u16, u64)>),
     Reset,
     Disconnected,
 }
@@ -34,6 +48,7 @@ pub(super) struct Book {
     pub(super) reject: Option<&'static str>,
     pub(super) hangup: Option<Hangup>,
     pub(super) map: Option<Arc<MemoryMap>>,
+    pub(super) log: Option<Arc<DirtyLog>>,
     /// `disconnected` does not return while this is set.
     pub(super) stuck: bool,
     pub(super) running: HashMap<u16, RingConfig>,
@@ -121,6 +136,17 @@ impl Device for Mock {
             }
             book.calls.push(Call::Memory { regions: map.regions().len(), gone });
             book.map = Some(map);
+        });
+    }
+
+    fn set_log(&mut self, log: Option<Arc<DirtyLog>>, rings: &[(u16, UsedRingLog)]) {
+        let addresses = rings.iter().map(|(index, log)| (*index, log.addr)).collect();
+        self.book(|book| {
+            book.calls.push(Call::Log(log.is_some(), addresses));
+            for config in book.running.values_mut() {
+                config.used_log = rings.iter().find(|(index, _)| *index == config.index).map(|(_, log)| log.clone());
+            }
+            book.log = log;
         });
     }
 

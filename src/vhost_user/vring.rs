@@ -11,9 +11,9 @@ use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 use vm_memory::GuestMemoryMmap;
 
-use super::RingConfig;
 use super::session::Refused;
-use crate::mem::MemoryMap;
+use super::{InflightRing, RingConfig};
+use crate::mem::{MemoryMap, UsedRingLog};
 use crate::sys::fd;
 
 /// Largest ring, in descriptors.
@@ -38,6 +38,8 @@ pub(super) struct Vring {
     sized: bool,
     /// SET_VRING_ADDR: in the front-end's address space.
     user: Option<Addresses>,
+    /// The same message: where its used ring is logged, if it is.
+    log_addr: Option<u64>,
     /// SET_VRING_KICK came, with a descriptor or without: the ring is started, in the protocol's words.
     kicked: bool,
     /// SET_VRING_ENABLE; `None`: it never came.
@@ -49,7 +51,16 @@ pub(super) struct Vring {
 impl Vring {
     pub(super) fn new() -> Result<Vring, Refused> {
         let record = VringMutex::new(Arc::new(GuestMemoryMmap::new()), MAX_SIZE)?;
-        Ok(Vring { record, err: None, sized: false, user: None, kicked: false, enable: None, running: false })
+        Ok(Vring {
+            record,
+            err: None,
+            sized: false,
+            user: None,
+            log_addr: None,
+            kicked: false,
+            enable: None,
+            running: false,
+        })
     }
 
     /// Everything that the protocol wants before a ring may run, but for what concerns all rings.
@@ -69,6 +80,11 @@ impl Vring {
     /// Whether SET_VRING_ENABLE allows it to run, if `by_default` is what holds before it comes.
     pub(super) fn enabled(&self, by_default: bool) -> bool {
         self.enable.unwrap_or(by_default)
+    }
+
+    /// Whether SET_VRING_ENABLE is still to come.
+    pub(super) fn awaits_enable(&self) -> bool {
+        self.enable.is_none()
     }
 
     pub(super) fn set_enabled(&mut self, enabled: bool) {
@@ -105,6 +121,14 @@ impl Vring {
         self.user = Some(user);
     }
 
+    pub(super) fn log_addr(&self) -> Option<u64> {
+        self.log_addr
+    }
+
+    pub(super) fn set_log_addr(&mut self, addr: Option<u64>) {
+        self.log_addr = addr;
+    }
+
     pub(super) fn set_kick(&mut self, kick: Option<File>) {
         self.record.set_kick(kick);
         self.kicked = true;
@@ -132,6 +156,7 @@ impl Vring {
         self.take_kick();
         self.sized = false;
         self.user = None;
+        self.log_addr = None;
         self.enable = None;
         self.running = false;
     }
@@ -172,6 +197,8 @@ impl Vring {
         guest: Addresses,
         map: &MemoryMap,
         event_idx: bool,
+        used_log: Option<UsedRingLog>,
+        inflight: Option<InflightRing>,
     ) -> Result<RingConfig, Refused> {
         self.record.set_queue_info(guest.desc, guest.avail, guest.used)?;
         self.record.set_queue_event_idx(event_idx);
@@ -194,9 +221,11 @@ impl Vring {
             next_avail: queue.next_avail(),
             next_used,
             event_idx,
+            used_log,
             kick: kick.map(fd::file_of_consumer),
             call: call.map(fd::file_of_notifier),
             err: self.err.as_ref().map(File::try_clone).transpose()?,
+            inflight,
         })
     }
 }

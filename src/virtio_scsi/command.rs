@@ -9,7 +9,7 @@ use super::wire::{
     CDB_SIZE, COMMAND_HEADER_FIXED, COMMAND_RESPONSE_FIXED, CommandHeader, CommandResponseHeader, MAX_SENSE_SIZE,
     ResponseCode,
 };
-use crate::mem::{MemoryMap, OutsideMemory};
+use crate::mem::{GuestWriter, MemoryMap, OutsideMemory};
 use crate::scsi::{Lun, TaskAttribute};
 use crate::srp::DirectDescriptor;
 
@@ -102,9 +102,9 @@ impl CommandRequest {
 
     /// Answers a request that could not be parsed but be answered: VIRTIO_SCSI_S_FAILURE. Returns the length for the
     /// used ring.
-    pub fn reject(&self, map: &MemoryMap) -> u32 {
+    pub fn reject(&self, to: GuestWriter<'_>) -> u32 {
         let response = CommandResponse { response: ResponseCode::Failure, ..CommandResponse::default() };
-        self.response.write_command(map, &response)
+        self.response.write_command(to, &response)
     }
 }
 
@@ -157,7 +157,7 @@ pub struct CommandResponse<'a> {
 impl ResponseSlot {
     /// Writes a command's response and returns its length in bytes. The whole slot is written, zeros behind the sense
     /// data, so that Data-In behind it may be claimed on the used ring ([`ResponseSlot::used_len`]).
-    pub fn write_command(&self, map: &MemoryMap, response: &CommandResponse<'_>) -> u32 {
+    pub fn write_command(&self, to: GuestWriter<'_>, response: &CommandResponse<'_>) -> u32 {
         let mut bytes = [0; COMMAND_RESPONSE_FIXED + MAX_SENSE_SIZE];
         let slot_len = bytes.len().min(self.len() as usize);
         let (header, sense) = bytes.split_at_mut(COMMAND_RESPONSE_FIXED);
@@ -172,7 +172,7 @@ impl ResponseSlot {
             response: response.response as u8,
         };
         header.copy_from_slice(fields.as_bytes());
-        self.write(map, &bytes[..slot_len])
+        self.write(to, &bytes[..slot_len])
     }
 }
 

@@ -9,7 +9,7 @@ use super::slot::ResponseSlot;
 use super::wire::{
     AsyncHeader, AsyncResponse, CONTROL_AN_QUERY, CONTROL_AN_SUBSCRIBE, CONTROL_TMF, ResponseCode, TaskManagementHeader,
 };
-use crate::mem::MemoryMap;
+use crate::mem::{GuestWriter, MemoryMap};
 use crate::scsi::{Lun, TaskManagementFunction};
 
 /// What a control request asks.
@@ -112,11 +112,11 @@ impl ControlRequest {
 
     /// Answers a request that could not be parsed but be answered: VIRTIO_SCSI_S_FAILURE. Returns the length for the
     /// used ring.
-    pub fn reject(&self, map: &MemoryMap) -> u32 {
+    pub fn reject(&self, to: GuestWriter<'_>) -> u32 {
         match self.function {
-            ControlFunction::TaskManagement { .. } => self.response.write_task_management(map, ResponseCode::Failure),
+            ControlFunction::TaskManagement { .. } => self.response.write_task_management(to, ResponseCode::Failure),
             ControlFunction::AsyncQuery { .. } | ControlFunction::AsyncSubscribe { .. } => {
-                self.response.write_async(map, 0, ResponseCode::Failure)
+                self.response.write_async(to, 0, ResponseCode::Failure)
             }
         }
     }
@@ -124,15 +124,15 @@ impl ControlRequest {
 
 impl ResponseSlot {
     /// Answers a task management function; returns the length for the used ring.
-    pub fn write_task_management(&self, map: &MemoryMap, response: ResponseCode) -> u32 {
-        self.write(map, &[response as u8])
+    pub fn write_task_management(&self, to: GuestWriter<'_>, response: ResponseCode) -> u32 {
+        self.write(to, &[response as u8])
     }
 
     /// Answers an asynchronous notification query or subscription with the events supported or subscribed to; returns the
     /// length for the used ring.
-    pub fn write_async(&self, map: &MemoryMap, events: u32, response: ResponseCode) -> u32 {
+    pub fn write_async(&self, to: GuestWriter<'_>, events: u32, response: ResponseCode) -> u32 {
         let response = AsyncResponse { event_actual: events.into(), response: response as u8 };
-        self.write(map, response.as_bytes())
+        self.write(to, response.as_bytes())
     }
 }
 

@@ -5,7 +5,7 @@ use zerocopy::IntoBytes;
 use super::chain::{Chain, ChainError, ChainFault, split};
 use super::slot::ResponseSlot;
 use super::wire;
-use crate::mem::MemoryMap;
+use crate::mem::{GuestWriter, MemoryMap};
 use crate::scsi::Lun;
 
 /// What a transport reset event says of a target or logical unit.
@@ -95,8 +95,8 @@ impl EventBuffer {
     }
 
     /// Writes an event; returns the length for the used ring.
-    pub fn write(&self, map: &MemoryMap, event: Event, missed: bool) -> u32 {
-        self.slot.write(map, &event.encode(missed))
+    pub fn write(&self, to: GuestWriter<'_>, event: Event, missed: bool) -> u32 {
+        self.slot.write(to, &event.encode(missed))
     }
 }
 

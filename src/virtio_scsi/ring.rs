@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::chain::{Chain, ChainDefect, Descriptor};
-use crate::mem::{GuestRange, MemoryMap, OutsideMemory, PinnedRange};
+use crate::mem::{GuestRange, LoggedRange, MemoryMap, OutsideMemory, PinnedRange, UsedRingLog};
 
 /// Where a ring is and where it goes on. Addresses are guest physical.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +100,8 @@ pub struct SplitRing {
     setup: RingSetup,
     /// `None` after a map came in which the ring is not.
     areas: Option<Areas>,
+    /// How the used ring is logged, if it is.
+    log: Option<UsedRingLog>,
     broken: bool,
     next_avail: u16,
     /// The last avail.idx seen: entries before it are there to take.
@@ -119,11 +121,11 @@ struct Areas {
     map: Arc<MemoryMap>,
     desc: PinnedRange,
     avail: PinnedRange,
-    used: PinnedRange,
+    used: LoggedRange,
 }
 
 impl Areas {
-    fn new(map: &Arc<MemoryMap>, s: &RingSetup) -> Result<Areas, RingError> {
+    fn new(map: &Arc<MemoryMap>, s: &RingSetup, log: Option<&UsedRingLog>) -> Result<Areas, RingError> {
         let size = usize::from(s.size);
         let event = if s.event_idx { 2 } else { 0 };
         let part = |what, addr: u64, len: usize, align: usize| {
@@ -135,7 +137,7 @@ impl Areas {
             map: Arc::clone(map),
             desc: part("descriptor table", s.desc, DESC_SIZE * size, 16)?,
             avail: part("available ring", s.avail, ENTRIES + AVAIL_ENTRY * size + event, 2)?,
-            used: part("used ring", s.used, ENTRIES + USED_ENTRY * size + event, 4)?,
+            used: LoggedRange::new(part("used ring", s.used, ENTRIES + USED_ENTRY * size + event, 4)?, log.cloned()),
         })
     }
 }
@@ -152,7 +154,8 @@ impl SplitRing {
         }
         Ok(SplitRing {
             setup: *setup,
-            areas: Some(Areas::new(map, setup)?),
+            areas: Some(Areas::new(map, setup, None)?),
+            log: None,
             broken: false,
             next_avail: setup.next_avail,
             seen_avail: setup.next_avail,
@@ -163,6 +166,14 @@ impl SplitRing {
         })
     }
 
+    /// Marks every write to the used ring from now on, or none.
+    pub fn set_log(&mut self, log: Option<UsedRingLog>) {
+        if let Some(areas) = &mut self.areas {
+            areas.used.set_log(log.clone());
+        }
+        self.log = log;
+    }
+
     /// Translates its addresses anew, for a map that replaced the one before.
     ///
     /// # Errors
@@ -170,7 +181,7 @@ impl SplitRing {
     /// If it is not in the new map; it is broken then and does not touch the old one again.
     pub fn remap(&mut self, map: &Arc<MemoryMap>) -> Result<(), RingError> {
         self.areas = None;
-        match Areas::new(map, &self.setup) {
+        match Areas::new(map, &self.setup, self.log.as_ref()) {
             Ok(areas) => {
                 self.areas = Some(areas);
                 Ok(())
@@ -202,19 +213,33 @@ impl SplitRing {
         if head >= self.setup.size {
             return self.break_with(RingError::Head(head));
         }
-        let (word, bit) = (usize::from(head / 64), 1 << (head % 64));
-        if self.in_flight[word] & bit != 0 {
+        if !mark(&mut self.in_flight, head) {
             return self.break_with(RingError::HeadInFlight(head));
         }
-        self.in_flight[word] |= bit;
         self.next_avail = self.next_avail.wrapping_add(1);
-        chain.head = head;
-        chain.descriptors.clear();
-        let mut walk = Walk { chain, bytes: 0, writable: false };
-        Ok(match walk.table(areas, self.setup.size) {
-            Ok(()) => Popped::Chain,
-            Err(defect) => Popped::Malformed(defect),
-        })
+        Ok(walk(chain, head, areas, self.setup.size))
+    }
+
+    /// Takes a chain that whoever ran the ring before had taken and not given back; [`RingSetup::next_avail`] is behind it.
+    /// Otherwise as [`SplitRing::pop`]. To be used for all such chains before the first new one.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such head, it is in flight already, or the ring is not in memory any more.
+    pub fn pop_again(&mut self, head: u16, chain: &mut Chain) -> Result<Popped, RingError> {
+        let Some(areas) = &self.areas else { return Err(RingError::Broken) };
+        if head >= self.setup.size {
+            return self.break_with(RingError::Head(head));
+        }
+        if !mark(&mut self.in_flight, head) {
+            return self.break_with(RingError::HeadInFlight(head));
+        }
+        Ok(walk(chain, head, areas, self.setup.size))
+    }
+
+    /// Whether it is in memory: what is published is seen.
+    pub fn is_mapped(&self) -> bool {
+        self.areas.is_some()
     }
 
     /// Puts a chain that was popped into the used ring: `len` bytes were written to it. The driver does not see it before
@@ -231,7 +256,7 @@ impl SplitRing {
         let slot = self.next_used & self.mask();
         self.next_used = self.next_used.wrapping_add(1);
         let Some(areas) = &self.areas else { return };
-        let used = areas.used.range();
+        let used = &areas.used;
         let entry = ENTRIES + USED_ENTRY * usize::from(slot);
         used.store_u32(entry, u32::from(head), Ordering::Relaxed);
         used.store_u32(entry + 4, len, Ordering::Relaxed);
@@ -246,7 +271,7 @@ impl SplitRing {
         self.published = new;
         let Some(areas) = &self.areas else { return false };
         // Release: entries, and the data and responses that they speak of, before the index.
-        areas.used.range().store_u16(IDX, new, Ordering::Release);
+        areas.used.store_u16(IDX, new, Ordering::Release);
         // The driver stores used_event (or flags) and then looks at used.idx; we do it the other way round. With a full
         // fence on both sides at least one sees the other's store (virtio 1.2 2.7.10).
         fence(Ordering::SeqCst);
@@ -284,7 +309,7 @@ impl SplitRing {
     /// [`SplitRing::enable_kicks`] named, and not again.
     pub fn disable_kicks(&mut self) {
         if let Some(areas) = self.areas.as_ref().filter(|_| !self.setup.event_idx) {
-            areas.used.range().store_u16(FLAGS, USED_F_NO_NOTIFY, Ordering::Relaxed);
+            areas.used.store_u16(FLAGS, USED_F_NO_NOTIFY, Ordering::Relaxed);
         }
     }
 
@@ -296,7 +321,7 @@ impl SplitRing {
     /// As [`SplitRing::has_avail`].
     pub fn enable_kicks(&mut self) -> Result<bool, RingError> {
         let areas = self.areas.as_ref().ok_or(RingError::Broken)?;
-        let used = areas.used.range();
+        let used = &areas.used;
         if self.setup.event_idx {
             let avail_event = ENTRIES + USED_ENTRY * usize::from(self.setup.size);
             used.store_u16(avail_event, self.next_avail, Ordering::Relaxed);
@@ -350,6 +375,25 @@ impl SplitRing {
             return Err(RingError::AvailIndex { idx, next: self.next_avail, size: self.setup.size });
         }
         Ok(idx)
+    }
+}
+
+/// Notes that the chain at `head` is in flight; false if it is already. `head` is below the ring's size.
+fn mark(in_flight: &mut [u64], head: u16) -> bool {
+    let (word, bit) = (usize::from(head / 64), 1 << (head % 64));
+    let free = in_flight[word] & bit == 0;
+    in_flight[word] |= bit;
+    free
+}
+
+/// Copies the chain that begins at `head`.
+fn walk(chain: &mut Chain, head: u16, areas: &Areas, size: u16) -> Popped {
+    chain.head = head;
+    chain.descriptors.clear();
+    let mut walk = Walk { chain, bytes: 0, writable: false };
+    match walk.table(areas, size) {
+        Ok(()) => Popped::Chain,
+        Err(defect) => Popped::Malformed(defect),
     }
 }
 

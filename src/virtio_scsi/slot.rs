@@ -1,6 +1,6 @@
 //! Where a response goes: the first writable bytes of a chain, however they are split over descriptors.
 
-use crate::mem::{MemoryMap, OutsideMemory};
+use crate::mem::{GuestWriter, MemoryMap, OutsideMemory};
 
 /// A place for a response in guest memory.
 ///
@@ -25,12 +25,12 @@ impl ResponseSlot {
 
     /// Writes the response, or as much of it as there is room for; returns how many bytes were written, which is the
     /// length to put on the used ring if no data follows.
-    pub fn write(&self, map: &MemoryMap, response: &[u8]) -> u32 {
+    pub fn write(&self, to: GuestWriter<'_>, response: &[u8]) -> u32 {
         let mut rest = response;
         let mut written = 0;
         for &(addr, len) in &self.pieces {
             let (now, later) = rest.split_at(rest.len().min(len as usize));
-            if now.is_empty() || map.write(addr, now).is_err() {
+            if now.is_empty() || to.write(addr, now).is_err() {
                 break;
             }
             written += now.len() as u32;

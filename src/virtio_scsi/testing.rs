@@ -41,7 +41,7 @@ impl Driver {
     }
 
     pub fn put_u16(&self, addr: u64, value: u16) {
-        self.map.write(addr, &value.to_le_bytes()).unwrap();
+        self.map.unlogged().write(addr, &value.to_le_bytes()).unwrap();
     }
 
     pub fn get_u16(&self, addr: u64) -> u16 {
@@ -63,7 +63,7 @@ impl Driver {
         bytes.extend(len.to_le_bytes());
         bytes.extend(flags.to_le_bytes());
         bytes.extend(next.to_le_bytes());
-        self.map.write(table + 16 * u64::from(index), &bytes).unwrap();
+        self.map.unlogged().write(table + 16 * u64::from(index), &bytes).unwrap();
     }
 
     /// Writes descriptor `index` of the ring.

@@ -1,15 +1,17 @@
 //! A guest: a connection, memory, rings, and SCSI commands on them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code, reason = "test code")]
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::FrontendReq::*;
-use vhost::vhost_user::message::VhostUserHeaderFlag;
+use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserInflight};
 use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 
@@ -61,6 +63,8 @@ pub struct Guest {
     pub ram: Ram,
     pub features: u64,
     pub queues: Vec<Queue>,
+    /// What is kept for the back-end: INFLIGHT_SHMFD.
+    pub inflight: Option<(VhostUserInflight, File)>,
 }
 
 /// Connects, trying again while the socket is not there yet.
@@ -86,7 +90,7 @@ impl Guest {
     pub fn over(stream: UnixStream, ram: Ram) -> Guest {
         let wire = Wire::new(stream.try_clone().unwrap());
         let frontend = Frontend::from_stream(stream, 256);
-        Guest { frontend, wire, ram, features: 0, queues: Vec::new() }
+        Guest { frontend, wire, ram, features: 0, queues: Vec::new(), inflight: None }
     }
 
     /// A guest as it usually is: 16 MiB, all three rings, attached.
@@ -100,18 +104,88 @@ impl Guest {
 
     /// The handshake at the beginning of a connection.
     pub fn negotiate(&mut self) {
+        self.negotiate_with(VhostUserProtocolFeatures::empty());
+    }
+
+    /// The same with more protocol features.
+    pub fn negotiate_with(&mut self, more: VhostUserProtocolFeatures) {
         let offered = self.frontend.get_features().unwrap();
         assert_ne!(offered & PROTOCOL, 0);
         let protocol = self.frontend.get_protocol_features().unwrap();
         let wanted = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::LOG_SHMFD
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::RESET_DEVICE
-            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS;
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | more;
         assert!(protocol.contains(wanted), "{protocol:?}");
         self.frontend.set_protocol_features(wanted).unwrap();
         self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         assert_eq!(self.frontend.get_queue_num().unwrap(), 254);
         self.frontend.set_owner().unwrap();
+    }
+
+    /// As [`attached`](Self::attached), over these rings, with a buffer for what is in flight.
+    pub fn attached_tracked(path: &Path, ram: Ram, rings: &[u16], size: u16) -> Guest {
+        let mut guest = Guest::connect(path, ram);
+        guest.negotiate_with(VhostUserProtocolFeatures::INFLIGHT_SHMFD);
+        guest.set_features(LINUX_FEATURES);
+        let wanted = VhostUserInflight::new(0, 0, rings.len() as u16, size);
+        guest.inflight = Some(guest.frontend.get_inflight_fd(&wanted).unwrap());
+        guest.send_inflight();
+        (0..guest.ram.regions.len()).for_each(|index| guest.add_region(index));
+        guest.start_rings(rings, size);
+        guest
+    }
+
+    /// SET_INFLIGHT_FD with what is kept.
+    pub fn send_inflight(&mut self) {
+        if let Some((inflight, file)) = &self.inflight {
+            self.frontend.set_inflight_fd(inflight, file.as_raw_fd()).unwrap();
+        }
+    }
+
+    /// Connects anew after the back-end was killed, as QEMU does: with the rings as they are in memory, from used.idx on, and with the buffer for
+    /// what is in flight. False if the new one is gone, too, before all is said.
+    pub fn reconnect(&mut self, path: &Path) -> bool {
+        let Ok(stream) = UnixStream::connect(path) else { return false };
+        let fresh = Guest::over(stream, self.ram.clone());
+        (self.frontend, self.wire) = (fresh.frontend, fresh.wire);
+        self.say_all().is_ok()
+    }
+
+    fn say_all(&mut self) -> vhost::Result<()> {
+        let wanted = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::RESET_DEVICE
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
+        self.frontend.get_features()?;
+        self.frontend.get_protocol_features()?;
+        self.frontend.set_protocol_features(wanted)?;
+        self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        self.frontend.set_owner()?;
+        self.frontend.set_features(self.features)?;
+        if let Some((inflight, file)) = &self.inflight {
+            self.frontend.set_inflight_fd(inflight, file.as_raw_fd())?;
+        }
+        for index in 0..self.ram.regions.len() {
+            self.frontend.add_mem_region(&self.region_info(index))?;
+        }
+        for queue in &self.queues {
+            let index = usize::from(queue.index);
+            self.frontend.set_vring_num(index, queue.size)?;
+            self.frontend.set_vring_base(index, queue.published())?;
+            self.frontend.set_vring_addr(index, &self.addresses(queue, 0))?;
+            self.frontend.set_vring_kick(index, &queue.kick)?;
+        }
+        for queue in &self.queues {
+            self.frontend.set_vring_enable(queue.index.into(), true)?;
+        }
+        for queue in &self.queues {
+            self.frontend.set_vring_call(queue.index.into(), &queue.call)?;
+        }
+        Ok(())
     }
 
     fn region_info(&self, index: usize) -> VhostUserMemoryRegionInfo {
@@ -369,6 +443,8 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
 pub struct VerifiedIo {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicU64>,
+    /// The longest that a batch of commands took, in µs: since it was last taken, and ever.
+    longest: Arc<[AtomicU64; 2]>,
     thread: Option<JoinHandle<Guest>>,
 }
 
@@ -380,6 +456,8 @@ impl VerifiedIo {
         const LEN: usize = 8192;
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counter) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let longest: Arc<[AtomicU64; 2]> = Arc::default();
+        let slowest = Arc::clone(&longest);
         let thread = std::thread::spawn(move || {
             let slots: Vec<[u64; 3]> = (0..DEPTH)
                 .map(|_| {
@@ -389,6 +467,7 @@ impl VerifiedIo {
             while !stopped.load(Ordering::Relaxed) {
                 let round = counter.load(Ordering::Relaxed);
                 for opcode in [0x2a, 0x28] {
+                    let start = Instant::now();
                     for (i, &[header, response, data]) in slots.iter().enumerate() {
                         let lba = FIRST_LBA + i as u32 * 64;
                         let cdb = rw10(opcode, lba, LEN);
@@ -403,6 +482,10 @@ impl VerifiedIo {
                     for _ in 0..DEPTH {
                         guest.queue(REQUESTS).wait_used(BOUND).expect("the other guest's command is answered");
                     }
+                    let took = start.elapsed().as_micros() as u64;
+                    for longest in slowest.iter() {
+                        longest.fetch_max(took, Ordering::Relaxed);
+                    }
                     for (i, &[_, response, data]) in slots.iter().enumerate() {
                         let answer = guest.parse_response(response, 0);
                         assert!(answer.good(), "round {round}, slot {i}: {answer:?}");
@@ -414,7 +497,7 @@ impl VerifiedIo {
             }
             guest
         });
-        VerifiedIo { stop, rounds, thread: Some(thread) }
+        VerifiedIo { stop, rounds, longest, thread: Some(thread) }
     }
 
     /// Waits until at least one more round that began after this call has been verified: I/O goes on.
@@ -424,6 +507,16 @@ impl VerifiedIo {
             assert!(!self.thread.as_ref().is_some_and(JoinHandle::is_finished), "the other guest's I/O failed");
             self.rounds.load(Ordering::Relaxed) >= before + 2
         });
+    }
+
+    /// The longest that commands took since this was called last.
+    pub fn take_longest(&self) -> Duration {
+        Duration::from_micros(self.longest[0].swap(0, Ordering::Relaxed))
+    }
+
+    /// The longest that commands ever took.
+    pub fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest[1].load(Ordering::Relaxed))
     }
 
     pub fn finish(mut self) -> Guest {

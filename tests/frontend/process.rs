@@ -60,6 +60,11 @@ impl Vstgt {
             command.arg("--socket-path").arg(socket);
         }
         more(&mut command);
+        Vstgt::spawn(dir, sockets, command)
+    }
+
+    /// By a command of one's own, which listens on these sockets; see [`watched`].
+    pub fn spawn(dir: tempfile::TempDir, sockets: Vec<PathBuf>, mut command: Command) -> Vstgt {
         let child = command.spawn().expect("vstgt starts");
         let mut vstgt = Vstgt { dir, child, sockets };
         vstgt.wait_for_sockets();
@@ -126,8 +131,17 @@ impl Vstgt {
 
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// Resident memory of its own in KiB: without guests' memory and images.
+    pub fn anonymous_kib(&self) -> u64 {
+        self.status_kib("RssAnon:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(self.proc_file("status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
@@ -214,6 +228,17 @@ pub fn command_keeping(dir: &Path, state_dir: &Path) -> Command {
     if let Ok(wait) = std::env::var("VSTGT_TEST_WAIT") {
         command.arg("--wait").arg(wait);
     }
+    watched(&mut command, dir);
+    command
+}
+
+/// Writes its log to where tests look for it, and does not outlive them.
+pub fn watched(command: &mut Command, dir: &Path) {
+    // SAFETY: a query without memory.
+    if unsafe { libc::geteuid() } != 0 {
+        // Tests count its descriptors and mappings, which only root may of a process that leaves no core file.
+        command.arg("--core-dumps");
+    }
     let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // SAFETY: prctl is async-signal-safe and takes integers here.
@@ -224,5 +249,4 @@ pub fn command_keeping(dir: &Path, state_dir: &Path) -> Command {
             Ok(())
         });
     }
-    command
 }

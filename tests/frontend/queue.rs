@@ -150,6 +150,11 @@ impl Queue {
         head
     }
 
+    /// used.idx as the device left it.
+    pub fn published(&self) -> u16 {
+        self.ram.load_u16(self.used + 2)
+    }
+
     /// How many chains are out.
     pub fn outstanding(&self) -> usize {
         self.chains.len()

@@ -16,8 +16,10 @@ pub const VERSION: u32 = 1;
 pub const PROTOCOL: u64 = 1 << 30;
 pub const VERSION_1: u64 = 1 << 32;
 pub const EVENT_IDX: u64 = 1 << 29;
-/// MQ, REPLY_ACK, RESET_DEVICE, CONFIGURE_MEM_SLOTS.
-pub const PROTOCOL_BITS: u64 = 1 | 1 << 3 | 1 << 13 | 1 << 15;
+/// VHOST_F_LOG_ALL.
+pub const LOG_ALL: u64 = 1 << 26;
+/// MQ, LOG_SHMFD, REPLY_ACK, RESET_DEVICE, CONFIGURE_MEM_SLOTS.
+pub const PROTOCOL_BITS: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 13 | 1 << 15;
 
 /// One region of a memory table, as on the wire.
 #[derive(Clone, Copy, Debug)]
@@ -105,11 +107,23 @@ impl Wire {
     }
 
     pub fn addr(index: u32, flags: u32, desc: u64, used: u64, avail: u64) -> Vec<u8> {
+        Wire::addr_logged(index, flags, desc, used, avail, 0)
+    }
+
+    /// With the address at which the used ring is logged.
+    pub fn addr_logged(index: u32, flags: u32, desc: u64, used: u64, avail: u64, log: u64) -> Vec<u8> {
         let mut body = [index.to_ne_bytes(), flags.to_ne_bytes()].concat();
-        for field in [desc, used, avail, 0] {
+        for field in [desc, used, avail, log] {
             body.extend_from_slice(&field.to_ne_bytes());
         }
         body
+    }
+
+    /// SET_LOG_BASE: so many bytes of the file from the offset on; waits for the answer.
+    pub fn set_log_base(&self, size: u64, offset: u64, fd: RawFd) {
+        let body = [size.to_ne_bytes(), offset.to_ne_bytes()].concat();
+        self.send(FrontendReq::SET_LOG_BASE, &body, &[fd]);
+        self.reply(FrontendReq::SET_LOG_BASE);
     }
 
     /// SET_VRING_KICK, _CALL or _ERR.

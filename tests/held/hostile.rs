@@ -335,39 +335,3 @@ fn a_ring_without_a_kick_is_polled() {
         host.stop();
     });
 }
-
-/// A kick that is always readable and can never be read must not keep a reactor busy.
-#[test]
-fn a_kick_that_is_no_eventfd_breaks_its_ring() {
-    on_each(|host| {
-        let mut guest = host.connect("a", Ram::new(16 << 20));
-        guest.set_features(LINUX_FEATURES);
-        guest.add_region(0);
-        guest.start_rings(&[3], 128);
-        guest.clear_on(3);
-        let queue = guest.make_queue(2, 128);
-        guest.set_up(&queue);
-        // An epoll set with something ready in it is an anonymous file, like an eventfd.
-        let (epoll, ready) = (vmm_sys_util::epoll::Epoll::new().unwrap(), queue.kick.try_clone().unwrap());
-        ready.write(1).unwrap();
-        let event = vmm_sys_util::epoll::EpollEvent::new(vmm_sys_util::epoll::EventSet::IN, 0);
-        epoll.ctl(vmm_sys_util::epoll::ControlOperation::Add, ready.as_raw_fd(), event).unwrap();
-        guest.wire.event(SET_VRING_KICK, 2, Some(&epoll));
-        guest.wire.event(SET_VRING_ERR, 2, Some(&queue.err));
-        guest.wire.barrier();
-        guest.frontend.set_vring_enable(2, true).unwrap();
-        eventually("the front-end hears of it", || queue.err.read().is_ok());
-        let mut a = Driver::new(guest);
-        let good = a.read(To::ring(3), 64, 512);
-        assert_eq!(a.wait_good(&good), block(64));
-        a.guest.frontend.get_vring_base(2).unwrap();
-        host.stop();
-    });
-}
-
-impl Guest {
-    /// Takes the unit attentions of LUN 0 through a ring of one's choice.
-    fn clear_on(&mut self, ring: u16) {
-        while !self.try_command_on(ring, &TEST_UNIT_READY, &[], &[]).unwrap().good() {}
-    }
-}

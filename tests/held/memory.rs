@@ -1,5 +1,9 @@
 //! Memory goes away under commands.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
 use super::*;
 
 /// Guest memory in three regions: the first holds rings and headers.
@@ -88,6 +92,46 @@ fn a_new_table_waits_for_what_it_lacks() {
         host.image.release_all();
         assert_eq!(a.wait_good(&held[0]), block(0));
         assert_eq!(a.wait_good(&held[1]), block(1));
+        host.stop();
+    });
+}
+
+/// A log comes, and another one, under a command: what it writes is marked in the one that is in force when it ends, although the memory goes
+/// away.
+#[test]
+fn what_is_under_way_is_marked_where_it_ends() {
+    on_each(|host| {
+        let mut a = host.guest_with("a", three_regions());
+        host.image.hold(0..4096);
+        let held = a.read(To::ring(2).data_in(1).response_in(1), 0, 512);
+        host.image.wait_held(1);
+        // A bit for each page of all three regions.
+        let size = ((2 << 32) + (1 << 20)) / 4096 / 8;
+        let log = |guest: &Guest| {
+            let file = frontend::ram::memfd(size, 0).unwrap();
+            guest.wire.set_log_base(size, 0, file.as_raw_fd());
+            file
+        };
+        let is_marked = |log: &File, at: u64| {
+            let mut byte = [0];
+            log.read_exact_at(&mut byte, at / 4096 / 8).unwrap();
+            byte[0] & 1 << (at / 4096 % 8) != 0
+        };
+        let first = log(&a.guest);
+        let features = a.guest.features | frontend::wire::LOG_ALL;
+        assert_eq!(a.guest.wire.acked(SET_FEATURES, &features.to_ne_bytes(), &[]), 0);
+        let second = log(&a.guest);
+        ask(&a.guest, REM_MEM_REG, &Wire::single(&a.guest.ram.regions[1]));
+        assert!(!comes_within(&a.guest.wire, A_MOMENT), "a command is about to write there");
+        assert!(!is_marked(&second, held.data), "it has not been written");
+        host.image.release_all();
+        assert_eq!(a.guest.wire.reply_u64(REM_MEM_REG), 0);
+        for at in [held.data, held.response] {
+            assert!(at >= 1 << 32 && is_marked(&second, at) && !is_marked(&first, at));
+        }
+        a.poll();
+        assert!(a.is_done(&held), "answered first");
+        assert_eq!(a.wait_good(&held), block(0));
         host.stop();
     });
 }

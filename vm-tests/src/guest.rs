@@ -124,6 +124,26 @@ impl Guest {
         Guest::start_machine(machine, line, &[], root, dir)
     }
 
+    /// A machine into which a guest can migrate that [`start_boot_from`](Guest::start_boot_from) booted with the same arguments: it waits
+    /// for that. See [`crate::migration`].
+    ///
+    /// # Errors
+    /// As [`start_boot`](Guest::start_boot).
+    pub fn incoming_from(machine: Machine, line: Line, root: &Path, dir: &Path) -> Result<Vm> {
+        let machine = machine.arg("-incoming").arg("defer");
+        Ok(Guest::start_machine(machine, line, &[], root, dir)?.vm)
+    }
+
+    /// How much longer than on KVM things take in it.
+    pub fn slowness(&self) -> u32 {
+        self.slowness
+    }
+
+    /// Goes on in another machine, where the guest is now; gives back the one where it was.
+    pub fn moved_to(&mut self, vm: Vm) -> Vm {
+        std::mem::replace(&mut self.vm, vm)
+    }
+
     fn start_machine(machine: Machine, line: Line, modules: &[&str], root: &Path, dir: &Path) -> Result<Booting> {
         let cache = Cache::open()?;
         let kernel = Kernel::get(&cache, line)?;
@@ -262,6 +282,21 @@ impl Running<'_> {
     pub fn finish(mut self, bound: Duration) -> Result<Outcome> {
         loop {
             if let Some(status) = self.step(bound)? {
+                return Ok(Outcome { status, lines: self.lines });
+            }
+        }
+    }
+
+    /// Waits for the script's end and looks at each line as soon as it comes.
+    ///
+    /// # Errors
+    /// As [`finish`](Running::finish).
+    pub fn watch(mut self, bound: Duration, mut look: impl FnMut(&str)) -> Result<Outcome> {
+        loop {
+            let seen = self.lines.len();
+            let status = self.step(bound)?;
+            self.lines.get(seen..).into_iter().flatten().for_each(|line| look(line));
+            if let Some(status) = status {
                 return Ok(Outcome { status, lines: self.lines });
             }
         }

@@ -37,6 +37,15 @@ impl Value {
         }
     }
 
+    /// A number that counts something.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            // What is counted here is far below where the two types part.
+            Value::Number(number) if *number >= 0.0 => Some(*number as u64),
+            _ => None,
+        }
+    }
+
     /// The elements of an array; none for anything else.
     pub fn list(&self) -> &[Value] {
         match self {

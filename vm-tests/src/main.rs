@@ -5,7 +5,7 @@ mod stages;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use vm_tests::{bench, demo, provision};
+use vm_tests::{bench, demo, fuzz, provision};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Install, demonstrate and test vstgt")]
@@ -34,6 +34,8 @@ enum Task {
     Soak,
     /// Compare vstgt's speed with its peers' on this machine
     Bench(bench::Options),
+    /// Run the fuzz targets for a while
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Task::Test { quick } => stages::test(quick),
         Task::Soak => stages::soak(),
         Task::Bench(options) => stages::bench(options),
+        Task::Fuzz(options) => fuzz::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

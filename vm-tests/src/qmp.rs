@@ -35,7 +35,15 @@ impl Qmp {
     /// When QEMU answers with an error, or not at all.
     pub fn execute(&mut self, command: &str, arguments: &[(&str, &str)]) -> Result<Value> {
         let arguments: Vec<String> = arguments.iter().map(|(k, v)| format!("{}: {}", quote(k), quote(v))).collect();
-        let request = format!("{{\"execute\": {}, \"arguments\": {{{}}}}}\n", quote(command), arguments.join(", "));
+        self.execute_json(command, &format!("{{{}}}", arguments.join(", ")))
+    }
+
+    /// [`execute`](Qmp::execute) with its arguments as a JSON object, for those that are no texts.
+    ///
+    /// # Errors
+    /// As [`execute`](Qmp::execute).
+    pub fn execute_json(&mut self, command: &str, arguments: &str) -> Result<Value> {
+        let request = format!("{{\"execute\": {}, \"arguments\": {arguments}}}\n", quote(command));
         self.port.send(&request)?;
         loop {
             let line = self.port.line(ANSWER).context(|| format!("QMP {command}"))?;

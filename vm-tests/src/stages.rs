@@ -5,7 +5,7 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
-use vm_tests::{Context, Result, VSTGT_SOAK, bench, paths, provision, sys, tools};
+use vm_tests::{Context, Result, VSTGT_SOAK, bench, fuzz, paths, provision, sys, tools};
 
 /// Environment variable naming the reactor's way of waiting in vstgt's own tests.
 const VSTGT_TEST_WAIT: &str = "VSTGT_TEST_WAIT";
@@ -23,6 +23,10 @@ pub fn test(quick: bool) -> Result<()> {
     let mut lints = cargo(&["clippy", "--workspace", "--all-targets", "--quiet"]);
     lints.args(["--", "-D", "warnings"]);
     stages.run("lints", lints)?;
+    stages.run("format of the fuzz targets", in_fuzz(&["fmt", "--check"]))?;
+    let mut lints = in_fuzz(&["clippy", "--no-default-features", "--all-targets", "--quiet"]);
+    lints.args(["--", "-D", "warnings"]);
+    stages.run("lints of the fuzz targets", lints)?;
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--quiet"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     stages.run("documentation", doc)?;
@@ -30,10 +34,14 @@ pub fn test(quick: bool) -> Result<()> {
         stages.step("install what guests need, and some tests of vstgt's own", provision::ensure)?;
     }
     units_and_sockets(&stages)?;
+    stages.run("inputs that fuzzing has kept", in_fuzz(&["test", "--no-default-features"]))?;
     if quick {
         let words = ["test", "-p", "vm-tests", "--lib", "--bins"];
         return stages.run("harness tests", cargo(&words));
     }
+    stages.step("fuzzing, a little", || {
+        fuzz::run(&fuzz::Options { seconds: 10, plain: true, keep: false, targets: Vec::new() })
+    })?;
     stages.run("release build", release())?;
     stages.run("harness and guest tests", guest_tests(&[]))
 }
@@ -58,22 +66,29 @@ fn units_and_sockets(stages: &Stages) -> Result<()> {
     stages.run("its socket tests, waiting by epoll", with_environment(&["test", "-p", "vstgt", "--test", "*"], "epoll"))
 }
 
+/// How long each fuzz target runs in the long form, in seconds.
+const LONG_FUZZING: u32 = 20 * 60;
+
 /// The guest tests again, with as much work as finds what a short run does not.
 pub fn soak() -> Result<()> {
     let stages = Stages::new();
     stages.step("install what guests need", provision::ensure)?;
     stages.run("release build", release())?;
     stages.run("vstgt's tests, long", long_tests())?;
+    let fuzzing = fuzz::Options { seconds: LONG_FUZZING, plain: false, keep: false, targets: Vec::new() };
+    stages.step("fuzzing", || fuzz::run(&fuzzing))?;
     stages.run("guest tests, long", guest_tests(&[(VSTGT_SOAK, "1")]))
 }
 
 /// Those of vstgt's own tests that have a long form: blocks that never tear, atomic commands, storms of task management, a process
-/// killed at random moments, also in the middle of a handover.
+/// killed at random moments, also in the middle of a handover, losses of power.
 fn long_tests() -> Command {
     let mut tests = cargo(&["test", "--release", "-p", "vstgt", "--no-fail-fast", "--lib"]);
     tests.args(["--test", "one_block", "--test", "abort_storm", "--test", "state_dir", "--test", "handover"]);
+    tests.args(["--test", "power_loss"]);
     tests.args(["--", "conformance::tear", "compare_and_write_is_a_lock", "orwrite_loses_no_bit", "no_block_is_torn"]);
     tests.args(["every_task_is_answered_once", "nothing_is_left_behind", "kill"]);
+    tests.args(["keeps_its_promises", "what_is_answered_is_kept"]);
     tests.env(VSTGT_SOAK, "1");
     tests
 }
@@ -107,6 +122,13 @@ fn guest_tests(environment: &[(&str, &str)]) -> Command {
 fn cargo(words: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(paths::repository()).args(words);
+    command
+}
+
+/// The fuzz targets are a workspace of their own; what they share with this one is built once.
+fn in_fuzz(words: &[&str]) -> Command {
+    let mut command = cargo(words);
+    command.current_dir(paths::repository().join("fuzz")).env("CARGO_TARGET_DIR", paths::target());
     command
 }
 

@@ -54,8 +54,9 @@ impl Task {
 }
 
 impl<I: Holds> Task<I> {
+    /// Ends it. If it failed, it is what comes after the bytes that are done that failed.
     pub(super) fn complete(self, result: Result<(), BackingError>) -> Completion {
-        Completion { cookie: self.cookie, result, buf: self.buf }
+        Completion { cookie: self.cookie, result, intact: self.done, buf: self.buf }
     }
 
     /// Does what is left of it with the image's blocking methods.
@@ -64,12 +65,16 @@ impl<I: Holds> Task<I> {
         let (at, left) = (self.done, len.saturating_sub(self.done));
         let image = self.image.image();
         let result = match kind {
-            OpKind::Read => image.read(offset.saturating_add(at), left, &mut self.buf, at),
-            OpKind::Write { fua } => image.write(offset.saturating_add(at), left, &self.buf, at, fua),
-            OpKind::Flush => image.flush(),
-            OpKind::Unmap => image.unmap(offset, len),
-            OpKind::WriteZeroes { unmap } => image.write_zeroes(offset, len, unmap),
+            OpKind::Read => image.read_until(offset.saturating_add(at), left, &mut self.buf, at),
+            OpKind::Write { fua } => image.write_until(offset.saturating_add(at), left, &self.buf, at, fua),
+            OpKind::Flush => image.flush().map_err(|e| (e, 0)),
+            OpKind::Unmap => image.unmap(offset, len).map_err(|e| (e, 0)),
+            OpKind::WriteZeroes { unmap } => image.write_zeroes(offset, len, unmap).map_err(|e| (e, 0)),
         };
+        let result = result.map_err(|(e, intact)| {
+            self.done = at.saturating_add(intact);
+            e
+        });
         self.complete(result)
     }
 

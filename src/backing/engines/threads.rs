@@ -1,6 +1,7 @@
 //! The engine of blocking calls: I/O threads that call the image's methods.
 //!
-//! A disk that hangs keeps the threads that wait for it. So one image gets only half of them; the others' operations go on.
+//! A disk that hangs keeps the threads that wait for it. So one image gets only its share of them, and there may be as many as all images that have
+//! something to do need, and one more: the others' operations go on.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +17,8 @@ type Operation = Task<Arc<dyn Image>>;
 #[derive(Debug)]
 pub(in crate::backing) struct ThreadEngine {
     pool: Pool,
+    /// Threads that one image may have.
+    share: usize,
     shared: Arc<Shared>,
     in_flight: usize,
 }
@@ -58,10 +61,13 @@ impl Shared {
 }
 
 impl ThreadEngine {
-    /// At most `threads` threads, started when needed; `waker` is woken for each operation that ends.
+    /// `threads` threads for one image and another, half of them for each, more if there are more; started when needed. `waker` is woken for
+    /// each operation that ends.
     pub(in crate::backing) fn new(threads: usize, waker: Arc<Waker>) -> ThreadEngine {
-        let waiting = Mutex::new(Fair::new(threads.div_ceil(2)));
+        let share = threads.div_ceil(2);
+        let waiting = Mutex::new(Fair::new(share));
         ThreadEngine {
+            share,
             pool: Pool::new(threads, "vstgt-io"),
             shared: Arc::new(Shared { waiting, done: Mutex::default(), waker }),
             in_flight: 0,
@@ -70,7 +76,8 @@ impl ThreadEngine {
 
     pub(in crate::backing) fn submit(&mut self, task: Operation) {
         self.in_flight += 1;
-        lock(&self.shared.waiting).put(name_of(&task), task);
+        let images = lock(&self.shared.waiting).put(name_of(&task), task);
+        self.pool.allow(self.share.saturating_mul(images + 1));
         let shared = Arc::clone(&self.shared);
         self.pool.spawn(Box::new(move || shared.run()));
     }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "entries carry raw addresses to the kernel; the slot owns what they point to")]
 
 use std::io;
+use std::sync::Arc;
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
@@ -13,6 +14,7 @@ use io_uring::{opcode, types};
 use super::Task;
 use crate::backing::transfer::PIECE;
 use crate::backing::{BackingError, Completion, OpKind, RawFile};
+use crate::sys::fair::Fair;
 use crate::sys::file::{AlignedBuf, IOV_MAX};
 use crate::sys::ring::{Channel, Event, KEY_MAX, Ring};
 
@@ -22,6 +24,10 @@ const INDEX_BITS: u32 = 24;
 const GENERATION_MASK: u32 = (1 << 23) - 1;
 
 const FUA: OpKind = OpKind::Write { fua: true };
+
+/// Threads of the kernel's for one image: no image has more operations on a ring, see [`RawFile::ring_share`]. Few of them are ever started where
+/// nothing hangs.
+const SHARE_OF_WORKERS: usize = 256;
 
 /// Bounce buffers kept for later.
 const SPARE_BOUNCES: usize = 16;
@@ -33,7 +39,16 @@ pub(in crate::backing) struct UringEngine {
     slots: Vec<Slot>,
     free: Vec<usize>,
     bounces: Vec<AlignedBuf>,
+    /// Not begun, because the ring has enough of the image's; its owners are images.
+    waiting: Fair<Task>,
+    /// Ended before they began.
+    cancelled: Vec<Completion>,
+    /// Begun, and nothing for the ring.
+    refused: Vec<Task>,
+    /// Submitted and not reaped, those that wait included.
     in_flight: usize,
+    /// Threads that the kernel may have for the ring.
+    workers: usize,
 }
 
 /// Owns what the kernel borrows for one operation.
@@ -74,7 +89,11 @@ impl UringEngine {
             slots: Vec::new(),
             free: Vec::new(),
             bounces: Vec::new(),
+            waiting: Fair::new(1),
+            cancelled: Vec::new(),
+            refused: Vec::new(),
             in_flight: 0,
+            workers: 0,
         })
     }
 
@@ -88,29 +107,50 @@ impl UringEngine {
 
     /// Whether `reap` may have something to give.
     pub(in crate::backing) fn has_ended(&self) -> bool {
-        self.channel.has_events()
+        self.channel.has_events() || !self.cancelled.is_empty() || !self.refused.is_empty()
     }
 
-    /// Takes a task that passed [`RawFile::check`]; gives it back only if the ring cannot do it.
+    /// Takes a task that passed [`RawFile::check`]; gives it back only if the ring cannot do it. It begins when its image has not too many on
+    /// the ring.
     pub(in crate::backing) fn submit(&mut self, task: Task) -> Option<Task> {
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None if self.slots.len() >> INDEX_BITS != 0 => return Some(task),
-            None => {
+        let share = task.image.raw().map_or(1, RawFile::ring_share);
+        self.in_flight += 1;
+        let images = self.waiting.put_sharing(name_of(&task), share, task);
+        // Each of them may hang, and there is to be as much for another one.
+        let wanted = SHARE_OF_WORKERS.saturating_mul(images + 1);
+        if wanted > self.workers {
+            self.workers = wanted.next_power_of_two();
+            self.ring().allow_workers(self.workers);
+        }
+        self.begin();
+        // What waits already could not begin before, either.
+        self.refused.pop()
+    }
+
+    /// Begins what may begin.
+    fn begin(&mut self) {
+        while let Some((_, task)) = self.waiting.take() {
+            let index = self.free.pop().unwrap_or_else(|| {
                 self.slots.push(Slot::default());
                 self.slots.len() - 1
+            });
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.task = Some(task);
+                slot.cancelled = false;
+                slot.unsynced = None;
             }
-        };
-        let Some(slot) = self.slots.get_mut(index) else { return Some(task) };
-        slot.task = Some(task);
-        slot.cancelled = false;
-        slot.unsynced = None;
-        self.in_flight += 1;
-        if self.start(index) { None } else { self.retire(index) }
+            if index >> INDEX_BITS != 0 || !self.start(index) {
+                let refused = self.retire(index);
+                self.refused.extend(refused);
+            }
+        }
     }
 
-    /// Asks the kernel to cancel what has one of these names, which are ascending.
+    /// Asks the kernel to cancel what has one of these names, which are ascending; of what waits, ends it.
     pub(in crate::backing) fn cancel(&mut self, cookies: &[u64]) {
+        let waiting = self.waiting.remove(|task| cookies.binary_search(&task.cookie).is_ok());
+        self.in_flight -= waiting.len();
+        self.cancelled.extend(waiting.into_iter().map(|task| task.complete(Err(BackingError::Cancelled))));
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let named = slot.task.as_ref().is_some_and(|task| cookies.binary_search(&task.cookie).is_ok());
             if named && !slot.cancelled {
@@ -125,6 +165,12 @@ impl UringEngine {
 
     /// The next operation that ended, from what the ring has collected. Operations that the kernel did in part are queued again.
     pub(in crate::backing) fn reap(&mut self) -> Option<Reaped> {
+        if let Some(cancelled) = self.cancelled.pop() {
+            return Some(Reaped::Done(cancelled));
+        }
+        if let Some(refused) = self.refused.pop() {
+            return Some(Reaped::Refused(refused));
+        }
         while let Some(event) = self.channel.next() {
             let index = (event.key & ((1 << INDEX_BITS) - 1)) as usize;
             let next = match self.slots.get_mut(index) {
@@ -134,12 +180,16 @@ impl UringEngine {
             match next {
                 Some(Next::Again) if self.start(index) => {}
                 Some(Next::Again | Next::Refused) => {
-                    if let Some(task) = self.retire(index) {
+                    let refused = self.retire(index);
+                    self.begin();
+                    if let Some(task) = refused {
                         return Some(Reaped::Refused(task));
                     }
                 }
                 Some(Next::Done(result)) => {
-                    if let Some(task) = self.retire(index) {
+                    let done = self.retire(index);
+                    self.begin();
+                    if let Some(task) = done {
                         return Some(Reaped::Done(task.complete(result)));
                     }
                 }
@@ -161,6 +211,7 @@ impl UringEngine {
         }
         self.free.push(index);
         self.in_flight -= 1;
+        self.waiting.ended(name_of(&task));
         Some(task)
     }
 
@@ -179,20 +230,28 @@ impl UringEngine {
 
 impl Drop for UringEngine {
     fn drop(&mut self) {
-        while self.in_flight > 0 {
-            if let Err(e) = self.channel.enter_and_wait() {
-                // The kernel may still write into the buffers: they cannot be given up, and there is no way to wait for it.
-                log::error!("io_uring failed with {} operations in flight: {e}", self.in_flight);
-                std::process::abort();
-            }
+        loop {
             while let Some(reaped) = self.reap() {
                 match reaped {
                     Reaped::Done(_) => {}
                     Reaped::Refused(task) => drop(task.run()),
                 }
             }
+            if self.in_flight == 0 {
+                return;
+            }
+            if let Err(e) = self.channel.enter_and_wait() {
+                // The kernel may still write into the buffers: they cannot be given up, and there is no way to wait for it.
+                log::error!("io_uring failed with {} operations in flight: {e}", self.in_flight);
+                std::process::abort();
+            }
         }
     }
+}
+
+/// Tells images apart, while one of their operations lives.
+fn name_of(task: &Task) -> u64 {
+    Arc::as_ptr(&task.image).cast::<()>().addr() as u64
 }
 
 fn key(index: usize, generation: u32) -> u64 {
@@ -214,7 +273,8 @@ impl Slot {
                 let pieces = Slot::pieces(task, raw, &mut self.iov, &mut self.bounce, bounces);
                 Some(transfer(op.kind, fd, pieces, offset, flags))
             }
-            OpKind::Flush => Some(opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build()),
+            // See `RawFile::is_for_ring`.
+            OpKind::Flush => None,
             OpKind::Unmap | OpKind::WriteZeroes { .. } => {
                 let mode = raw.fallocate_mode_for(op)?;
                 Some(opcode::Fallocate::new(fd, op.len).offset(op.offset).mode(mode).build())
@@ -271,12 +331,14 @@ impl Slot {
                     self.unsynced = Some(errno);
                     Next::Again
                 }
-                _ => {
-                    if kind == OpKind::Flush {
-                        raw.sync_failed(&error);
-                    }
-                    Next::Done(Err(raw.failed(kind, &error)))
+                // Where in the range that was, the blocking method finds out.
+                _ if kind == OpKind::Read
+                    && RawFile::is_of_the_medium(&error)
+                    && task.op.len - task.done > raw.block() =>
+                {
+                    Next::Refused
                 }
+                _ => Next::Done(Err(raw.failed(kind, &error))),
             });
         };
         if !matches!(kind, OpKind::Read | OpKind::Write { .. }) {
@@ -299,7 +361,12 @@ impl Slot {
             // The write can be done, so it was the sync that could not.
             let error = io::Error::from_raw_os_error(errno);
             raw.sync_failed(&error);
+            task.done = 0;
             return Some(Next::Done(Err(raw.failed(kind, &error))));
+        }
+        if kind == FUA && raw.synced().is_err() {
+            task.done = 0;
+            return Some(Next::Done(Err(BackingError::WriteFailed)));
         }
         Some(Next::Done(Ok(())))
     }

@@ -100,6 +100,7 @@ fn a_latched_image_is_not_for_io_uring() {
     let shared = OpenOptions { shared: true, ..file(dir.path(), "image", 4096) };
     let image = open(&shared).unwrap();
     assert!(image.raw().is_none() && !image.capabilities().direct && image.capabilities().never_waits);
+    drop(image);
     let ring = OpenOptions { engine: EngineChoice::IoUring, ..shared.clone() };
     assert!(message(&ring).contains("io_uring cannot serve it while it is shared"));
     // Nobody writes to it, so nobody tears it.

@@ -121,6 +121,16 @@ impl Change for Begin {
         }
         Job::plan(move |_, abort| wait(&end, abort).map(|()| Answer::good(length)))
     }
+
+    /// It was begun. What is left of it goes on in the background, whoever asked for it, so the answer of one that was to wait for the end
+    /// is how far it is; and that it is over, if it is.
+    fn made(&mut self) -> Plan<'static> {
+        let lu = self.itl.lu();
+        match self.itl.gate().bits().intersects(GateBits::OCCUPIED) && !self.immed {
+            true => Answer::check(lu.occupied_sense()).into(),
+            false => Answer::good(self.length).into(),
+        }
+    }
 }
 
 impl Drop for Begin {

@@ -4,7 +4,7 @@ use super::{extent, nothing, writable};
 use crate::backing::BackingError;
 use crate::device_server::outcome::sense;
 use crate::device_server::transfer::needs;
-use crate::device_server::{Answer, Exclusive, Planned, Task};
+use crate::device_server::{Answer, Decision, Exclusive, Planned, Task};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::{FieldPointer, Sense, Transfer};
 
@@ -28,6 +28,12 @@ pub(in crate::device_server) fn compare_and_write<'a>(task: Task<'a, '_>, transf
     if transfer.blocks == 0 {
         return Ok(nothing());
     }
+    if task.noted.earlier == Some(Decision::Written) {
+        return Ok(Answer::good(transferred).into());
+    }
+    // Perhaps it was written, too, or in part.
+    let matched = task.noted.earlier == Some(Decision::Matched);
+    let noted = task.noted.clone();
     let wce = lu.mode().wce;
     let image = lu.image().clone();
     Ok(Exclusive::plan(extent, move |buf, abort| {
@@ -43,17 +49,35 @@ pub(in crate::device_server) fn compare_and_write<'a>(task: Task<'a, '_>, transf
         if transfer.fua && wce {
             image.flush().map_err(failed)?;
         }
-        let mut medium = replacement;
+        let mut medium = bytes(extent.len);
         image.read_bytes(extent.offset, &mut medium).map_err(failed)?;
-        if let Some(at) = first_difference(&medium, &expected) {
+        let differs = match matched {
+            true => first_stranger(&medium, &expected, &replacement),
+            false => first_difference(&medium, &expected),
+        };
+        if let Some(at) = differs {
             return Err(failed(BackingError::Miscompare(at)).into());
         }
-        if abort.raised() {
+        if abort.raised() && !matched {
             return Err(failed(BackingError::Cancelled).into());
         }
+        noted.decide(Decision::Matched);
         image.write(extent.offset, extent.len, &new, 0, transfer.fua || !wce).map_err(failed)?;
+        // Before anybody else may use these blocks: what they make of them is not to be taken for what was there before.
+        noted.decide(Decision::Written);
         Ok(Answer::good(transferred))
     }))
+}
+
+/// What no kill leaves written in part, in bytes: images are read and written in multiples of it.
+const SECTOR: usize = 512;
+
+/// The index of the first byte that differs from what was expected, in the first sector that is neither as expected nor as replaced.
+fn first_stranger(medium: &[u8], expected: &[u8], replacement: &[u8]) -> Option<u64> {
+    let sectors = medium.chunks(SECTOR).zip(expected.chunks(SECTOR).zip(replacement.chunks(SECTOR))).enumerate();
+    let mut strangers = sectors.filter(|(_, (is, (was, will_be)))| is != was && is != will_be);
+    let (sector, (is, (was, _))) = strangers.next()?;
+    Some((sector * SECTOR) as u64 + first_difference(is, was)?)
 }
 
 /// Room for so many bytes, of which the limit sees to it that they are few.

@@ -91,6 +91,11 @@ impl Change for Eject {
         let settle = Job::plan(move |_, _| out.settle(flush).map(|()| Answer::good(0)));
         log::counted(settle, &self.itl, false)
     }
+
+    /// Not asked: it has nothing written down before it is made, and is made again.
+    fn made(&mut self) -> Plan<'static> {
+        Answer::good(0).into()
+    }
 }
 
 /// A load on its way.
@@ -130,6 +135,10 @@ impl Change for Load {
     fn grant(&mut self) -> Plan<'static> {
         self.expected = false;
         self.itl.lu().load(Some(&self.itl));
+        self.made()
+    }
+
+    fn made(&mut self) -> Plan<'static> {
         Answer::good(0).into()
     }
 }

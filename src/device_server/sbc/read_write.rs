@@ -12,8 +12,9 @@ use crate::scsi::Transfer;
 ///
 /// FUA asks for what is on the medium, or in memory as lasting; what is newer in a volatile cache has to be written to the
 /// medium first. The page cache is coherent, so a plain read would return the right bytes, but a power failure
-/// could still take back what was read. So FUA with WCE one flushes before it reads. Nobody's file system reads that
-/// way, so its cost does not matter. With WCE zero nothing volatile is ever newer than the medium.
+/// could still take back what was read. So FUA reads and flushes then: what another command wrote between a flush and the read would be
+/// read and not be lasting. That holds with WCE zero, too, of a write that is under way. Nobody's file system reads that way, so its
+/// cost does not matter.
 pub(in crate::device_server) fn read<'a>(task: Task<'a, '_>, transfer: Transfer) -> Planned<'a> {
     let lu = task.itl.lu();
     let extent = extent(lu, &transfer)?;
@@ -22,11 +23,11 @@ pub(in crate::device_server) fn read<'a>(task: Task<'a, '_>, transfer: Transfer)
     if transfer.blocks == 0 {
         return Ok(nothing());
     }
-    if transfer.fua && lu.mode().wce {
+    if transfer.fua {
         let image = lu.image().clone();
         return Ok(Job::plan(move |buf, _| {
-            image.flush().map_err(|e| sense(e, transfer.lba))?;
             image.read(extent.offset, extent.len, buf, 0).map_err(|e| sense(e, transfer.lba))?;
+            image.flush().map_err(|e| sense(e, transfer.lba))?;
             Ok(Answer::good(extent.len))
         }));
     }

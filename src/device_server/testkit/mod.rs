@@ -139,7 +139,7 @@ pub fn execute(plan: Plan<'_>, buf: &mut IoBuf, abort: &AbortFlag) -> Answer {
                 OpKind::Unmap => io.image.unmap(offset, len),
                 OpKind::WriteZeroes { unmap } => io.image.write_zeroes(offset, len, unmap),
             };
-            io_done(io.finish, result)
+            io_done(io.finish, result, 0)
         }
         Plan::Job(job) | Plan::Exclusive(Exclusive { job, .. }) | Plan::Copy(Copying { job, .. }) => {
             (job.run)(buf, abort)

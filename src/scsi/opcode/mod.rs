@@ -16,9 +16,12 @@ mod decode_management;
 mod decode_reserve;
 mod decode_third_party_copy;
 mod decode_token;
+mod replay;
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub use replay::{Replay, replay_of};
 
 use super::{AdditionalSense, Cdb, Command, FieldPointer, Sense, SenseKey, StartStopFields};
 

@@ -104,6 +104,7 @@ fn connections_overlap_and_sockets_are_independent() {
 fn too_many_connections_are_closed_and_the_others_stay() {
     let f = Fixture::new(Options { max_connections: 3, ..Options::default() });
     let wires: Vec<Wire> = (0..3).map(|_| connect(&f.path())).collect();
+    wires.iter().for_each(|wire| wire.set_u64(SET_FEATURES, VERSION_1));
     wires.iter().for_each(Wire::barrier);
     for _ in 0..50 {
         connect(&f.path()).assert_closed();
@@ -113,6 +114,75 @@ fn too_many_connections_are_closed_and_the_others_stay() {
     f.wait_for_connections(0);
     connect(&f.path()).barrier();
     f.server.stop(BOUND).unwrap();
+}
+
+/// Who connects and says nothing keeps nobody out, nor does who asks and asks.
+#[test]
+fn silent_connections_make_way() {
+    let f = Fixture::new(Options { max_connections: 3, ..Options::default() });
+    let established = connect(&f.path());
+    established.set_u64(SET_FEATURES, VERSION_1);
+    established.barrier();
+    let (oldest, newer) = (connect(&f.path()), connect(&f.path()));
+    oldest.barrier();
+    newer.barrier();
+    let next = connect(&f.path());
+    next.barrier();
+    oldest.assert_closed();
+    newer.barrier();
+    let last = connect(&f.path());
+    last.barrier();
+    newer.assert_closed();
+    for wire in [&next, &last] {
+        wire.set_u64(SET_FEATURES, VERSION_1);
+    }
+    next.barrier();
+    last.barrier();
+    connect(&f.path()).assert_closed();
+    established.barrier();
+    f.server.stop(BOUND).unwrap();
+}
+
+/// They come as fast as they can, and go at once or stay: another socket's connections are taken at once.
+#[test]
+fn a_crowd_at_one_socket_does_not_hold_up_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = [dir.path().join("a"), dir.path().join("b")];
+    let (one, two) = (Mock::default(), Mock::default());
+    let endpoints = vec![endpoint(&paths[0], &one), endpoint(&paths[1], &two)];
+    let server = Server::start(endpoints, Options::default()).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        let crowd = scope.spawn(|| {
+            let mut came = 0u32;
+            let mut staying = std::collections::VecDeque::new();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let stream = UnixStream::connect(&paths[0]).unwrap();
+                came += 1;
+                if came.is_multiple_of(2) {
+                    staying.push_back(stream);
+                    staying.truncate(100);
+                }
+            }
+            came
+        });
+        let (start, mut served) = (Instant::now(), 0);
+        while start.elapsed() < Duration::from_millis(1500) {
+            let other = connect(&paths[1]);
+            let asked = Instant::now();
+            other.barrier();
+            assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+            served += 1;
+            thread::sleep(Duration::from_millis(20));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        // What waits in the kernel is closed with the listener.
+        let came = crowd.join().unwrap();
+        assert!(served > 10 && came > 32, "{served} served, {came} came");
+        // A burst, and so many a second; as many wait in the kernel.
+        assert!(came < 32 + 128 + 70 * 4, "{came} came");
+    });
+    server.stop(BOUND).unwrap();
 }
 
 #[test]
@@ -176,6 +246,7 @@ fn a_connected_endpoint_is_served_once_and_then_exhausted() {
         source: Inherited::from_fd(OwnedFd::from(theirs)).unwrap(),
         name: "fd 3".into(),
         make_device: Box::new(move || Box::new(device.clone())),
+        peers: Peers::Anybody,
     };
     let (tell, told) = mpsc::channel();
     let options = Options { on_exhausted: Some(Box::new(move || tell.send(()).unwrap())), ..Options::default() };
@@ -293,4 +364,27 @@ fn names_fit_a_thread() {
     assert_eq!(thread_name("/run/vstgt/vm-1.sock"), "s:tgt/vm-1.sock");
     assert_eq!(thread_name("fd 3"), "s:fd 3");
     assert_eq!(thread_name("nul\0here"), "s:nul?here");
+}
+
+#[test]
+fn who_may_not_connect_is_closed_before_anything_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm.sock");
+    let mock = Mock::default();
+    let us = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(dir.path()).unwrap());
+    let serve = |peers| {
+        let options = Options::default();
+        Server::start(vec![Endpoint { peers, ..endpoint(&path, &mock) }], options).unwrap()
+    };
+    let server = serve(Peers::Users(vec![us + 1]));
+    let mut refused = UnixStream::connect(&path).unwrap();
+    refused.set_read_timeout(Some(BOUND)).unwrap();
+    // The end, or a reset if something of ours was still there to be read: nothing was.
+    assert_eq!(std::io::Read::read(&mut refused, &mut [0; 16]).unwrap(), 0);
+    assert_eq!((mock.calls(), server.connections()), (Vec::new(), 0));
+    server.stop(BOUND).unwrap();
+
+    let server = serve(Peers::Users(vec![us + 1, us]));
+    connect(&path).barrier();
+    server.stop(BOUND).unwrap();
 }

@@ -101,12 +101,26 @@ impl Model {
         }
     }
 
-    /// After a message: which rings run. `Err`: one was to start and has no memory, which the front-end is told.
+    /// After a message: which rings run. `Err`: one was to start and has no memory, which the front-end is told. The control ring comes
+    /// last, and may have waited for the one that the message was about.
     fn settle(&mut self, rings: impl Iterator<Item = usize>, unmapped_is_an_error: bool) -> Result<(), ()> {
+        let (zero, others): (Vec<_>, Vec<_>) = rings.partition(|ring| *ring == 0);
+        self.settle_in_order(others.into_iter(), unmapped_is_an_error)?;
+        self.settle_in_order(std::iter::once(0), unmapped_is_an_error && !zero.is_empty())
+    }
+
+    /// A request ring that only has to be enabled.
+    fn request_ring_is_to_come(&self) -> bool {
+        let Ring { size, addr, kicked, enable, runs, .. } = self.rings[2];
+        self.features == Some(true) && size.is_some() && addr.is_some() && kicked && enable.is_none() && !runs
+    }
+
+    fn settle_in_order(&mut self, rings: impl Iterator<Item = usize>, unmapped_is_an_error: bool) -> Result<(), ()> {
         let any_memory = self.regions.contains(&true);
         for ring in rings {
             let mapped = self.regions[region_of(ring)];
             match (self.rings[ring].runs, self.wanted(ring)) {
+                (false, true) if ring == 0 && any_memory && self.request_ring_is_to_come() => {}
                 (false, true) if mapped => self.rings[ring].runs = true,
                 (false, true) if any_memory && unmapped_is_an_error => return Err(()),
                 (true, false) => self.stop(ring),

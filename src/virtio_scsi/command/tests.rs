@@ -27,7 +27,7 @@ const OUTSIDE: u64 = 0x100_0000;
 
 fn guest() -> Arc<MemoryMap> {
     let map = memory(&[(0, MEMORY)]);
-    map.write(HEADER, &REQUEST).unwrap();
+    map.unlogged().write(HEADER, &REQUEST).unwrap();
     map
 }
 
@@ -135,7 +135,7 @@ fn what_is_wrong_and_whether_it_can_be_answered() {
     assert_eq!(both, Answerable(Bidirectional));
     assert_eq!(both.fault().to_string(), "a command has both Data-Out and Data-In");
 
-    map.write(HEADER + 16, &[4]).unwrap();
+    map.unlogged().write(HEADER + 16, &[4]).unwrap();
     assert_eq!(case(&header, &[(RESPONSE, 108)]), Answerable(TaskAttribute(4)));
 }
 
@@ -144,8 +144,8 @@ fn a_request_that_is_refused_is_told_so() {
     let map = guest();
     let (request, result) = parse(&chain(&[(HEADER, 4)], &[(RESPONSE, 108)]), &map);
     assert!(matches!(result, Err(ChainError::Answerable(_))));
-    map.write(RESPONSE, &[0xff; 120]).unwrap();
-    assert_eq!(request.reject(&map), 108);
+    map.unlogged().write(RESPONSE, &[0xff; 120]).unwrap();
+    assert_eq!(request.reject(map.unlogged()), 108);
     let mut expected = vec![0; 108];
     expected[11] = 9; // VIRTIO_SCSI_S_FAILURE
     assert_eq!(bytes(&map, RESPONSE, 108), expected);
@@ -156,7 +156,7 @@ fn a_request_that_is_refused_is_told_so() {
 fn a_response_is_written_whole() {
     let map = guest();
     let (request, _) = parse(&chain(&[(HEADER, 51)], &[(RESPONSE, 108 + 512)]), &map);
-    map.write(RESPONSE, &[0xff; 120]).unwrap();
+    map.unlogged().write(RESPONSE, &[0xff; 120]).unwrap();
     let response = CommandResponse {
         response: ResponseCode::Ok,
         status: 0x02,
@@ -164,7 +164,7 @@ fn a_response_is_written_whole() {
         residual: 0x0102_0304,
         sense: &[0x70, 0, 0x05, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0, 0, 0, 0, 0],
     };
-    let written = request.response.write_command(&map, &response);
+    let written = request.response.write_command(map.unlogged(), &response);
     assert_eq!(written, 108);
     let mut expected = vec![
         18, 0, 0, 0, // sense_len
@@ -187,7 +187,7 @@ fn a_response_may_be_split_anywhere() {
     for at in 1..108u32 {
         let (request, result) = parse(&chain(&[(HEADER, 51)], &[(RESPONSE, at), (DATA, 108 - at)]), &map);
         assert_eq!(result, Ok(()));
-        assert_eq!(request.response.write_command(&map, &response), 108);
+        assert_eq!(request.response.write_command(map.unlogged(), &response), 108);
         let mut whole = bytes(&map, RESPONSE, at as usize);
         whole.extend(bytes(&map, DATA, 108 - at as usize));
         assert_eq!(whole[..12], [96, 0, 0, 0, 7, 0, 0, 0, 0, 0, 2, 0]);
@@ -201,9 +201,9 @@ fn a_short_slot_gets_what_fits() {
     let (request, result) = parse(&chain(&[(HEADER, 51)], &[(RESPONSE, 20)]), &map);
     assert_eq!(result, Ok(()));
     assert_eq!(request.data_in_len, 0);
-    map.write(RESPONSE, &[0xff; 24]).unwrap();
+    map.unlogged().write(RESPONSE, &[0xff; 24]).unwrap();
     let response = CommandResponse { status: 2, sense: &[0xab; 18], ..CommandResponse::default() };
-    assert_eq!(request.response.write_command(&map, &response), 20);
+    assert_eq!(request.response.write_command(map.unlogged(), &response), 20);
     let expected = [8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0xab, 0xab, 0xab, 0xab, 0xab, 0xab, 0xab, 0xab];
     assert_eq!(bytes(&map, RESPONSE, 24), [&expected[..], &[0xff; 4]].concat());
 }
@@ -214,10 +214,10 @@ fn a_slot_that_vanished_is_not_claimed() {
     let (request, _) = parse(&chain(&[(HEADER, 51)], &[(RESPONSE, 50), (DATA, 58 + 512)]), &map);
     // The memory map changed while the command ran.
     let less = memory(&[(0, 0x3000)]);
-    let written = request.response.write_command(&less, &CommandResponse::default());
+    let written = request.response.write_command(less.unlogged(), &CommandResponse::default());
     assert_eq!(written, 50);
     assert_eq!(request.response.used_len(written, 512), 50);
-    assert_eq!(request.reject(&MemoryMap::default()), 0);
+    assert_eq!(request.reject(MemoryMap::default().unlogged()), 0);
 }
 
 #[test]
@@ -280,7 +280,7 @@ proptest! {
             prop_assert_eq!(at - start, u64::from(len));
         }
         let response = CommandResponse { residual: 0x0a0b_0c0d, sense: &[0x5a; 96], ..CommandResponse::default() };
-        prop_assert_eq!(request.response.write_command(&map, &response), 108);
+        prop_assert_eq!(request.response.write_command(map.unlogged(), &response), 108);
         let got = bytes(&map, RESPONSE, 108);
         prop_assert_eq!(&got[4..8], &[0x0d, 0x0c, 0x0b, 0x0a]);
         prop_assert_eq!(&got[12..], &[0x5a; 96]);
@@ -302,7 +302,7 @@ proptest! {
         sense_size in 0usize..300,
     ) {
         let map = guest();
-        map.write(HEADER, &header).unwrap();
+        map.unlogged().write(HEADER, &header).unwrap();
         let descriptors = descriptors.into_iter().map(|(addr, len, writable)| Descriptor { addr, len, writable });
         let chain = Chain { head: 0, descriptors: descriptors.collect() };
         let mut request = CommandRequest::default();
@@ -310,19 +310,19 @@ proptest! {
             Ok(()) => {
                 prop_assert!(request.data_out.is_empty() || request.data_in.is_empty());
                 prop_assert!(request.response.len() >= 12);
-                let written = request.response.write_command(&map, &CommandResponse::default());
+                let written = request.response.write_command(map.unlogged(), &CommandResponse::default());
                 prop_assert_eq!(written, request.response.len());
             }
-            Err(ChainError::Answerable(_)) => prop_assert!(request.reject(&map) >= 12),
+            Err(ChainError::Answerable(_)) => prop_assert!(request.reject(map.unlogged()) >= 12),
             Err(ChainError::Unanswerable(_)) => {}
         }
         let mut control = crate::virtio_scsi::ControlRequest::default();
         match control.parse(&chain, &map) {
-            Ok(()) | Err(ChainError::Answerable(_)) => prop_assert!(control.reject(&map) >= 1),
+            Ok(()) | Err(ChainError::Answerable(_)) => prop_assert!(control.reject(map.unlogged()) >= 1),
             Err(ChainError::Unanswerable(_)) => {}
         }
         if let Ok(buffer) = crate::virtio_scsi::EventBuffer::parse(&chain, &map) {
-            prop_assert_eq!(buffer.write(&map, crate::virtio_scsi::Event::NoEvent, true), 16);
+            prop_assert_eq!(buffer.write(map.unlogged(), crate::virtio_scsi::Event::NoEvent, true), 16);
         }
     }
 }

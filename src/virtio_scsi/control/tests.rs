@@ -27,8 +27,8 @@ const LUN: Lun = Lun([1, 3, 0x40, 5, 0, 0, 0, 0]);
 
 fn guest(request: &[u8]) -> Arc<MemoryMap> {
     let map = memory(&[(0, 0x1000)]);
-    map.write(REQUEST, request).unwrap();
-    map.write(RESPONSE, &[0xff; 16]).unwrap();
+    map.unlogged().write(REQUEST, request).unwrap();
+    map.unlogged().write(RESPONSE, &[0xff; 16]).unwrap();
     map
 }
 
@@ -50,7 +50,7 @@ fn a_task_management_function() {
     let id = 0x1122_3344_5566_7788;
     let function = Some(TaskManagementFunction::AbortTask);
     assert_eq!(request.function, ControlFunction::TaskManagement { function, lun: LUN, id });
-    assert_eq!(request.response.write_task_management(&map, ResponseCode::FunctionSucceeded), 1);
+    assert_eq!(request.response.write_task_management(map.unlogged(), ResponseCode::FunctionSucceeded), 1);
     assert_eq!(response(&map), [10, 0xff, 0xff, 0xff, 0xff, 0xff]);
 }
 
@@ -76,7 +76,7 @@ fn asynchronous_notification() {
     let map = guest(&SUBSCRIBE);
     let request = parse(&map, &[(REQUEST, 16)], &[(RESPONSE, 5)]).unwrap();
     assert_eq!(request.function, ControlFunction::AsyncSubscribe { lun: LUN, events: 0x12 });
-    assert_eq!(request.response.write_async(&map, 0x02, ResponseCode::Ok), 5);
+    assert_eq!(request.response.write_async(map.unlogged(), 0x02, ResponseCode::Ok), 5);
     assert_eq!(response(&map), [2, 0, 0, 0, 0, 0xff]);
 
     let mut query = SUBSCRIBE;
@@ -84,7 +84,7 @@ fn asynchronous_notification() {
     let map = guest(&query);
     let request = parse(&map, &[(REQUEST, 16)], &[(RESPONSE, 5)]).unwrap();
     assert_eq!(request.function, ControlFunction::AsyncQuery { lun: LUN, events: 0x12 });
-    assert_eq!(request.reject(&map), 5);
+    assert_eq!(request.reject(map.unlogged()), 5);
     assert_eq!(response(&map), [0, 0, 0, 0, 9, 0xff]);
 }
 
@@ -101,7 +101,7 @@ fn any_split_is_the_same_request() {
     let map = guest(&SUBSCRIBE);
     for at in 0..5 {
         let request = parse(&map, &[(REQUEST, 24)], &[(RESPONSE, at), (0x300, 5 - at)]).unwrap();
-        assert_eq!(request.response.write_async(&map, 0x0102_0304, ResponseCode::BadTarget), 5);
+        assert_eq!(request.response.write_async(map.unlogged(), 0x0102_0304, ResponseCode::BadTarget), 5);
         let mut got = vec![0; at as usize];
         map.read(RESPONSE, &mut got).unwrap();
         let mut rest = vec![0; 5 - at as usize];
@@ -141,10 +141,10 @@ fn a_short_request_is_refused_in_its_own_form() {
     let mut request = ControlRequest::default();
     let map = guest(&SUBSCRIBE);
     assert!(request.parse(&chain(&[(REQUEST, 15)], &[(RESPONSE, 5)]), &map).is_err());
-    assert_eq!(request.reject(&map), 5);
+    assert_eq!(request.reject(map.unlogged()), 5);
     assert_eq!(response(&map), [0, 0, 0, 0, 9, 0xff]);
     let map = guest(&ABORT_TASK);
     assert!(request.parse(&chain(&[(REQUEST, 23)], &[(RESPONSE, 5)]), &map).is_err());
-    assert_eq!(request.reject(&map), 1);
+    assert_eq!(request.reject(map.unlogged()), 1);
     assert_eq!(response(&map), [9, 0xff, 0xff, 0xff, 0xff, 0xff]);
 }

@@ -30,13 +30,13 @@ fn events_in_bytes() {
 #[test]
 fn an_event_goes_where_the_driver_said() {
     let map = memory(&[(0, 0x1000)]);
-    map.write(0, &[0xff; 0x1000]).unwrap();
+    map.unlogged().write(0, &[0xff; 0x1000]).unwrap();
     let mut chain = chain(&[], &[(0x100, 7), (0x200, 100)]);
     chain.head = 9;
     let buffer = EventBuffer::parse(&chain, &map).unwrap();
     assert_eq!(buffer.head, 9);
     let event = Event::TransportReset { lun: LUN, reason: ResetReason::Removed };
-    assert_eq!(buffer.write(&map, event, false), 16);
+    assert_eq!(buffer.write(map.unlogged(), event, false), 16);
     let (mut first, mut second) = ([0; 8], [0; 10]);
     map.read(0x100, &mut first).unwrap();
     map.read(0x200, &mut second).unwrap();

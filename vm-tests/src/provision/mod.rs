@@ -30,8 +30,11 @@ const BACKPORTS: &str = "bookworm-backports";
 /// The least QEMU: what `vhost-user-scsi-pci` does was written down from this one.
 const QEMU_MAJOR: u32 = 10;
 
-/// The package with qemu-storage-daemon.
+/// The package with qemu-storage-daemon, qemu-img and qemu-io.
 const STORAGE_DAEMON: &str = "qemu-utils";
+
+/// The cargo-fuzz that is installed if there is none.
+const CARGO_FUZZ: &str = "0.13.2";
 
 /// Where apt's configuration lies.
 const ETC_APT: &str = "/etc/apt";
@@ -80,7 +83,7 @@ struct Missing {
     packages: BTreeSet<&'static str>,
     /// Whether QEMU is missing or too old.
     qemu: bool,
-    /// Whether the bench wants qemu-storage-daemon and there is none.
+    /// Whether there is no qemu-storage-daemon: the bench wants it, and the tests of image locking, with what comes with it.
     storage_daemon: bool,
     /// Kernel lines not in the cache.
     kernels: Vec<Line>,
@@ -97,10 +100,11 @@ impl Missing {
         let mut missing = Missing {
             packages: NEEDS.iter().filter(|(need, _)| absent(need)).map(|(_, package)| *package).collect(),
             qemu: qemu_major()? < QEMU_MAJOR,
+            storage_daemon: tools::find(crate::bench::target::QSD).is_none(),
             kernels: Line::ALL.into_iter().filter(|line| Kernel::cached(cache, *line).is_none()).collect(),
             ..Missing::default()
         };
-        if missing.qemu || missing.kernels.iter().any(|line| *line != Line::V6_1) {
+        if missing.qemu || missing.storage_daemon || missing.kernels.iter().any(|line| *line != Line::V6_1) {
             missing.source = source_to_add()?;
         }
         Ok(missing)
@@ -138,7 +142,7 @@ impl Missing {
 pub fn ensure() -> Result<()> {
     let cache = Cache::open()?;
     let missing = Missing::find(&cache)?;
-    let packages = !missing.packages.is_empty() || missing.qemu || missing.source.is_some();
+    let packages = !missing.packages.is_empty() || missing.qemu || missing.storage_daemon || missing.source.is_some();
     if packages && !sys::is_root() {
         return Err(Error::new(format!(
             "guests need packages that are not here. Run `cargo xtask install` as root, or as root:\n{}",
@@ -149,7 +153,7 @@ pub fn ensure() -> Result<()> {
         install(&cache, &missing)?;
     }
     let left = Missing::find(&cache)?;
-    if !left.packages.is_empty() || left.qemu {
+    if !left.packages.is_empty() || left.qemu || left.storage_daemon {
         return Err(Error::new(format!("apt succeeded, but something is still missing:\n{}", left.by_hand())));
     }
     for line in Line::ALL {
@@ -180,6 +184,28 @@ pub fn ensure_bench() -> Result<()> {
         return install(&Cache::open()?, &missing);
     }
     Err(Error::new(format!("the bench's peers are not all here. As root:\n{}", missing.by_hand())))
+}
+
+/// Makes sure of what fuzzing needs: a C++ compiler, for libFuzzer, and cargo-fuzz, which is installed for whoever runs this.
+///
+/// # Errors
+/// When something is missing and cannot be installed; for a user who is not root, the message says what to run.
+pub fn ensure_fuzz() -> Result<()> {
+    if tools::find("g++").is_none() {
+        let missing = Missing { packages: BTreeSet::from(["g++"]), ..Missing::default() };
+        if !sys::is_root() {
+            return Err(Error::new(format!("libFuzzer is C++, and there is no compiler for it. As root:\n{}", missing.by_hand())));
+        }
+        install(&Cache::open()?, &missing)?;
+    }
+    // Cargo looks for its subcommands there, whether it is in $PATH or not.
+    if tools::run("cargo", &["fuzz", "--version"], ASK).is_ok() {
+        return Ok(());
+    }
+    println!("installing cargo-fuzz {CARGO_FUZZ}");
+    let mut command = Command::new("cargo");
+    command.args(["install", "--quiet", "--locked", "cargo-fuzz", "--version", CARGO_FUZZ]);
+    tools::run_visible(command)
 }
 
 /// Like [`ensure`], but changes nothing: for tests run on their own.

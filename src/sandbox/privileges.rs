@@ -1,0 +1,78 @@
+//! Capabilities go, and nothing gives them back.
+//!
+//! All four sets of capabilities(7) that can be emptied: bounding, ambient, permitted and effective with inheritable. A process of
+//! root's stays root's, which then is a user like others: files are its by ownership only.
+#![allow(unsafe_code, reason = "prctl and capset have no safe wrapper in the crates at hand")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// `_LINUX_CAPABILITY_VERSION_3`: two words for each set.
+const VERSION_3: u32 = 0x2008_0522;
+
+/// `struct __user_cap_header_struct`.
+#[repr(C)]
+struct Header {
+    version: u32,
+    /// 0: the calling thread.
+    pid: i32,
+}
+
+/// `struct __user_cap_data_struct`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// From now on executing a program gives no privilege (`PR_SET_NO_NEW_PRIVS`). Seccomp and landlock want it from who has none.
+pub(super) fn never_gain() -> io::Result<()> {
+    // SAFETY: integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
+}
+
+/// Drops all capabilities of the calling thread.
+pub(super) fn drop_all() -> io::Result<()> {
+    empty_bounding_set()?;
+    // SAFETY: integers only.
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) })?;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let none = [Data::default(); 2];
+    // SAFETY: both are live structs of the layout and number that version 3 has.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes every capability that the kernel knows out of the bounding set. Who lacks CAP_SETPCAP may not; then `no_new_privs` has to do, which is
+/// as good: only executing a program makes anything of that set.
+fn empty_bounding_set() -> io::Result<()> {
+    for capability in 0u64.. {
+        // SAFETY: integers only.
+        let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
+        if held < 0 {
+            // The first number that is no capability.
+            break;
+        }
+        // SAFETY: integers only.
+        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => break,
+            dropped => dropped?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether files can be made and removed in a directory, by its permissions.
+pub(super) fn may_write(dir: &Path) -> io::Result<()> {
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    // SAFETY: a C string.
+    check(unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
