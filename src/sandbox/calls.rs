@@ -193,6 +193,14 @@ pub(super) fn conditional() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendEr
             libc::SYS_prlimit64,
             vec![rule(&[equal(0, 0)?, SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?])?],
         ),
+        // How long a successor may keep us waiting.
+        (
+            libc::SYS_setsockopt,
+            [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO]
+                .into_iter()
+                .map(|option| rule(&[equal(1, libc::SOL_SOCKET as u64)?, equal(2, option as u64)?]))
+                .collect::<Result<_, _>>()?,
+        ),
         // On a connected socket, to nobody else.
         (libc::SYS_sendto, vec![rule(&[SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?])?]),
     ]))
