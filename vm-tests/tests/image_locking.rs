@@ -32,13 +32,14 @@ fn holder(name: &str, dir: &WorkDir, image: &Path, arguments: &[String]) -> Resu
     Ok(process)
 }
 
-/// Whether a process does not share writing a file, as the kernel tells of its descriptors: QEMU's programs lock that byte last, and others before, for
-/// a moment, while they look at the image.
+/// Whether a process writes a file or does not share that, as the kernel tells of its descriptors: other bytes QEMU's programs lock for a moment before,
+/// while they look at the image. (qemu-storage-daemon shares writing.)
 fn locks(process: u32, file: &Path) -> Result<bool> {
     use std::os::unix::fs::MetadataExt;
     let inode = format!(":{} ", fs::metadata(file).context(|| format!("look at {}", file.display()))?.ino());
     let entries = fs::read_dir(format!("/proc/{process}/fdinfo")).context(|| "list descriptors".to_owned())?;
-    let told = |info: String| info.lines().any(|line| line.starts_with("lock:") && line.contains(&inode) && line.ends_with(" 201 201"));
+    let ends = |line: &str| [" 101", " 201"].iter().any(|byte| line.ends_with(byte));
+    let told = |info: String| info.lines().any(|line| line.starts_with("lock:") && line.contains(&inode) && ends(line));
     Ok(entries.flatten().any(|fd| fs::read_to_string(fd.path()).is_ok_and(told)))
 }
 
