@@ -9,7 +9,7 @@ use crate::input::Input;
 use std::sync::Arc;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
-use vstgt::mem::{Direction, IoBuf, MemoryMap, SnapshotSet};
+use vstgt::mem::{Direction, GuestWriter, IoBuf, MemoryMap, SnapshotSet};
 use vstgt::virtio_scsi::{
     Chain, ChainError, CommandRequest, CommandResponse, ControlFunction, ControlRequest, Descriptor, Event,
     EventBuffer, Popped, ResponseCode, ResponseSlot, RingError, RingSetup, SplitRing,
@@ -60,6 +60,8 @@ struct Device {
     ring: SplitRing,
     oracle: Option<(Queue, GuestMemoryMmap)>,
     avail_idx: u16,
+    /// avail.idx when the device looked last.
+    seen: u16,
     in_flight: Vec<u16>,
     chain: Chain,
     command: CommandRequest,
@@ -72,6 +74,7 @@ impl Device {
         let mut device = Device {
             oracle: oracle(&map, &setup),
             avail_idx: setup.next_avail,
+            seen: setup.next_avail,
             snapshots: SnapshotSet::new(Arc::clone(&map)),
             map,
             setup,
@@ -88,7 +91,7 @@ impl Device {
 
     /// The driver writes, perhaps past the end of memory: then nothing.
     fn put(&mut self, addr: u64, bytes: &[u8]) {
-        self.map.write(addr, bytes).ok();
+        GuestWriter::new(&self.map, None).write(addr, bytes).ok();
     }
 
     /// False if the ring is broken.
@@ -138,6 +141,16 @@ impl Device {
 
     fn pop(&mut self, kind: u8, input: &mut Input<'_>) -> bool {
         let before = self.ring.next_avail();
+        // We look at avail.idx only when all that it showed before is taken; the other reader does so each time. A driver that takes back
+        // what it showed is not served alike.
+        let mut idx = [0; 2];
+        self.map.read(self.setup.avail + 2, &mut idx).expect("the ring is there");
+        let idx = u16::from_le_bytes(idx);
+        if before == self.seen {
+            self.seen = idx;
+        } else if idx != self.seen {
+            self.oracle = None;
+        }
         let popped = self.ring.pop(&mut self.chain);
         self.compare(popped);
         match popped {
@@ -170,9 +183,7 @@ impl Device {
         let seen = match queue.iter(&*memory) {
             Ok(mut chains) => chains.next(),
             Err(_) => {
-                // We look at avail.idx only when all that it showed before is taken: what is wrong with it shows later.
-                assert!(popped.is_ok_and(|popped| popped != Popped::Empty) || popped.is_err(), "{popped:?}");
-                self.oracle = None;
+                assert!(matches!(popped, Err(RingError::AvailIndex { .. })), "{popped:?}");
                 return;
             }
         };
@@ -229,10 +240,10 @@ impl Device {
                             sense: &sense[..usize::from(input.u8())],
                             ..CommandResponse::default()
                         };
-                        let written = self.command.response.write_command(&self.map, &response);
+                        let written = self.command.response.write_command(GuestWriter::new(&self.map, None), &response);
                         assert_eq!(written, self.command.response.len());
                     }
-                    Err(ChainError::Answerable(_)) => drop(self.command.reject(&self.map)),
+                    Err(ChainError::Answerable(_)) => drop(self.command.reject(GuestWriter::new(&self.map, None))),
                     Err(ChainError::Unanswerable(_)) => return self.assert_only_written(&before, &[]),
                 }
                 &self.command.response
@@ -243,13 +254,13 @@ impl Device {
                         let slot = &self.control.response;
                         let len = match self.control.function {
                             ControlFunction::TaskManagement { .. } => {
-                                slot.write_task_management(&self.map, ResponseCode::Ok)
+                                slot.write_task_management(GuestWriter::new(&self.map, None), ResponseCode::Ok)
                             }
-                            _ => slot.write_async(&self.map, input.u32(), ResponseCode::Ok),
+                            _ => slot.write_async(GuestWriter::new(&self.map, None), input.u32(), ResponseCode::Ok),
                         };
                         assert_eq!(len, slot.len());
                     }
-                    Err(ChainError::Answerable(_)) => drop(self.control.reject(&self.map)),
+                    Err(ChainError::Answerable(_)) => drop(self.control.reject(GuestWriter::new(&self.map, None))),
                     Err(ChainError::Unanswerable(_)) => return self.assert_only_written(&before, &[]),
                 }
                 &self.control.response
@@ -259,7 +270,11 @@ impl Device {
                     return self.assert_only_written(&before, &[]);
                 };
                 let lun = vstgt::scsi::Lun(input.array());
-                let len = buffer.write(&self.map, Event::ParamChange { lun, asc: 0x2a, ascq: 9 }, cdb_size & 1 != 0);
+                let len = buffer.write(
+                    GuestWriter::new(&self.map, None),
+                    Event::ParamChange { lun, asc: 0x2a, ascq: 9 },
+                    cdb_size & 1 != 0,
+                );
                 assert_eq!(len, 16);
                 return self.assert_only_written_but(&before, 16, writable);
             }
@@ -333,5 +348,6 @@ fn oracle(map: &MemoryMap, setup: &RingSetup) -> Option<(Queue, GuestMemoryMmap)
     queue.set_next_used(setup.next_used);
     queue.set_event_idx(setup.event_idx);
     queue.set_ready(true);
-    queue.is_valid(&memory).then_some((queue, memory))
+    // It takes an available ring at address 0 for none at all.
+    (setup.avail != 0 && queue.is_valid(&memory)).then_some((queue, memory))
 }

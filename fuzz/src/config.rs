@@ -37,6 +37,7 @@ fn check(config: &Config) {
         match &endpoint.socket {
             SocketConfig::Path(path) => assert!(sockets.insert(path.clone()), "{endpoint:?}"),
             SocketConfig::Fd(fd) => assert!(*fd > 2),
+            SocketConfig::Named(name) => assert!(!name.is_empty()),
         }
     }
     for unit in &config.units {

@@ -37,11 +37,11 @@ pub fn run(bytes: &[u8]) {
     file.write_all(&expected[tail_at..]).expect("a file");
 
     let options = OpenOptions {
-        path: file.path().to_owned(),
         read_only: flags & 16 != 0,
         block_size,
         shared: flags & 32 != 0,
         engine: if flags & 64 == 0 { EngineChoice::Auto } else { EngineChoice::Threads },
+        ..OpenOptions::new(file.path())
     };
     let possible = (512..=65536).contains(&block_size) && block_size.is_power_of_two();
     let image = match backing::open(&options) {

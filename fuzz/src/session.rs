@@ -25,7 +25,7 @@ use vstgt::hba::{Hba, HbaSetup, NexusPorts, TargetPortSetup, WaitKind};
 use vstgt::lu::{Lu, LuSetup, TargetPort};
 use vstgt::srp::PortId;
 use vstgt::target::{HostSetup, Target, TargetSetup, UnitMapping};
-use vstgt::vhost_user::{Endpoint, Inherited, Options, Server};
+use vstgt::vhost_user::{Endpoint, Inherited, Options, Peers, Server};
 
 /// Steps of an input.
 const STEPS: usize = 64;
@@ -68,6 +68,10 @@ fn prepare() {
         }
     }));
     vstgt::mem::install_sigbus_handler().expect("a handler");
+    // What is opened once for the whole process is opened now: a handshake, two rings, an INQUIRY.
+    play(Input::new(&[
+        0, 0, 0, 1, 0, 0, 1, 2, 0, 2, 2, 8, 0, 7, 0x12, 0, 0, 0, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 96, 0, 26, 255,
+    ]));
 }
 
 fn entries(folder: &str) -> usize {
@@ -107,7 +111,13 @@ fn play(mut input: Input<'_>) {
     for port in [&ports[0], &ports[second]] {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");
         let source = Inherited::from_fd(OwnedFd::from(theirs)).expect("a socket");
-        endpoints.push(Endpoint { source, name: port.label().to_string(), make_device: hba.connect(Arc::clone(port)) });
+        endpoints.push(Endpoint {
+            source,
+            silent: Vec::new(),
+            name: port.label().to_string(),
+            make_device: hba.connect(Arc::clone(port)),
+            peers: Peers::Anybody,
+        });
         front_ends.push(FrontEnd::new(ours));
     }
     let server = Server::start(endpoints, Options::default()).expect("a server");

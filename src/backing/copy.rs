@@ -24,6 +24,10 @@ pub(super) fn through_memory(
     len: u64,
     mut write: impl FnMut(u64, u64, &IoBuf) -> Result<(), BackingError>,
 ) -> Result<(), BackingError> {
+    // Before anything is written, for a piece that can be read is written before the next one cannot.
+    if from.checked_add(len).is_none_or(|end| end > src.size()) {
+        return Err(BackingError::ReadFailed);
+    }
     if same && to == from {
         return Ok(());
     }

@@ -2,13 +2,13 @@
 //! the input says what goes on.
 
 use super::image::SparseImage;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use vstgt::backing::{BackingError, Completion, Image, Op, OpKind, Submit};
 use vstgt::lu::{Background, KeepError, Keeper, KeptState, Lu, LuSetup, TargetPort};
 use vstgt::mem::IoBuf;
-use vstgt::scsi::{CommandResult, Lun};
+use vstgt::scsi::{CommandResult, Lun, TaskManagementFunction};
 use vstgt::target::{HostSetup, Post, Shard, ShardMail, Spawn, Target, TargetSetup, UnitMapping};
 use vstgt::tgt::{
     AsyncFunction, AsyncReq, CmdData, CmdDone, CmdReq, EventRings, HostNo, ItNexusReq, ItnId, KEvent, NexusFunction,
@@ -178,6 +178,7 @@ pub struct Rig {
     pub open: HashMap<Tag, ItnId>,
     /// Commands whose CMD_DONE is owed.
     done_owed: Vec<Tag>,
+    hosts: HashMap<ItnId, HostNo>,
     pub answers: Vec<(Tag, Answered)>,
     functions: Vec<u64>,
     questions: Vec<u64>,
@@ -256,6 +257,7 @@ impl Rig {
             background,
             open: HashMap::new(),
             done_owed: Vec::new(),
+            hosts: HashMap::new(),
             answers: Vec::new(),
             functions: Vec::new(),
             questions: Vec::new(),
@@ -341,7 +343,7 @@ impl Rig {
         self.open.insert(tag, itn_id);
         named(tag);
         let req = CmdReq { host_no, data_len: buf.len() as u32, itn_id, scb: cdb, lun, attribute, tag };
-        self.post(shard, KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None }));
+        self.post(shard, KEvent::CmdReq(req), Some(CmdData { buf, ..CmdData::default() }));
         Some(tag)
     }
 
@@ -362,6 +364,7 @@ impl Rig {
 
     pub fn create(&mut self, shard: u8, host_no: HostNo, n: u8) -> ItnId {
         let itn_id = self.target.next_itn_id().expect("a number");
+        self.hosts.insert(itn_id, host_no);
         let req = ItNexusReq { host_no, function: NexusFunction::Create, itn_id, max_cmds: 128, initiator_id: [n; 16] };
         self.post(shard, KEvent::ItNexusReq(req), None);
         itn_id
@@ -409,8 +412,10 @@ impl Rig {
             (_, OpKind::WriteZeroes { unmap }) => image.write_zeroes(offset, len, unmap),
         };
         look(self, Doing::Ended);
+        // Of one that failed nothing is known.
+        let intact = if result.is_ok() { len } else { 0 };
         let r = &mut self.reactors[shard];
-        r.shard.on_completion(Completion { cookie, result, buf }, &mut r.io, &mut r.rings);
+        r.shard.on_completion(Completion { cookie, result, intact, buf }, &mut r.io, &mut r.rings);
         self.turn(shard as u8);
         true
     }
@@ -449,8 +454,33 @@ impl Rig {
         true
     }
 
-    /// Lets everything go on until nothing is left to go on with. Then nothing may be open.
+    /// Lets everything go on until nothing is left to go on with. Then nothing may be open, but for commands that wait until an ACA
+    /// condition is cleared: it is (SAM-5 5.9).
     pub fn settle(&mut self, look: &mut dyn FnMut(&Rig, Doing)) {
+        self.go_on(look);
+        // A command that waited may be the cause of the next one.
+        for _ in 0..2 * usize::from(QUEUE_SIZE) {
+            if self.open.is_empty() {
+                break;
+            }
+            let nexuses: BTreeSet<ItnId> = self.target.nexuses().into_iter().map(|(itn_id, _)| itn_id).collect();
+            let addresses: Vec<_> = self.units.iter().map(|unit| unit.address).collect();
+            for (itn_id, (target, lun)) in
+                nexuses.iter().flat_map(|itn_id| addresses.iter().map(move |at| (*itn_id, *at)))
+            {
+                let lun = Lun::new(target, lun).expect("an address");
+                let nexus = (self.host_of(itn_id), itn_id);
+                self.function(0, nexus, TaskManagementFunction::ClearAca as i32, lun, Tag::NONE);
+            }
+            self.go_on(look);
+        }
+        assert!(self.open.is_empty(), "never answered: {:?}", self.open);
+        assert!(self.functions.is_empty(), "task management functions never answered");
+        assert!(self.questions.is_empty(), "questions never answered");
+        assert_eq!(self.reactors.iter().map(|r| r.shard.tasks()).sum::<usize>(), 0, "tasks that nobody sent");
+    }
+
+    fn go_on(&mut self, look: &mut dyn FnMut(&Rig, Doing)) {
         for _ in 0..STEPS {
             let goes_on = (0..SHARDS).any(|shard| self.deliver(shard))
                 || self.done()
@@ -458,13 +488,14 @@ impl Rig {
                 || self.run_job(0, look)
                 || self.run_background(look);
             if !goes_on {
-                assert!(self.open.is_empty(), "never answered: {:?}", self.open);
-                assert!(self.functions.is_empty(), "task management functions never answered");
-                assert!(self.questions.is_empty(), "questions never answered");
-                assert_eq!(self.reactors.iter().map(|r| r.shard.tasks()).sum::<usize>(), 0, "tasks that nobody sent");
                 return;
             }
         }
         panic!("it goes on for ever");
+    }
+
+    /// The host that a nexus was made on.
+    fn host_of(&self, itn_id: ItnId) -> HostNo {
+        self.hosts.get(&itn_id).copied().unwrap_or(HOST)
     }
 }

@@ -86,11 +86,13 @@ fn ranges_that_are_not_there_and_images_that_may_not_be_written() {
         }
         let rig = case.rig(SIZE);
         let to = beside(case, &rig);
+        rig.image.write_bytes(0, marked()).unwrap();
         for share in [false, true] {
             for (at, len) in [(SIZE, 512), (SIZE - 512, 1024), (u64::MAX, 512), (512, u64::MAX)] {
                 assert_eq!(to.copy_from(at, &*rig.image, 0, len, share), Err(BackingError::OutOfRange), "{case:?}");
             }
-            for (from, len) in [(SIZE, 4096), (SIZE - 4096, 8192)] {
+            // The last but one begins with more than is moved at a time; the last one moves nothing, from where nothing is.
+            for (from, len) in [(SIZE, 4096), (SIZE - 4096, 8192), (MIB, 2 * MIB + 4096), (SIZE + 4096, 0)] {
                 assert_eq!(to.copy_from(0, &*rig.image, from, len, share), Err(BackingError::ReadFailed), "{case:?}");
             }
             // A file that became shorter than its image.
