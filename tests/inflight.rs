@@ -97,11 +97,14 @@ fn reads_and_writes_over_io_uring() {
     reads_and_writes("io_uring", 2);
 }
 
+/// What one guest does.
+type Work<R> = Box<dyn FnOnce() -> R + Send>;
+
 /// Kills a process with so many sockets again and again, as long as guests are at work; what they give back.
 fn kill_under<R: Send + 'static>(
     wait: &str,
     seed: u64,
-    make: &dyn Fn(&Vstgt, &Arc<Scene>) -> Vec<Box<dyn FnOnce() -> R + Send>>,
+    make: &dyn Fn(&Vstgt, &Arc<Scene>) -> Vec<Work<R>>,
 ) -> (Vstgt, Vec<R>) {
     watchdog(Duration::from_secs(120 + kills()));
     let start = |dir: tempfile::TempDir| {

@@ -172,12 +172,7 @@ impl Reactor {
     }
 
     /// Answers a request, while it is not answered; `write` gives the length for the used ring. Done `once`, it is not to be carried out again.
-    fn finish_control(
-        &mut self,
-        request: Tag,
-        once: bool,
-        write: impl FnOnce(&ResponseSlot, GuestWriter<'_>) -> u32,
-    ) {
+    fn finish_control(&mut self, request: Tag, once: bool, write: impl FnOnce(&ResponseSlot, GuestWriter<'_>) -> u32) {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(request.queue())) else { return };
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return };
         let Some((slot, _)) = queue.slot(request) else { return };

@@ -125,7 +125,9 @@ impl Intents for IntentFile {
         let mut state = self.state();
         let state = &mut *state;
         let unused = |at: &usize| state.slots.get(*at).is_some_and(Option::is_none);
-        let is = |at: usize, wanted| self.slot(at).and_then(|s| s.range().load_u64(STATE, Ordering::Relaxed)) == Some(wanted);
+        let is = |at: usize, wanted| {
+            self.slot(at).and_then(|s| s.range().load_u64(STATE, Ordering::Relaxed)) == Some(wanted)
+        };
         let order = || (0..SLOTS).map(|n| (state.next + n) % SLOTS).filter(unused);
         // What was finished for a front-end that has not come back yet goes last.
         let at = order().find(|at| is(*at, FREE)).or_else(|| order().find(|at| is(*at, FINISHED)))?;

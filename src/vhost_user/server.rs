@@ -449,11 +449,12 @@ impl Acceptor {
             self.silent.iter().filter(|(_, (of, _))| *of == index).map(|(number, _)| *number).collect();
         let count = self.shared.siblings(index).0 + silent.len();
         silent.sort_unstable();
-        let made_way = count < self.max_connections || match silent.first() {
-            // Closed, it is not waited for any more.
-            Some(oldest) => self.silent.remove(oldest).is_some(),
-            None => self.shared.make_way(index),
-        };
+        let made_way = count < self.max_connections
+            || match silent.first() {
+                // Closed, it is not waited for any more.
+                Some(oldest) => self.silent.remove(oldest).is_some(),
+                None => self.shared.make_way(index),
+            };
         if !made_way {
             served.limit.warn(format_args!("{}: {count} connections already, another one closed", served.name));
             return Ok(());

@@ -194,7 +194,10 @@ pub fn ensure_fuzz() -> Result<()> {
     if tools::find("g++").is_none() {
         let missing = Missing { packages: BTreeSet::from(["g++"]), ..Missing::default() };
         if !sys::is_root() {
-            return Err(Error::new(format!("libFuzzer is C++, and there is no compiler for it. As root:\n{}", missing.by_hand())));
+            return Err(Error::new(format!(
+                "libFuzzer is C++, and there is no compiler for it. As root:\n{}",
+                missing.by_hand()
+            )));
         }
         install(&Cache::open()?, &missing)?;
     }
