@@ -104,7 +104,7 @@ type Work<R> = Box<dyn FnOnce() -> R + Send>;
 fn kill_under<R: Send + 'static>(
     wait: &str,
     seed: u64,
-    make: &dyn Fn(&Vstgt, &Arc<Scene>) -> Vec<Work<R>>,
+    make: impl Fn(&Vstgt, &Arc<Scene>) -> Vec<Work<R>>,
 ) -> (Vstgt, Vec<R>) {
     watchdog(Duration::from_secs(120 + kills()));
     let start = |dir: tempfile::TempDir| {
@@ -159,7 +159,7 @@ fn value(data: &[u8]) -> u64 {
 /// Two guests count with COMPARE AND WRITE in the same blocks: each success is one, and there are no others.
 fn counters(wait: &str, seed: u64) {
     const COUNTERS: u8 = 3;
-    let (vstgt, mut guests): (Vstgt, Vec<([u64; 3], Client)>) = kill_under(wait, seed, &|vstgt, scene| {
+    let (vstgt, mut guests): (Vstgt, Vec<([u64; 3], Client)>) = kill_under(wait, seed, |vstgt, scene| {
         let guest = |name: &str| {
             let (mut client, scene) = (Client::new(&socket(vstgt, name)), Arc::clone(scene));
             Box::new(move || {
@@ -208,7 +208,7 @@ fn reservations(wait: &str, seed: u64) {
         let out = [&key.to_be_bytes()[..], &other.to_be_bytes(), &[0; 8]].concat();
         Ask { out, ..ask(&[0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0]) }
     }
-    let (vstgt, made) = kill_under(wait, seed, &|vstgt, scene| {
+    let (vstgt, made) = kill_under(wait, seed, |vstgt, scene| {
         let (mut client, scene) = (Client::new(&socket(vstgt, "a")), Arc::clone(scene));
         vec![Box::new(move || {
             let good = |client: &mut Client, ask: &Ask| {
