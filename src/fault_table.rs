@@ -20,7 +20,7 @@ fn every_test_that_the_table_names_exists() {
         let source = fs::read_to_string(root.join(path)).unwrap_or_default();
         let Some((before, _)) = source.split_once(&format!("fn {name}(")) else { return true };
         // The attribute is right above, or only other attributes are between.
-        !before.lines().rev().take_while(|line| !line.trim().is_empty()).any(|line| line.trim() == "#[test]")
+        !before.trim_end().lines().rev().take_while(|line| !line.trim().is_empty()).any(|line| line.trim() == "#[test]")
     };
     let missing: Vec<_> = named.iter().filter(missing).collect();
     assert!(missing.is_empty(), "docs/faults.md names tests that are not there: {missing:?}");

@@ -563,10 +563,13 @@ fn inherited_sockets() {
 #[test]
 fn socket_files() {
     let vstgt = Vstgt::start(1);
-    let mut second = command_keeping(vstgt.dir.path(), std::path::Path::new("none"));
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::copy(vstgt.image(), elsewhere.path().join("disk.img")).unwrap();
+    let mut second = command_keeping(elsewhere.path(), std::path::Path::new("none"));
     let status = second.arg("--socket-path").arg(vstgt.socket(0)).status().unwrap();
     assert!(!status.success());
-    assert!(vstgt.log().contains("in use by a running process"), "{}", vstgt.log());
+    let log = std::fs::read_to_string(elsewhere.path().join("log")).unwrap();
+    assert!(log.contains("in use by a running process"), "{log}");
     Guest::attached(vstgt.socket(0)).check_io(8);
     let dir = vstgt.kill();
     assert!(socket_path(dir.path(), 0).exists(), "stale");

@@ -12,6 +12,7 @@ mod load;
 mod random;
 
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -39,6 +40,13 @@ fn in_flight(guest: &Guest) -> Vec<(u16, u16)> {
     states.filter(|(ring, head)| byte(region * u64::from(*ring) + 16 + 16 * u64::from(*head)) != 0).collect()
 }
 
+/// Lets it wait so, unless all tests are to wait in one way: that is on its command line already.
+fn wait_by(command: &mut Command, wait: &str) {
+    if std::env::var_os("VSTGT_TEST_WAIT").is_none() {
+        command.args(["--wait", wait]);
+    }
+}
+
 /// Several guests with several rings each read and write; every block has what was last written when it was written.
 fn reads_and_writes(wait: &str, seed: u64) {
     const GUESTS: usize = 2;
@@ -46,7 +54,7 @@ fn reads_and_writes(wait: &str, seed: u64) {
     watchdog(Duration::from_secs(120 + kills()));
     let start = |dir| {
         Vstgt::start_in(dir, GUESTS, |command| {
-            command.args(["--wait", wait]);
+            wait_by(command, wait);
         })
     };
     let dir = tempfile::tempdir().unwrap();
@@ -110,7 +118,7 @@ fn kill_under<R: Send + 'static>(
     let start = |dir: tempfile::TempDir| {
         let path = dir.path().to_owned();
         Vstgt::start_in(dir, 0, |command| {
-            command.args(["--wait", wait]);
+            wait_by(command, wait);
             for name in ["a", "b"] {
                 command.arg("--socket-path").arg(format!("{}/{name}.sock,initiator={name}", path.display()));
             }

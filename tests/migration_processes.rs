@@ -268,7 +268,7 @@ fn a_guest_that_comes_back_finds_all_as_it_was() {
     // A destination that runs all the same gets nothing, in bounded time, and the guest does not notice.
     let mut there = hello(&target, 0);
     assert!(!try_start(&mut there), "the disk is on the other side");
-    eventually("it says why", || target.log().contains("another vstgt serves this unit"));
+    eventually("it says why", || target.log().contains("what it is to be served is not here"));
     guest.check_io(9);
     // Nor does a source that goes on after the destination has begun.
     let mut there = hello(&target, 0);

@@ -69,7 +69,8 @@ fn what_is_kept_is_found() {
     drop(file);
     let (_file, kept) = scratch.unit().unwrap();
     assert_eq!(kept, Some(state(3)));
-    assert_eq!(scratch.names(), ["lu-3000000000000042.lock", "lu-3000000000000042.state"]);
+    let names = ["intents", "lock", "state"].map(|kind| format!("lu-3000000000000042.{kind}"));
+    assert_eq!(scratch.names(), names);
 }
 
 #[test]

@@ -32,7 +32,6 @@ const OPCODES: [(&str, u8); 9] = [
     ("Write", opcode::Write::CODE),
     ("Readv", opcode::Readv::CODE),
     ("Writev", opcode::Writev::CODE),
-    ("Fsync", opcode::Fsync::CODE),
     ("Fallocate", opcode::Fallocate::CODE),
     ("PollAdd", opcode::PollAdd::CODE),
     ("PollRemove", opcode::PollRemove::CODE),

@@ -89,6 +89,7 @@ fn xfs_writes_whole_or_not_at_all() {
         }
         assert_eq!(image.write_atomic(8 * MIB, &[0xff; 4096], false), Err(BackingError::OutOfRange));
         assert!(std::fs::read(&path).unwrap() == expected);
+        drop(image);
         let read_only = open(&OpenOptions { read_only: true, ..OpenOptions::new(&path) }).unwrap();
         assert_eq!(read_only.atomic_unit(), None);
     }
