@@ -27,7 +27,7 @@ use io_uring::{IoUring, opcode};
 
 /// What the users in this crate submit. A kernel (or a container's filter) without one of them has no ring for us, and a ring of ours takes nothing
 /// else, whoever asks: a ring goes past seccomp, and could otherwise open files and sockets.
-const OPCODES: [(&str, u8); 9] = [
+const OPCODES: [(&str, u8); 8] = [
     ("Read", opcode::Read::CODE),
     ("Write", opcode::Write::CODE),
     ("Readv", opcode::Readv::CODE),

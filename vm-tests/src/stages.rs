@@ -39,9 +39,6 @@ pub fn test(quick: bool) -> Result<()> {
         let words = ["test", "-p", "vm-tests", "--lib", "--bins"];
         return stages.run("harness tests", cargo(&words));
     }
-    stages.step("fuzzing, a little", || {
-        fuzz::run(&fuzz::Options { seconds: 10, plain: true, keep: false, targets: Vec::new() })
-    })?;
     stages.run("release build", release())?;
     stages.run("harness and guest tests", guest_tests(&[]))
 }
