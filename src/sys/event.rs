@@ -7,7 +7,7 @@
 //!
 //! * Reading has a flag for it (`RWF_NOWAIT`). Writing has none: an eventfd refuses it, io_uring's write goes by `O_NONBLOCK` like
 //!   `write`, and to look first is to lose the race. But the kernel signals eventfds itself without waiting, to say that an
-//!   operation has completed; so [`signal`] has it complete one that does nothing ([`bell`]). That costs about half a microsecond more
+//!   operation has completed; so [`signal`] has it complete one that does nothing (`bell`). That costs about half a microsecond more
 //!   than `write`.
 //! * Where the kernel has no such operations (`CONFIG_AIO`), `write` it is; [`prepare`] says so once.
 
