@@ -1,6 +1,6 @@
 //! Killed and started again under guests that never stop: each of their commands is answered, once, and what they wrote is there.
 //!
-//! `VSTGT_KILLS` is how often the process is killed in all; the short form takes seconds.
+//! `VSTGT_KILLS` is how often the process is killed in all; the short form takes seconds, the long one (`VSTGT_SOAK`) minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "test code")]
 
 #[path = "inflight/client.rs"]
@@ -24,7 +24,8 @@ use random::Random;
 
 /// Kills in each of the tests below.
 fn kills() -> u64 {
-    std::env::var("VSTGT_KILLS").map_or(15, |n| n.parse::<u64>().expect("a number") / 6)
+    let in_all = if std::env::var_os("VSTGT_SOAK").is_some() { 5_000 } else { 90 };
+    std::env::var("VSTGT_KILLS").map_or(in_all, |n| n.parse().expect("a number")) / 6
 }
 
 /// Descriptor states that say "in flight", in the buffer that a front-end keeps, ring by ring.

@@ -87,9 +87,10 @@ pub fn soak() -> Result<()> {
 fn long_tests() -> Command {
     let mut tests = cargo(&["test", "--release", "-p", "vstgt", "--no-fail-fast", "--lib"]);
     tests.args(["--test", "one_block", "--test", "abort_storm", "--test", "state_dir", "--test", "power_loss"]);
-    tests.args(["--test", "dirty_log", "--test", "handover"]);
+    tests.args(["--test", "dirty_log", "--test", "handover", "--test", "inflight"]);
     tests.args(["--", "conformance::tear", "compare_and_write_is_a_lock", "orwrite_loses_no_bit", "no_block_is_torn"]);
     tests.args(["every_task_is_answered_once", "nothing_is_left_behind", "kill"]);
+    tests.args(["over_epoll", "over_io_uring"]);
     tests.args(["keeps_its_promises", "what_is_answered_is_kept"]);
     tests.args(["every_page_that_changes_is_marked", "a_copy_by_the_marks"]);
     tests.env(VSTGT_SOAK, "1");
