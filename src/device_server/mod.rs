@@ -283,6 +283,12 @@ pub fn start_noted<'a>(request: &Request<'a>, noted: &Noted, buf: &mut IoBuf) ->
         Err(sense) => return over(Plan::Done(Answer::check(unsupported(itl, request.cdb).unwrap_or(sense)))),
     };
     if took_effect(itl, noted) {
+        if let (Some(Decision::Intent(name)), Some(intents), Some(_)) = (noted.earlier, itl.lu().intents(), &noted.memo)
+        {
+            // Noted so, it is known without the intent, whose place others need.
+            noted.decide(Decision::Written);
+            intents.forget(name);
+        }
         // It passed the gate when it did. Whatever closed since, and whatever unit attention came, concerns the next one.
         let plan =
             run(command, Task { itl, luns: request.luns, peers: request.peers, row, noted: &carried_out(noted), buf });

@@ -51,6 +51,9 @@ pub trait Intents: Send + Sync + fmt::Debug {
 
     /// Whether an intent of an earlier process was finished.
     fn was_finished(&self, name: IntentName) -> bool;
+
+    /// Nobody will ask about a finished one any more.
+    fn forget(&self, name: IntentName);
 }
 
 /// What no kill leaves written in part, in bytes: images are read and written in multiples of it.

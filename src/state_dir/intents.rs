@@ -67,6 +67,8 @@ struct State {
     slots: [Option<IntentName>; SLOTS],
     /// Where to look for a free one next: those that a successor may be asked about are used again as late as possible.
     next: usize,
+    /// Whether it was finished by this process: most likely its front-end has not come back yet.
+    fresh: [bool; SLOTS],
     epoch: u32,
     count: u32,
 }
@@ -88,7 +90,8 @@ impl IntentFile {
         let slots = (0..SLOTS as u64).map(|n| range(&map, HEADER + n * SLOT, SLOT)).collect::<io::Result<_>>()?;
         let mut epoch = [0; 4];
         random::fill(&mut epoch)?;
-        let state = State { slots: [None; SLOTS], next: 0, epoch: u32::from_le_bytes(epoch), count: 0 };
+        let state =
+            State { slots: [None; SLOTS], next: 0, fresh: [false; SLOTS], epoch: u32::from_le_bytes(epoch), count: 0 };
         Ok(IntentFile { map, slots, state: Mutex::new(state) })
     }
 
@@ -129,8 +132,13 @@ impl Intents for IntentFile {
             self.slot(at).and_then(|s| s.range().load_u64(STATE, Ordering::Relaxed)) == Some(wanted)
         };
         let order = || (0..SLOTS).map(|n| (state.next + n) % SLOTS).filter(unused);
-        // What was finished for a front-end that has not come back yet goes last.
-        let at = order().find(|at| is(*at, FREE)).or_else(|| order().find(|at| is(*at, FINISHED)))?;
+        // What was finished for a front-end that has not come back goes last, and of that what was finished just now.
+        let fresh = |at: &usize| state.fresh.get(*at).is_some_and(|fresh| *fresh);
+        let finished = || order().filter(|at| is(*at, FINISHED));
+        let at = order()
+            .find(|at| is(*at, FREE))
+            .or_else(|| finished().find(|at| !fresh(at)))
+            .or_else(|| finished().next())?;
         state.count = state.count.checked_add(1)?;
         let name = IntentName(NAMED | u64::from(state.epoch >> 1) << 32 | u64::from(state.count));
         state.next = at + 1;
@@ -180,11 +188,25 @@ impl Intents for IntentFile {
 
     fn finished(&self, name: IntentName) {
         self.set(name, FINISHED);
-        self.state().slots.iter_mut().filter(|slot| **slot == Some(name)).for_each(|slot| *slot = None);
+        let mut state = self.state();
+        let state = &mut *state;
+        for (slot, fresh) in state.slots.iter_mut().zip(&mut state.fresh).filter(|(slot, _)| **slot == Some(name)) {
+            (*slot, *fresh) = (None, true);
+        }
     }
 
     fn was_finished(&self, name: IntentName) -> bool {
         self.in_state(FINISHED).any(|(_, finished)| finished == name)
+    }
+
+    fn forget(&self, name: IntentName) {
+        // Under the lock: a slot that is put to another use meanwhile has another name.
+        let _state = self.state();
+        for (at, _) in self.in_state(FINISHED).filter(|(_, finished)| *finished == name) {
+            if let Some(slot) = self.slot(at) {
+                slot.store_u64(STATE, FREE, Ordering::Release);
+            }
+        }
     }
 }
 
@@ -301,6 +323,20 @@ mod tests {
         assert!(names.iter().all(|name| file.was_finished(*name)));
         file.prepare(0, &block, &block).unwrap();
         assert_eq!(names.iter().filter(|name| file.was_finished(**name)).count(), SLOTS - 1);
+        // One that was answered is free; then no other is given up.
+        file.forget(names[9]);
+        assert!(!file.was_finished(names[9]));
+        let at_work = file.prepare(0, &block, &block).unwrap();
+        assert_eq!(names.iter().filter(|name| file.was_finished(**name)).count(), SLOTS - 2);
+        file.commit(at_work);
+        drop(file);
+        // What is finished now outlasts what was finished by processes before.
+        let file = open(&dir, "one");
+        assert_eq!(file.committed().len(), 1);
+        file.finished(at_work);
+        let more: Vec<_> = (0..SLOTS - 1).map(|_| file.prepare(0, &block, &block).unwrap()).collect();
+        assert!(file.was_finished(at_work) && !names.iter().any(|name| file.was_finished(*name)));
+        more.iter().for_each(|name| file.end(*name));
         let long = vec![0; (64 << 10) + 512];
         assert_eq!(file.prepare(0, &long, &long), None);
     }

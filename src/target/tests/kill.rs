@@ -102,6 +102,10 @@ impl Intents for Drawer {
     fn was_finished(&self, name: IntentName) -> bool {
         self.0.lock().unwrap().iter().any(|(intent, state)| intent.name == name && *state == Some(true))
     }
+
+    fn forget(&self, name: IntentName) {
+        self.set(name, None);
+    }
 }
 
 impl World {
