@@ -30,15 +30,15 @@
 //! | [`srp`] | information units, data-buffer descriptors, the target port | virtio |
 //! | [`tgt`] | the seven events, the event rings, hosts | virtio, SCSI commands |
 //! | [`virtio_scsi`] | wire structs, the split ring, descriptor-chain rules, control and event queue formats | the target |
-//! | [`vhost_user`] | the session with one front-end: handshake, memory, vrings, drain | SCSI |
+//! | [`vhost_user`] | the session with one front-end: handshake, memory, vrings, what is in flight (`inflight`), what a migration wants logged (`dirty_log`), drain | SCSI |
 //! | [`hba`] | the reactor: chains → IUs → events, answers → used rings | SPC, SBC |
 //! | [`target`] | targets, nexus table, LUN map, tasks, task management | virtio, SRP |
 //! | [`device_server`] | command × unit × nexus → plan; the one place where a backing error becomes sense | threads, virtio |
 //! | [`lu`] | a logical unit: identity, geometry, I_T_L gates, unit attentions, mode state | targets |
-//! | [`state_dir`] | what of a unit outlives the process: its file, and who writes it | targets |
+//! | [`state_dir`] | what of a unit outlives the process: its file and who writes it, and what COMPARE AND WRITE was about to write (`intents`) | targets |
 //! | [`sandbox`] | what the running process may still do: privileges, files, system calls | everything else |
 //! | [`backing`] | images and engines behind one trait | SCSI |
-//! | [`mem`] | guest memory: maps, snapshots, pinned I/O buffers | everything above |
+//! | [`mem`] | guest memory: maps, snapshots, pinned I/O buffers, the dirty log that every write to it is marked in; image files that are mapped | everything above |
 //! | [`sys`] | mailboxes, the wait set, io_uring, file locks | everything above |
 //!
 //! Dependencies run one way; the `layering` test reads the `use` edges and holds them to a table.
