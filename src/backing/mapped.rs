@@ -2,7 +2,8 @@
 //!
 //! Only where a page fault cannot wait for a device: on tmpfs. And only where the file holds data: reading a hole through a mapping
 //! would give it a page, and writing one could find no memory left, which is a signal and not an error. So the file is
-//! divided into chunks, and a chunk goes through the mapping once it was found to be data throughout. It is looked at seldom while it is not.
+//! divided into chunks, and a chunk goes through the mapping once it was found to be data throughout, and in memory, not in swap. It is looked at seldom while it is not.
+//! A look asks the kernel for that chunk alone: to ask for the next hole would make it go through all of the file behind.
 //!
 //! The mapping is a shorter way to the same bytes, never the only one: whatever it does not have goes through the file's calls,
 //! which also say what is wrong. One thing it cannot have: a file that was truncated *inside* a page ends at that page's end for a
@@ -44,6 +45,10 @@ impl Mapped {
     /// The mapping of a file of `size` bytes; `None` if it cannot be had, for it is only a shorter way.
     pub(super) fn new(file: &File, size: u64, writable: bool) -> Option<Mapped> {
         if size > SIZE_MAX {
+            return None;
+        }
+        if !file::tells_residence(file).unwrap_or(false) {
+            log::info!("an image on tmpfs is not mapped: it belongs to another user, so the kernel does not say where it has holes");
             return None;
         }
         let window = FileWindow::map(file, size, writable).inspect_err(|e| log::warn!("not mapped: {e}")).ok()?;
@@ -106,16 +111,13 @@ impl Mapped {
             return false;
         }
         let holes = self.holes.load(Ordering::Acquire);
-        let (start, end) = (index * self.chunk, ((index + 1) * self.chunk).min(self.size));
-        match file::seek_hole(file, start) {
-            // The end of the file counts as a hole.
-            Ok(Some(hole)) if hole >= end => {}
-            // The file ends before.
-            Ok(None) => {
+        let start = index * self.chunk;
+        let len = self.chunk.min(self.size - start);
+        if !self.window.is_resident(start, len).unwrap_or(false) {
+            if file::size(file).is_ok_and(|size| size < self.size) {
                 self.seen(start);
-                return false;
             }
-            Ok(Some(_)) | Err(_) => return false,
+            return false;
         }
         chunk.store(DATA, Ordering::SeqCst);
         if self.holes.load(Ordering::SeqCst) != holes {
@@ -123,6 +125,7 @@ impl Mapped {
             chunk.store(0, Ordering::Relaxed);
             return false;
         }
+        self.window.populate(start, len);
         true
     }
 }

@@ -93,6 +93,49 @@ impl FileWindow {
         self.not_lost()
     }
 
+    /// Whether every page of this range is in memory. The kernel says so truthfully only to who owns the file
+    /// ([`file::tells_residence`](crate::sys::file::tells_residence)).
+    ///
+    /// # Errors
+    ///
+    /// If the window does not have the range, or the kernel does not say.
+    pub fn is_resident(&self, offset: u64, len: u64) -> io::Result<bool> {
+        let page = super::region::page_size();
+        let start = offset - offset % page;
+        let address = self.address(start, len + offset % page).map_err(io::Error::other)?;
+        let mut left = (len + offset % page).div_ceil(page);
+        let mut address = address.cast_mut();
+        let mut pages = [0u8; 64];
+        while left > 0 {
+            let now = left.min(pages.len() as u64);
+            let bytes = (now * page) as usize;
+            // SAFETY: the pages are this mapping's, whose last one is mapped whole; there is a byte for each in `pages`.
+            if unsafe { libc::mincore(address.cast(), bytes, pages.as_mut_ptr()) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if pages.iter().take(now as usize).any(|page| page & 1 == 0) {
+                return Ok(false);
+            }
+            left -= now;
+            address = address.wrapping_add(bytes);
+        }
+        Ok(true)
+    }
+
+    /// Enters the pages of a range into the page table, so that no copy meets them with a fault each. Where that cannot be done, copies do it.
+    pub fn populate(&self, offset: u64, len: u64) {
+        let page = super::region::page_size();
+        let start = offset - offset % page;
+        let Ok(address) = self.address(start, len + offset % page) else { return };
+        let writable = self.mapping.prot() & libc::PROT_WRITE != 0;
+        let advice = if writable { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+        // SAFETY: the range is this mapping's, and the advice changes no contents; where the file has ended it fails, without a signal.
+        let done = unsafe { libc::madvise(address.cast_mut().cast(), (len + offset % page) as usize, advice) };
+        if done != 0 {
+            log::debug!("pages are not entered beforehand: {}", io::Error::last_os_error());
+        }
+    }
+
     fn address(&self, offset: u64, len: u64) -> Result<*const u8, NotInWindow> {
         if !self.has(offset, len) {
             return Err(NotInWindow);
@@ -112,6 +155,7 @@ impl FileWindow {
 mod tests {
     use super::*;
     use crate::mem::Direction;
+    use crate::sys::file;
     use std::os::unix::fs::FileExt;
 
     fn file(len: u64) -> File {
@@ -162,6 +206,27 @@ mod tests {
         let window = FileWindow::map(&file, 4096, false).unwrap();
         assert_eq!(window.write(0, 1, &filled(&[1]), 0), Err(NotInWindow));
         assert!(window.read(0, 4096, &mut IoBuf::owned(4096, Direction::In), 0).is_ok());
+    }
+
+    #[test]
+    fn holes_are_not_resident() {
+        let file = file(1 << 20);
+        assert!(file::tells_residence(&file).unwrap());
+        let window = FileWindow::map(&file, (1 << 20) - 100, true).unwrap();
+        assert!(!window.is_resident(0, 4096).unwrap());
+        file.write_all_at(&[1; 300 << 10], 0).unwrap();
+        assert!(window.is_resident(0, 300 << 10).unwrap());
+        assert!(window.is_resident(4097, 4000).unwrap());
+        assert!(!window.is_resident(4096, 300 << 10).unwrap());
+        window.populate(0, 300 << 10);
+        // Nothing comes to be by being looked at.
+        assert!(!window.is_resident(300 << 10, 4096).unwrap());
+        file.write_all_at(&[1], (1 << 20) - 101).unwrap();
+        assert!(window.is_resident((1 << 20) - 4096, 3996).unwrap(), "the last page");
+        assert!(window.is_resident((1 << 20) - 100, 1).is_err(), "none of its own");
+        file.set_len(0).unwrap();
+        window.populate(0, 4096);
+        assert!(!window.is_resident(0, 4096).unwrap());
     }
 
     /// A truncated file is not the end of the process, and its bytes are not said to be zeros.

@@ -71,6 +71,8 @@ const ALWAYS: &[i64] = &[
     libc::SYS_munmap,
     libc::SYS_mremap,
     libc::SYS_madvise,
+    // Which chunks of a mapped image are data.
+    libc::SYS_mincore,
     libc::SYS_brk,
     // Threads; clone is below.
     libc::SYS_set_robust_list,

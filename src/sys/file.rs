@@ -8,7 +8,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::ptr::NonNull;
 
 /// The largest number of pieces that one vectored call takes (`IOV_MAX` of Linux).
@@ -187,6 +187,13 @@ fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<Option<u64>
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Whether the kernel tells this process which pages of a file are in memory (`mincore`): to others than the owner it says of each that
+/// it is. (It tells those, too, who may write to it; that may change when a process gives up privileges.)
+pub fn tells_residence(file: &File) -> io::Result<bool> {
+    // SAFETY: geteuid always succeeds and touches no memory.
+    Ok(file.metadata()?.uid() == unsafe { libc::geteuid() })
 }
 
 fn file_offset(offset: u64) -> io::Result<libc::off_t> {
