@@ -49,7 +49,7 @@ pub struct Cli {
         long = "lun",
         value_name = "file=PATH[,KEY=VALUE]...",
         help = "A logical unit: file=PATH[,lun=N][,target=N][,read-only=on|off][,removable=on|off][,block-size=512|4096]\
-                [,physical-block-size=BYTES][,lowest-aligned-lba=N][,rotation-rate=RPM][,provisioning=thin|full][,threshold=PERCENT|off][,write-cache=on|off]\
+                [,physical-block-size=BYTES][,lowest-aligned-lba=N][,rotation-rate=RPM][,provisioning=thin|full][,threshold=PERCENT|off][,cache=writeback|writethrough|none|directsync|unsafe][,write-cache=on|off]\
                 [,sense-format=fixed|descriptor][,serial=S][,naa=0xHEX][,eui=0xHEX][,uuid=UUID][,vendor=V][,product=P][,revision=R]\
                 [,initiator=NAME]...[,target-port=NAME]... With initiator= (it repeats) only those initiators see it, with \
                 target-port= (it repeats) only by those target ports"

@@ -301,6 +301,7 @@ fn open_images(config: &Config, locking: impl Fn(&UnitConfig) -> Locking) -> Res
             block_size: u.block_size,
             shared: u.shared_by(&config.endpoints),
             engine: config.engine,
+            cache: u.cache,
             locking: locking(u),
             patience: backing::PATIENCE,
         })

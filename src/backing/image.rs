@@ -18,6 +18,8 @@ pub struct Capabilities {
     pub never_waits: bool,
     /// Opened O_DIRECT.
     pub direct: bool,
+    /// Nothing is ever made durable: flushes and FUA are answered, and nothing is done ([`CacheMode::Unsafe`](super::CacheMode)).
+    pub volatile: bool,
 }
 
 /// Bytes of one kind at some place of an image.

@@ -20,9 +20,11 @@
 //!   (tmpfs); else preadv/pwritev on an I/O thread. All engines face the same conformance suite.
 //! * A block of a shared image is never seen half old, half new: it is opened O_DIRECT (buffers in which a block does not lie in one piece are bounced), or
 //!   its operations go through a striped range latch.
+//! * Whether the page cache is used, and what a flush does, is the image's [`CacheMode`]; engines and callers go by its capabilities.
 //! * [`Image::copy_from`] copies between images, by means of the file system where it can and blocks stay whole.
 
 mod atomic;
+mod caching;
 mod copy;
 mod engines;
 mod error;
@@ -40,6 +42,7 @@ mod transfer;
 mod unreadable;
 
 pub use atomic::AtomicUnit;
+pub use caching::CacheMode;
 pub use error::*;
 pub use held::HeldEngine;
 pub use image::*;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::atomic::AtomicFile;
+use super::caching::CacheMode;
 use super::lock::{Lock, Locking, Who};
 use super::mapped::Mapped;
 use super::raw::{Access, RawImage};
@@ -43,6 +44,8 @@ pub struct OpenOptions {
     pub shared: bool,
     /// Which engine to use.
     pub engine: EngineChoice,
+    /// How it is cached.
+    pub cache: CacheMode,
     /// Whether to lock it.
     pub locking: Locking,
     /// How long to wait for somebody else who has it locked. A process that was killed has its locks for some 60 ms more, while the kernel takes down
@@ -62,6 +65,7 @@ impl OpenOptions {
             block_size: 512,
             shared: false,
             engine: EngineChoice::Auto,
+            cache: CacheMode::Auto,
             locking: Locking::Auto,
             patience: PATIENCE,
         }
@@ -136,14 +140,27 @@ pub enum OpenError {
     },
     /// A shared image that needs the range latch.
     #[error(
-        "{path}: io_uring cannot serve it while it is shared, for its file system has no direct I/O in blocks of \
-         {block_size} bytes; leave the choice of the engine to vstgt"
+        "{path}: io_uring cannot serve it while it is shared without direct I/O (its file system has none in blocks of \
+         {block_size} bytes, or cache= says so); leave the choice of the engine to vstgt"
     )]
     Engine {
         /// The file.
         path: PathBuf,
         /// What was asked for.
         block_size: u32,
+    },
+    /// Direct I/O of a file that has none.
+    #[error(
+        "{path}: its file system has no direct I/O in blocks of {block_size} bytes, which cache=none and cache=directsync ask for{hint}; \
+         or use cache=writeback"
+    )]
+    NoDirect {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        block_size: u32,
+        /// A block size with which it has.
+        hint: &'static str,
     },
     /// An engine that does I/O on the reactor, for an image whose I/O may wait for a device.
     #[error(
@@ -234,7 +251,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
         EngineChoice::Mmap => return Err(OpenError::Waits { path: path.clone(), engine: "mmap" }),
         EngineChoice::Inline => return Err(OpenError::Waits { path: path.clone(), engine: "inline" }),
     };
-    let access = choose_access(options, &file, &found).map_err(system)?;
+    let access = choose_access(options, &file, &found)?;
     if access == Access::Latched && options.engine == EngineChoice::IoUring {
         return Err(OpenError::Engine { path: path.clone(), block_size: options.block_size });
     }
@@ -245,6 +262,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
         unmap_granularity: found.unmap_granularity,
         never_waits: on_reactor,
         direct: matches!(access, Access::Direct(_)),
+        volatile: options.cache == CacheMode::Unsafe,
     };
     let direct = match access {
         Access::Direct(alignment) => Some(alignment),
@@ -411,12 +429,27 @@ const PAGE: u32 = 4096;
 ///
 /// Direct I/O keeps them whole if each goes to the device in one request. What it is a request's worth of must lie in one piece in memory (see
 /// [`RawFile::takes`]) and on the medium.
-fn choose_access(options: &OpenOptions, file: &File, found: &Found) -> io::Result<Access> {
+fn choose_access(options: &OpenOptions, file: &File, found: &Found) -> Result<Access, OpenError> {
+    let path = || options.path.clone();
+    let set_direct = || file::set_direct(file).map_err(|source| OpenError::System { path: path(), source });
+    // What is in memory has nothing below it to go to directly.
+    if options.cache.is_direct() && !found.in_memory {
+        let fits = |alignment: &DirectAlignment| alignment.offset <= options.block_size;
+        if let Some(alignment) = found.direct.filter(fits)
+            && (!options.shared || options.read_only || found.keeps_whole(options.block_size, alignment))
+            && set_direct()?
+        {
+            return Ok(Access::Direct(alignment));
+        }
+        let would_fit = options.block_size < PAGE && found.direct.is_some_and(|direct| direct.offset <= PAGE);
+        let hint = if would_fit { "; it has with block-size=4096" } else { "" };
+        return Err(OpenError::NoDirect { path: path(), block_size: options.block_size, hint });
+    }
     if !options.shared || options.read_only {
         return Ok(Access::Buffered);
     }
-    match found.direct {
-        Some(alignment) if found.keeps_whole(options.block_size, alignment) && file::set_direct(file)? => {
+    match found.direct.filter(|_| options.cache == CacheMode::Auto) {
+        Some(alignment) if found.keeps_whole(options.block_size, alignment) && set_direct()? => {
             Ok(Access::Direct(alignment))
         }
         _ => Ok(Access::Latched),

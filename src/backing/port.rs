@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::engines::{LocalImage, Reaped, Task, ThreadEngine, UringEngine};
-use super::{BackingError, Image};
+use super::{BackingError, Capabilities, Image};
 use crate::mem::IoBuf;
 use crate::sys::mailbox::Waker;
 use crate::sys::ring::Ring;
@@ -28,6 +28,16 @@ pub enum OpKind {
         /// Whether blocks may be deallocated.
         unmap: bool,
     },
+}
+
+impl OpKind {
+    /// What it comes to on an image that can do this.
+    pub(super) fn on(self, image: Capabilities) -> OpKind {
+        match self {
+            OpKind::Write { fua } => OpKind::Write { fua: fua && !image.volatile },
+            other => other,
+        }
+    }
 }
 
 /// One operation on an image; offset and length in bytes. Reads and writes use the first `len` bytes of the buffer.
@@ -92,6 +102,8 @@ pub struct IoPort {
     in_flight: usize,
     /// The images it has been given operations on.
     images: Vec<LocalImage>,
+    /// Where among them the last one is: mostly the next one is the same.
+    recent: usize,
     /// What is to be cancelled with the next `flush` or `reap`: all at once, for each look goes through everything in flight, and a guest that
     /// aborts a task set cancels all it has.
     cancels: Vec<u64>,
@@ -107,6 +119,7 @@ impl IoPort {
             ended: Vec::new(),
             in_flight: 0,
             images: Vec::new(),
+            recent: 0,
             cancels: Vec::new(),
         }
     }
@@ -165,8 +178,12 @@ impl IoPort {
 
     /// This thread's hold on an image. Made once for each; those that nothing uses are let go when a new one comes and there are many.
     fn hold(&mut self, image: &Arc<dyn Image>) -> LocalImage {
-        if let Some(held) = self.images.iter().find(|held| Arc::ptr_eq(held, image)) {
+        if let Some(held) = self.images.get(self.recent).filter(|held| Arc::ptr_eq(held, image)) {
             return Rc::clone(held);
+        }
+        if let Some(at) = self.images.iter().position(|held| Arc::ptr_eq(held, image)) {
+            self.recent = at;
+            return self.hold(image);
         }
         if self.images.len() >= IMAGES_KEPT {
             self.images.retain(|held| Rc::strong_count(held) > 1);
@@ -176,13 +193,15 @@ impl IoPort {
         held
     }
 
-    fn start(&mut self, task: Task) {
-        let op = task.op;
+    fn start(&mut self, mut task: Task) {
         if let Err(e) = acceptable(&task) {
             return self.ended.push(task.complete(Err(e)));
         }
         let capabilities = task.image.capabilities();
-        let idle = if op.kind == OpKind::Flush { capabilities.read_only } else { op.len == 0 };
+        task.op.kind = task.op.kind.on(capabilities);
+        let op = task.op;
+        let nothing_to_flush = capabilities.read_only || capabilities.volatile;
+        let idle = if op.kind == OpKind::Flush { nothing_to_flush } else { op.len == 0 };
         if idle || capabilities.never_waits && op.len <= INLINE_MAX {
             return self.ended.push(task.run());
         }

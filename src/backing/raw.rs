@@ -122,6 +122,7 @@ impl RawImage {
 
     /// Writes; an error comes with the bytes that are known to be written.
     fn write_from(&self, offset: u64, len: u64, memory: impl Memory, fua: bool) -> Result<(), (BackingError, u64)> {
+        let fua = fua && !self.capabilities.volatile;
         let kind = OpKind::Write { fua };
         self.raw.check(Op { kind, offset, len }).map_err(|e| (e, 0))?;
         if fua && self.raw.is_for_ring(kind) {
@@ -318,6 +319,9 @@ impl Image for RawImage {
     }
 
     fn flush(&self) -> Result<(), BackingError> {
+        if self.capabilities.volatile {
+            return Ok(());
+        }
         self.raw.synced()?;
         if self.capabilities.read_only {
             return Ok(());

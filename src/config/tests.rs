@@ -1,5 +1,5 @@
 use super::*;
-use crate::backing::Locking;
+use crate::backing::{CacheMode, Locking};
 use crate::lu::{Provisioning, SoftThreshold};
 
 fn cli(args: &[&str]) -> Cli {
@@ -41,7 +41,7 @@ fn all_keys_of_a_unit_are_taken() {
         "b.sock,initiator=b",
         "--lun",
         "file=d,lun=16383,target=255,read-only=on,removable=on,serial=S1,block-size=4096,vendor=V,product=P,initiator=a,initiator=b,\
-         physical-block-size=16384,rotation-rate=7200,provisioning=full,write-cache=off,sense-format=descriptor,\
+         physical-block-size=16384,rotation-rate=7200,provisioning=full,cache=none,write-cache=off,sense-format=descriptor,\
          naa=0x5000123456789aBc,eui=0x020000fffe0000010203040A,uuid=123e4567-E89B-42d3-a456-426614174000,\
          lowest-aligned-lba=3,threshold=17,locking=on,lost-writes=accept,revision=1.2,target-port=vstgt",
     ])
@@ -63,6 +63,7 @@ fn all_keys_of_a_unit_are_taken() {
             locking: Locking::On,
             provisioning: Provisioning::Full,
             threshold: SoftThreshold::Percent(17),
+            cache: CacheMode::None,
             write_cache: false,
             descriptor_sense: true,
             serial: Some("S1".into()),
@@ -161,6 +162,7 @@ fn reserved_values_are_refused() {
     assert!(with("locking=always").unwrap_err().contains("on, off or auto"));
     assert!(with("provisioning=thick").unwrap_err().contains("thin or full"));
     assert!(with("sense-format=both").unwrap_err().contains("fixed or descriptor"));
+    assert!(with("cache=on").unwrap_err().contains("writeback, writethrough, none, directsync or unsafe"));
     assert!(with("write-cache=maybe").unwrap_err().contains("on or off"));
     assert!(with("revision=12345").unwrap_err().contains("1 to 4 printable"));
 }
@@ -358,4 +360,25 @@ fn units_may_be_restricted_to_ports() {
     assert!(with(&["file=x,target-port=r"]).unwrap_err().starts_with("--lun x: there is no target port 'r'"));
     let error = with(&["file=x,target-port=q,initiator=other"]).unwrap_err();
     assert!(error.starts_with("--lun x: no socket of its initiators is on one of its target ports"), "{error}");
+}
+
+#[test]
+fn a_cache_mode_has_a_default_for_the_write_cache() {
+    let unit = |keys: &str| {
+        let lun = format!("file=a{keys}");
+        config(&["--socket-path", "/tmp/vm.sock", "--lun", &lun]).unwrap().units.remove(0)
+    };
+    for (keys, cache, write_cache) in [
+        ("", CacheMode::Auto, true),
+        (",cache=writeback", CacheMode::Writeback, true),
+        (",cache=writethrough", CacheMode::Writethrough, false),
+        (",cache=none", CacheMode::None, true),
+        (",cache=directsync", CacheMode::Directsync, false),
+        (",cache=unsafe", CacheMode::Unsafe, true),
+        (",cache=directsync,write-cache=on", CacheMode::Directsync, true),
+        (",cache=unsafe,write-cache=off", CacheMode::Unsafe, false),
+    ] {
+        let unit = unit(keys);
+        assert_eq!((unit.cache, unit.write_cache), (cache, write_cache), "{keys}");
+    }
 }

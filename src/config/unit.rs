@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::key_value::{Options, OptionsError};
 use super::{ConfigError, EndpointConfig, TargetPortConfig};
-use crate::backing::Locking;
+use crate::backing::{CacheMode, Locking};
 use crate::cli::Cli;
 use crate::lu::{self, MAX_SERIAL, Provisioning, SoftThreshold};
 
@@ -41,6 +41,8 @@ pub struct UnitConfig {
     pub provisioning: Provisioning,
     /// When its initiators hear that space runs low.
     pub threshold: SoftThreshold,
+    /// How the host caches it.
+    pub cache: CacheMode,
     /// The default of WCE.
     pub write_cache: bool,
     /// The default of D_SENSE.
@@ -174,6 +176,8 @@ fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig
     let block_size = o.choice("block-size", 512, &[512, 4096])?;
     let physical: Vec<u32> = (0..=MAX_PHYSICAL_EXPONENT).map(|exponent| block_size << exponent).collect();
     let physical_block_size = o.choice("physical-block-size", block_size, &physical)?;
+    let cache = o.parsed("cache", "writeback, writethrough, none, directsync or unsafe", CacheMode::from_name)?;
+    let cache = cache.unwrap_or_default();
     let unit = UnitConfig {
         file,
         target: target as u8,
@@ -188,7 +192,8 @@ fn unit(file: PathBuf, mut o: Options, all_read_only: bool) -> Result<UnitConfig
         locking: o.parsed("locking", "on, off or auto", locking)?.unwrap_or_default(),
         provisioning: o.parsed("provisioning", "thin or full", provisioning)?.unwrap_or_default(),
         threshold: o.parsed("threshold", "a percentage from 1 to 100, or off", threshold)?.unwrap_or_default(),
-        write_cache: o.switch("write-cache", true)?,
+        cache,
+        write_cache: o.switch("write-cache", cache.write_cache())?,
         descriptor_sense: o.parsed("sense-format", "fixed or descriptor", sense_format)?.unwrap_or(false),
         serial: o.text("serial", 1, MAX_SERIAL)?,
         naa: o.parsed("naa", "0x and 16 hexadecimal digits, the first of them 2, 3 or 5", naa)?,

@@ -176,6 +176,7 @@ impl Image for HeldImage {
             unmap_granularity: 512,
             never_waits: self.inline,
             direct: true,
+            volatile: false,
         }
     }
 

@@ -92,6 +92,7 @@ impl Image for LoggedImage {
             unmap_granularity: 4096,
             never_waits: false,
             direct: true,
+            volatile: false,
         }
     }
 

@@ -55,6 +55,7 @@ impl Image for SlowImage {
             unmap_granularity: 512,
             never_waits: false,
             direct: true,
+            volatile: false,
         }
     }
 

@@ -149,6 +149,7 @@ impl Image for Stuck {
             unmap_granularity: 4096,
             never_waits: false,
             direct: false,
+            volatile: false,
         }
     }
 

@@ -113,8 +113,11 @@ impl UringEngine {
     /// Takes a task that passed [`RawFile::check`]; gives it back only if the ring cannot do it. It begins when its image has not too many on
     /// the ring.
     pub(in crate::backing) fn submit(&mut self, task: Task) -> Option<Task> {
-        let share = task.image.raw().map_or(1, RawFile::ring_share);
         self.in_flight += 1;
+        if self.waiting.pass(name_of(&task)) {
+            return self.begin(task);
+        }
+        let share = task.image.raw().map_or(1, RawFile::ring_share);
         let images = self.waiting.put_sharing(name_of(&task), share, task);
         // Each of them may hang, and there is to be as much for another one.
         let wanted = SHARE_OF_WORKERS.saturating_mul(images + 1);
@@ -122,28 +125,31 @@ impl UringEngine {
             self.workers = wanted.next_power_of_two();
             self.ring().allow_workers(self.workers);
         }
-        self.begin();
+        self.begin_waiting();
         // What waits already could not begin before, either.
         self.refused.pop()
     }
 
     /// Begins what may begin.
-    fn begin(&mut self) {
+    fn begin_waiting(&mut self) {
         while let Some((_, task)) = self.waiting.take() {
-            let index = self.free.pop().unwrap_or_else(|| {
-                self.slots.push(Slot::default());
-                self.slots.len() - 1
-            });
-            if let Some(slot) = self.slots.get_mut(index) {
-                slot.task = Some(task);
-                slot.cancelled = false;
-                slot.unsynced = None;
-            }
-            if index >> INDEX_BITS != 0 || !self.start(index) {
-                let refused = self.retire(index);
-                self.refused.extend(refused);
-            }
+            let refused = self.begin(task);
+            self.refused.extend(refused);
         }
+    }
+
+    /// Begins one; gives it back if the ring cannot do it.
+    fn begin(&mut self, task: Task) -> Option<Task> {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
+        });
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.task = Some(task);
+            slot.cancelled = false;
+            slot.unsynced = None;
+        }
+        if index >> INDEX_BITS != 0 || !self.start(index) { self.retire(index) } else { None }
     }
 
     /// Asks the kernel to cancel what has one of these names, which are ascending; of what waits, ends it.
@@ -181,14 +187,14 @@ impl UringEngine {
                 Some(Next::Again) if self.start(index) => {}
                 Some(Next::Again | Next::Refused) => {
                     let refused = self.retire(index);
-                    self.begin();
+                    self.begin_waiting();
                     if let Some(task) = refused {
                         return Some(Reaped::Refused(task));
                     }
                 }
                 Some(Next::Done(result)) => {
                     let done = self.retire(index);
-                    self.begin();
+                    self.begin_waiting();
                     if let Some(task) = done {
                         return Some(Reaped::Done(task.complete(result)));
                     }

@@ -107,3 +107,59 @@ fn a_latched_image_is_not_for_io_uring() {
     let read_only = OpenOptions { read_only: true, ..ring };
     assert!(open(&read_only).unwrap().raw().is_some());
 }
+
+fn with(options: &OpenOptions, cache: CacheMode, shared: bool) -> OpenOptions {
+    OpenOptions { cache, shared, ..options.clone() }
+}
+
+/// On a file system with direct I/O, as the machines of this project's tests have.
+#[test]
+fn the_page_cache_is_used_or_not_as_the_mode_says() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let image = file(dir.path(), "image", 1 << 20);
+    for (cache, alone, shared) in [
+        (CacheMode::Auto, false, true),
+        (CacheMode::Writeback, false, false),
+        (CacheMode::Writethrough, false, false),
+        (CacheMode::None, true, true),
+        (CacheMode::Directsync, true, true),
+        (CacheMode::Unsafe, false, false),
+    ] {
+        let direct = |shared| {
+            let image = open_raw(&with(&image, cache, shared)).unwrap();
+            let flags = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", image.file().fd())).unwrap();
+            let flags = flags.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+            let really = i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_DIRECT != 0;
+            assert_eq!(really, image.capabilities().direct);
+            // A shared image that is not direct takes the latch, past which no ring may go.
+            assert_eq!(image.raw().is_some(), !shared || really);
+            really
+        };
+        assert_eq!((direct(false), direct(true)), (alone, shared), "{cache:?}");
+        assert_eq!(open(&with(&image, cache, false)).unwrap().capabilities().volatile, cache == CacheMode::Unsafe);
+    }
+}
+
+#[test]
+fn what_is_in_memory_is_not_cached_again() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let image = file(dir.path(), "image", 1 << 20);
+    for cache in [CacheMode::None, CacheMode::Directsync] {
+        let image = open(&with(&image, cache, false)).unwrap();
+        assert!(image.capabilities().never_waits && !image.capabilities().direct);
+    }
+}
+
+/// A flush that failed fails for ever; one that is not done does not.
+#[test]
+fn an_unsafe_image_is_not_flushed() {
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let image = file(dir.path(), "image", 1 << 20);
+    for (cache, fails) in [(CacheMode::Writeback, true), (CacheMode::Unsafe, false)] {
+        let image = open(&with(&image, cache, false)).unwrap();
+        image.had_lost_writes();
+        assert_eq!(image.flush().is_err(), fails);
+        let buf = crate::mem::IoBuf::owned(512, crate::mem::Direction::Out);
+        assert_eq!(image.write(0, 512, &buf, 0, true).is_err(), fails);
+    }
+}

@@ -68,6 +68,7 @@ impl MemImage {
                 unmap_granularity: 4096,
                 never_waits: true,
                 direct: false,
+                volatile: false,
             },
             atomic: None,
             hook: Mutex::default(),
