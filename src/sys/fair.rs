@@ -18,6 +18,8 @@ pub struct Fair<T> {
     turn: usize,
     /// Where the owner is that was asked for last: mostly it is asked for again.
     recent: usize,
+    /// How many items are here.
+    here: usize,
     share: usize,
 }
 
@@ -32,7 +34,7 @@ struct Owner<T> {
 impl<T> Fair<T> {
     /// An empty queue; `share` is at least one.
     pub fn new(share: usize) -> Fair<T> {
-        Fair { owners: Vec::new(), turn: 0, recent: 0, share: share.max(1) }
+        Fair { owners: Vec::new(), turn: 0, recent: 0, here: 0, share: share.max(1) }
     }
 
     /// Lets an item out without its coming in; true if it may: its owner is known, has nothing here, and has less than its share out. That is
@@ -62,6 +64,7 @@ impl<T> Fair<T> {
     /// The same for an owner with a share of its own, at least one.
     pub fn put_sharing(&mut self, owner: u64, share: usize, item: T) -> usize {
         let share = share.max(1);
+        self.here += 1;
         let known = self.owners.iter().position(|o| o.name == owner);
         match known.or_else(|| self.owners.iter().position(Owner::is_idle)).and_then(|at| self.owners.get_mut(at)) {
             Some(place) => {
@@ -76,6 +79,9 @@ impl<T> Fair<T> {
 
     /// The next item that may go out, and whose it is.
     pub fn take(&mut self) -> Option<(u64, T)> {
+        if self.here == 0 {
+            return None;
+        }
         let count = self.owners.len();
         for at in (0..count).map(|step| (self.turn + step) % count) {
             let owner = self.owners.get_mut(at).filter(|owner| owner.out < owner.share);
@@ -83,6 +89,7 @@ impl<T> Fair<T> {
                 && let Some(item) = owner.waiting.pop_front()
             {
                 owner.out += 1;
+                self.here -= 1;
                 self.turn = at + 1;
                 return Some((owner.name, item));
             }
@@ -109,6 +116,7 @@ impl<T> Fair<T> {
                 }
             }
         }
+        self.here -= removed.len();
         removed
     }
 }
