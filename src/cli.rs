@@ -68,6 +68,11 @@ pub struct Cli {
     #[arg(long = "reactors", value_name = "N")]
     pub reactors: Option<u8>,
 
+    /// How long a reactor that has run out of work looks for more before it sleeps, at most, in microseconds. How long it really does follows
+    /// what has paid lately: with idle guests it does not. 0: it always sleeps at once.
+    #[arg(long = "poll-us", value_name = "MICROSECONDS", default_value_t = 20)]
+    pub poll_us: u64,
+
     /// How long after its connection was lost a nexus is kept for its initiator to come back.
     #[arg(long = "nexus-loss-timeout", value_name = "SECONDS", default_value_t = 10)]
     pub nexus_loss_timeout: u64,

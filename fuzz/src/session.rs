@@ -100,6 +100,7 @@ fn play(mut input: Input<'_>) {
         target_ports: vec![TargetPortSetup { name: "t".into(), host_no: 0 }],
         request_queues: 3,
         nexus_loss_timeout: Duration::ZERO,
+        poll: std::time::Duration::ZERO,
         trace_events: settings & 8 != 0,
     });
     let hba = hba.expect("reactors");

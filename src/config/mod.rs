@@ -25,6 +25,9 @@ pub use access::SocketAccess;
 use key_value::{Options, OptionsError};
 pub use unit::UnitConfig;
 
+/// Who looks for longer than a millisecond does not sleep any more.
+const MAX_POLL_US: u64 = 1000;
+
 /// The longest nexus loss timeout, in seconds: a year.
 const MAX_LOSS_TIMEOUT: u64 = 365 * 24 * 3600;
 
@@ -207,6 +210,8 @@ pub struct Config {
     pub num_queues: u16,
     /// Reactor threads.
     pub reactors: u8,
+    /// How long a reactor looks for work at most, before it sleeps.
+    pub poll: Duration,
     /// How long a lost nexus is kept.
     pub nexus_loss_timeout: Duration,
     /// Where state is kept.
@@ -256,6 +261,9 @@ impl TryFrom<Cli> for Config {
         if !(1..=64).contains(&reactors) {
             return Err(value("--reactors", &reactors.to_string(), "must be 1 to 64"));
         }
+        if cli.poll_us > MAX_POLL_US {
+            return Err(value("--poll-us", &cli.poll_us.to_string(), "must be at most 1000"));
+        }
         if cli.nexus_loss_timeout > MAX_LOSS_TIMEOUT {
             return Err(value("--nexus-loss-timeout", &cli.nexus_loss_timeout.to_string(), "must be at most 31536000"));
         }
@@ -274,6 +282,7 @@ impl TryFrom<Cli> for Config {
             units,
             num_queues: cli.num_queues,
             reactors,
+            poll: Duration::from_micros(cli.poll_us),
             nexus_loss_timeout: Duration::from_secs(cli.nexus_loss_timeout),
             state_dir: match cli.state_dir.clone() {
                 None => Place::Runtime,

@@ -67,6 +67,7 @@ impl Parts {
                 .collect(),
             request_queues: config.num_queues,
             nexus_loss_timeout: config.nexus_loss_timeout,
+            poll: config.poll,
             trace_events: config.trace_events,
         })?;
         let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);

@@ -37,6 +37,7 @@ mod judge;
 #[cfg(test)]
 mod kill_tests;
 mod letters;
+mod lookout;
 mod losses;
 mod mail;
 mod nexus;

@@ -6,7 +6,7 @@
 use super::queue::{Role, State};
 use super::reactor::Reactor;
 use crate::sys::event;
-use crate::virtio_scsi::Popped;
+use crate::virtio_scsi::{Popped, RingError};
 
 /// How much one guest may bring in one turn, so that a busy one does not starve the others.
 #[derive(Clone, Copy)]
@@ -127,14 +127,13 @@ impl Reactor {
             if share.is_used_up(queue.role) || queue.unseen >= u32::from(queue.ring.size()) {
                 return true;
             }
-            let chain = match queue.pop() {
+            let (role, popped) = (queue.role, queue.pop());
+            let chain = match popped {
                 Ok(Popped::Chain) => Ok(()),
                 Ok(Popped::Malformed(why)) => Err(why),
-                Ok(Popped::Empty) => match queue.ring.enable_kicks() {
-                    Ok(true) => {
-                        queue.ring.disable_kicks();
-                        continue;
-                    }
+                Ok(Popped::Empty) if self.keep_hot(number) => return false,
+                Ok(Popped::Empty) => match self.enable_kicks(number) {
+                    Ok(true) => continue,
                     Ok(false) => return false,
                     Err(e) => {
                         self.break_ring(number, &e.to_string());
@@ -146,13 +145,23 @@ impl Reactor {
                     return false;
                 }
             };
-            let role = queue.role;
+            let Some(Some(queue)) = self.queues.get(usize::from(number)) else { return false };
             if queue.mark.is_some_and(|end| queue.has_reached(end)) {
                 self.clear_mark(number);
             }
             let bytes = self.on_chain(number, chain);
             *share = share.without(role, bytes);
         }
+    }
+
+    /// Has a queue's driver kick; true, and it need not, if there is something to take meanwhile.
+    pub(super) fn enable_kicks(&mut self, number: u16) -> Result<bool, RingError> {
+        let Some(Some(queue)) = self.queues.get_mut(usize::from(number)) else { return Ok(false) };
+        let more = queue.ring.enable_kicks()?;
+        if more {
+            queue.ring.disable_kicks();
+        }
+        Ok(more)
     }
 
     /// Gives a ring up: what the guest wrote there makes no sense. Costs this ring only; what was taken from it is

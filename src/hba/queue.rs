@@ -151,6 +151,10 @@ pub struct Queue {
     pub state: State,
     /// Listed among its session's queues that may have chains to take.
     pub active: bool,
+    /// Its reactor looks at it without being kicked.
+    pub hot: bool,
+    /// Turns of which it had nothing to take, while it was hot.
+    pub turns_cold: u8,
     /// Where letters that judge its session's commands wait for it to get: an available index.
     pub mark: Option<u16>,
     /// Listed among the reactor's queues to publish.
@@ -193,6 +197,8 @@ impl Queue {
             chain: Chain::default(),
             state: State::Running,
             active: false,
+            hot: false,
+            turns_cold: 0,
             mark: None,
             touched: false,
             unseen: 0,

@@ -1,6 +1,6 @@
 //! A reactor: the thread that moves commands.
 //!
-//! Here are its turn, its mail and its sleep. How it takes chains is in `pop`, how it publishes answers in `publish`, rings coming and
+//! Here are its turn, its mail and its sleep. How long it waits before it sleeps is in `lookout`, how it takes chains is in `pop`, how it publishes answers in `publish`, rings coming and
 //! going in `rings`, letters that wait for chains in `judge`; what becomes of a chain in `command`, `answer` and `control`, nexuses in `nexus`.
 
 use std::collections::VecDeque;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::letters::Letters;
+use super::lookout::Pace;
 use super::mail::{Mail, answer};
 use super::nexus::Logins;
 use super::queue::Queue;
@@ -40,9 +41,9 @@ pub struct Reactor {
     pub(super) wait: Box<dyn Wait>,
     turns: Arc<Turns>,
     waker: Arc<Waker>,
-    mailbox: Mailbox<Mail>,
+    pub(super) mailbox: Mailbox<Mail>,
     /// Letters taken out of the mailbox and not read yet.
-    letters: Vec<Mail>,
+    pub(super) letters: Vec<Mail>,
     pub(super) post: Arc<Letters>,
     pub(super) io: IoPort,
     pub(super) shard: Shard,
@@ -59,6 +60,9 @@ pub struct Reactor {
     pub(super) touched: Vec<u16>,
     /// Queues without a kick.
     pub(super) polled: Vec<u16>,
+    /// Queues that are looked at although they have been told not to kick.
+    pub(super) hot: Vec<u16>,
+    pub(super) pace: Pace,
     /// How many queues there have been.
     pub(super) opened: u16,
     pub(super) logins: Logins,
@@ -89,6 +93,8 @@ pub struct Parts {
     pub rings: EventRings,
     /// The target ports: the identifier of each host's.
     pub ports: Vec<(HostNo, PortId)>,
+    /// How long it looks for work at most, before it sleeps.
+    pub poll: Duration,
 }
 
 impl Reactor {
@@ -114,6 +120,8 @@ impl Reactor {
             to_judge: Vec::new(),
             touched: Vec::new(),
             polled: Vec::new(),
+            hot: Vec::new(),
+            pace: Pace::new(parts.poll),
             opened: 0,
             logins: Logins::default(),
             ports: parts.ports,
@@ -131,6 +139,7 @@ impl Reactor {
         loop {
             turns.begin(party);
             self.read_mail();
+            self.look();
             self.pop_active();
             self.judge();
             self.expire();
@@ -208,12 +217,13 @@ impl Reactor {
     }
 
     fn sleep(&mut self) {
-        let timeout = if self.active.is_empty() {
+        let timeout = if self.active.is_empty() && !self.look_out() {
             // The order matters: say "asleep", then look once more, then sleep. Whoever puts something in later sees us asleep.
             self.waker.prepare_sleep();
             if let Some(mail) = self.mailbox.take() {
                 self.waker.awake();
                 self.letters.push(mail);
+                self.woke();
                 return;
             }
             match (self.io.has_ended(), self.polled.is_empty()) {
@@ -230,6 +240,7 @@ impl Reactor {
             std::thread::sleep(FAILURE_PAUSE);
         }
         self.waker.awake();
+        self.woke();
         for token in ready.drain(..) {
             if token == WAKER {
                 self.waker.drain();

@@ -81,6 +81,8 @@ pub struct HbaSetup {
     pub request_queues: u16,
     /// How long a nexus waits for its initiator to come back.
     pub nexus_loss_timeout: Duration,
+    /// How long a reactor looks for work at most, before it sleeps.
+    pub poll: Duration,
     /// Whether every event is logged.
     pub trace_events: bool,
 }
@@ -185,6 +187,7 @@ impl Hba {
                 target: Arc::clone(&setup.target),
                 target_ports: Arc::clone(&hba.target_ports),
                 wait: setup.wait,
+                poll: setup.poll,
                 trace_events: setup.trace_events,
             };
             let (ready, started) = sync_channel(1);
@@ -298,6 +301,7 @@ struct Start {
     target: Arc<Target>,
     target_ports: Arc<[TargetPortSetup]>,
     wait: WaitKind,
+    poll: Duration,
     trace_events: bool,
 }
 
@@ -339,7 +343,7 @@ impl Start {
         }
         let (index, turns, mailbox, post) = (self.index, self.turns, self.mailbox, self.letters);
         let ports = self.target_ports.iter().map(|port| (port.host_no, PortId::of_target(&port.name))).collect();
-        Reactor::new(Parts { index, wait, turns, mailbox, post, io, shard, rings, ports })
+        Reactor::new(Parts { index, wait, turns, mailbox, post, io, shard, rings, ports, poll: self.poll })
     }
 }
 

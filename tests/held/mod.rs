@@ -93,6 +93,7 @@ pub fn serve_units(
         target_ports: vec![TargetPortSetup { name: "t".to_owned(), host_no: 0 }],
         request_queues: 254,
         nexus_loss_timeout: Duration::from_secs(60),
+        poll: Duration::from_micros(50),
         trace_events: true,
     })
     .unwrap();

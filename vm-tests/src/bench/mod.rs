@@ -224,7 +224,7 @@ fn measure_served(
     let outcome = (|| {
         let mut generator = Generator::new(&memory, device, rings, workload, images.bytes(), interrupts, || ())?;
         // Caches, frequency and the back-end's own learning.
-        generator.run((time / 5).min(Duration::from_millis(300)))?;
+        generator.run(time.clamp(Duration::from_millis(300), Duration::from_secs(1)))?;
         let before = cpu::of_process(process.id())?;
         let outcome = generator.run(time)?;
         Ok((outcome, cpu::of_process(process.id())?.saturating_sub(before)))
