@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::engines::{LocalImage, Reaped, Task, ThreadEngine, UringEngine};
+use super::engines::{Local, LocalImage, Reaped, Task, ThreadEngine, UringEngine};
 use super::{BackingError, Capabilities, Image};
 use crate::mem::IoBuf;
 use crate::sys::mailbox::Waker;
@@ -178,17 +178,18 @@ impl IoPort {
 
     /// This thread's hold on an image. Made once for each; those that nothing uses are let go when a new one comes and there are many.
     fn hold(&mut self, image: &Arc<dyn Image>) -> LocalImage {
-        if let Some(held) = self.images.get(self.recent).filter(|held| Arc::ptr_eq(held, image)) {
+        if let Some(held) = self.images.get(self.recent).filter(|held| Arc::ptr_eq(&held.image, image)) {
             return Rc::clone(held);
         }
-        if let Some(at) = self.images.iter().position(|held| Arc::ptr_eq(held, image)) {
+        if let Some(at) = self.images.iter().position(|held| Arc::ptr_eq(&held.image, image)) {
             self.recent = at;
             return self.hold(image);
         }
         if self.images.len() >= IMAGES_KEPT {
             self.images.retain(|held| Rc::strong_count(held) > 1);
         }
-        let held = Rc::new(Arc::clone(image));
+        let fixed = self.uring.as_ref().zip(image.raw()).and_then(|(uring, raw)| uring.ring().fix(raw.fd()));
+        let held = Rc::new(Local { fixed, image: Arc::clone(image) });
         self.images.push(Rc::clone(&held));
         held
     }

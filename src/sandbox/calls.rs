@@ -147,7 +147,7 @@ const FICLONERANGE: u64 = 0x4020_940d;
 const PRCTL: &[libc::c_int] = &[libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA];
 
 /// How many threads the kernel may have for a ring (`IORING_REGISTER_IOWQ_MAX_WORKERS`).
-const URING_REGISTER: &[u64] = &[19];
+const URING_REGISTER: &[u64] = &[6, 19];
 
 /// Signals whose action may change: abort's, and those whose handlers step aside for the default (stack overflow, SIGBUS). Not SIGSYS.
 const SIGACTION: &[libc::c_int] = &[libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS];

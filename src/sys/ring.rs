@@ -9,6 +9,8 @@
 //! * No entry is ever lost: what does not fit into the submission queue waits in a backlog, in order; what does not fit into
 //!   the completion queue waits in the kernel (`IORING_FEAT_NODROP` is required) and is fetched by the next enter.
 //! * A ring takes only the operations that this program uses (`IORING_REGISTER_RESTRICTIONS`); any other ends with `EACCES`.
+//! * A file that is used often is [fixed](Ring::fix): the kernel then need not look it up and count its users for each operation, which all
+//!   threads that use the file would do in one place. The ring holds such a file open until the [`FixedFile`] is dropped.
 //! * The ring does not own what entries point to. Whoever pushes an entry keeps its memory and its file until the
 //!   entry's event was taken from the channel, that is why [`Channel::push`] is unsafe. Iovec arrays may go once the entry was
 //!   submitted (`IORING_FEAT_SUBMIT_STABLE` is required), but the users here keep them, too.
@@ -17,13 +19,14 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::register::{Probe, Restriction};
 use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{IoUring, opcode};
+use io_uring::{IoUring, opcode, squeue};
 
 /// What the users in this crate submit. A kernel (or a container's filter) without one of them has no ring for us, and a ring of ours takes nothing
 /// else, whoever asks: a ring goes past seccomp, and could otherwise open files and sockets.
@@ -38,8 +41,15 @@ const OPCODES: [(&str, u8); 8] = [
     ("AsyncCancel", opcode::AsyncCancel::CODE),
 ];
 
-/// `IORING_REGISTER_IOWQ_MAX_WORKERS` of linux/io_uring.h.
+/// Of linux/io_uring.h: `IORING_REGISTER_FILES_UPDATE`, `IORING_REGISTER_IOWQ_MAX_WORKERS`.
+const REGISTER_FILES_UPDATE: u8 = 6;
 const REGISTER_IOWQ_MAX_WORKERS: u8 = 19;
+
+/// Flags that entries may have: `IOSQE_FIXED_FILE`, `IOSQE_ASYNC`.
+const FLAGS: u8 = squeue::Flags::FIXED_FILE.bits() | squeue::Flags::ASYNC.bits();
+
+/// Files that a ring fixes at a time; what comes then is used by its descriptor.
+const FIXED: u32 = 256;
 
 /// How many low bits of an entry's user data belong to the channel's user.
 const KEY_BITS: u32 = 48;
@@ -85,6 +95,15 @@ struct Inner {
     events: Vec<Option<VecDeque<Event>>>,
     /// How many events lie in `events`.
     untaken: usize,
+    /// Places for fixed files that are free.
+    places: Vec<u32>,
+}
+
+/// A file that its ring holds open under a number, until this is dropped.
+#[derive(Debug)]
+pub struct FixedFile {
+    ring: Ring,
+    index: u32,
 }
 
 impl std::fmt::Debug for Ring {
@@ -117,12 +136,17 @@ impl Ring {
         if let Some((name, _)) = OPCODES.into_iter().find(|(_, code)| !probe.is_supported(*code)) {
             return Err(io::Error::new(io::ErrorKind::Unsupported, format!("io_uring lacks operation {name}")));
         }
-        // From here on nothing can be registered but a number of threads, and no entry can have a flag.
+        // Linux 5.19; before, files are used by their descriptors.
+        let fixed = uring.submitter().register_files_sparse(FIXED).is_ok();
+        // From here on nothing can be registered but files and a number of threads.
         let mut allowed: Vec<_> = OPCODES.iter().map(|(_, code)| Restriction::sqe_op(*code)).collect();
+        allowed.push(Restriction::register_op(REGISTER_FILES_UPDATE));
         allowed.push(Restriction::register_op(REGISTER_IOWQ_MAX_WORKERS));
+        allowed.push(Restriction::sqe_flags_allowed(FLAGS));
         uring.submitter().register_restrictions(&mut allowed)?;
         uring.submitter().register_enable_rings()?;
-        let inner = Inner { uring, backlog: VecDeque::new(), events: Vec::new(), untaken: 0 };
+        let places = if fixed { (0..FIXED).rev().collect() } else { Vec::new() };
+        let inner = Inner { uring, backlog: VecDeque::new(), events: Vec::new(), untaken: 0, places };
         Ok(Ring(Rc::new(RefCell::new(inner))))
     }
 
@@ -142,6 +166,20 @@ impl Ring {
         let mut limits = [workers, 0];
         if let Err(e) = self.0.borrow().uring.submitter().register_iowq_max_workers(&mut limits) {
             log::warn!("io_uring: a file that hangs may hold up others: no more threads are to be had: {e}");
+        }
+    }
+
+    /// Holds an open file under a number of its own; `None` if there is no place left, or the kernel does not do it.
+    pub fn fix(&self, file: RawFd) -> Option<FixedFile> {
+        let mut inner = self.0.borrow_mut();
+        let index = inner.places.pop()?;
+        match inner.uring.submitter().register_files_update(index, &[file]) {
+            Ok(_) => Some(FixedFile { ring: self.clone(), index }),
+            Err(e) => {
+                log::debug!("a file cannot be fixed in a ring: {e}");
+                inner.places.push(index);
+                None
+            }
         }
     }
 
@@ -310,6 +348,24 @@ impl Channel {
     }
 }
 
+impl FixedFile {
+    /// Its number, for entries.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}
+
+impl Drop for FixedFile {
+    /// Operations that were submitted have their own hold on the file.
+    fn drop(&mut self) {
+        let mut inner = self.ring.0.borrow_mut();
+        match inner.uring.submitter().register_files_update(self.index, &[-1]) {
+            Ok(_) => inner.places.push(self.index),
+            Err(e) => log::warn!("a ring does not let go of a file: {e}"),
+        }
+    }
+}
+
 impl Drop for Channel {
     fn drop(&mut self) {
         let mut inner = self.ring.0.borrow_mut();
@@ -434,12 +490,40 @@ mod tests {
         refused(opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build());
         refused(opcode::Nop::new().build());
         // Nor is a flag that no entry has here.
-        refused(opcode::AsyncCancel::new(u64::MAX).build().flags(io_uring::squeue::Flags::ASYNC));
+        refused(opcode::AsyncCancel::new(u64::MAX).build().flags(squeue::Flags::IO_LINK));
         let inner = ring.0.borrow();
         let eventfd = vmm_sys_util::eventfd::EventFd::new(0).unwrap();
         let register = inner.uring.submitter().register_eventfd(eventfd.as_raw_fd());
         assert_eq!(register.unwrap_err().raw_os_error(), Some(libc::EACCES));
         inner.uring.submitter().register_iowq_max_workers(&mut [0, 0]).unwrap();
+    }
+
+    #[test]
+    fn a_fixed_file_is_held_open_until_it_is_let_go() {
+        let Some(ring) = ring(8) else { return };
+        let channel = ring.channel().unwrap();
+        let read = |index: u32| {
+            let mut byte = Box::new(0u8);
+            let entry = opcode::Read::new(io_uring::types::Fixed(index), &raw mut *byte, 1).build();
+            // SAFETY: the byte lives until the event was taken.
+            unsafe { channel.push(1, entry) };
+            ring.enter_and_wait(Some(Duration::from_secs(10))).unwrap();
+            channel.next().unwrap().result
+        };
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let fixed = ring.fix(theirs.as_raw_fd()).unwrap();
+        drop(theirs);
+        std::io::Write::write_all(&mut &ours, b"x").unwrap();
+        let index = fixed.index();
+        assert_eq!(read(index), 1);
+        drop(fixed);
+        assert_eq!(std::io::Read::read(&mut &ours, &mut [0]).unwrap(), 0, "nobody has the other end");
+        assert_eq!(read(index), -libc::EBADF);
+        let many: Vec<_> = std::iter::from_fn(|| ring.fix(ours.as_raw_fd())).collect();
+        assert_eq!(many.len(), FIXED as usize);
+        drop(many);
+        assert!(ring.fix(ours.as_raw_fd()).is_some());
+        assert!(ring.fix(-5).is_none());
     }
 
     /// One that is used and not listed would end with `EACCES` where it is used; this says so before.

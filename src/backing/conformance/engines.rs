@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex};
 
 use super::guest::{Guest, Scatter};
 use super::*;
+use crate::backing::raw::RawImage;
 use crate::backing::{Capabilities, HeldEngine, RawFile};
 
 const BLOCK: u64 = 4096;
@@ -95,6 +96,42 @@ fn dropping_a_port_waits_for_what_is_in_flight() {
             assert!(Arc::get_mut(&mut rig.image).is_some());
         }
     });
+}
+
+/// Of a file system that may make wait whoever asks: its operations go to the kernel's threads from the start.
+#[test]
+fn a_ring_serves_files_that_make_it_wait() {
+    const COUNT: u64 = 100;
+    if !probe_io_uring() {
+        return;
+    }
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(COUNT * BLOCK).unwrap();
+    let raw = RawFile::new(file, "waits".into(), COUNT * BLOCK, false, None, 512, 1).nowait(false);
+    let capabilities = Capabilities {
+        read_only: false,
+        unmap: false,
+        write_zeroes: false,
+        unmap_granularity: 4096,
+        never_waits: false,
+        direct: false,
+        volatile: false,
+    };
+    let image: Arc<dyn Image> = Arc::new(RawImage::new(raw, capabilities, false, true));
+    let mut door = Door::new(true);
+    for write in [true, false] {
+        for cookie in 0..COUNT {
+            let kind = if write { OpKind::Write { fua: false } } else { OpKind::Read };
+            let op = Op { kind, offset: cookie * BLOCK, len: BLOCK };
+            door.port.submit(&image, op, filled(&[cookie as u8 + 1; BLOCK as usize]), cookie);
+        }
+        for (cookie, (result, buf)) in by_cookie(door.reap(COUNT as usize)) {
+            assert_eq!(result, Ok(()));
+            let mut byte = [0];
+            buf.read_at(BLOCK - 1, &mut byte);
+            assert_eq!(byte, [cookie as u8 + 1]);
+        }
+    }
 }
 
 #[test]

@@ -6,15 +6,33 @@ mod uring;
 pub(super) use threads::ThreadEngine;
 pub(super) use uring::{Reaped, UringEngine};
 
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{BackingError, Completion, Image, Op, OpKind};
 use crate::mem::IoBuf;
+use crate::sys::ring::FixedFile;
 
 /// How a port's own thread holds an image: one atomic reference per image and port, and a plain count of the operations that
 /// share it. Nothing that two reactors share is written for an operation.
-pub(super) type LocalImage = Rc<Arc<dyn Image>>;
+pub(super) type LocalImage = Rc<Local>;
+
+/// An image as one thread uses it.
+#[derive(Debug)]
+pub(super) struct Local {
+    /// Goes before the image.
+    pub(super) fixed: Option<FixedFile>,
+    pub(super) image: Arc<dyn Image>,
+}
+
+impl Deref for Local {
+    type Target = Arc<dyn Image>;
+
+    fn deref(&self) -> &Arc<dyn Image> {
+        &self.image
+    }
+}
 
 /// Something that keeps an image open.
 pub(super) trait Holds {
@@ -24,7 +42,7 @@ pub(super) trait Holds {
 
 impl Holds for LocalImage {
     fn image(&self) -> &Arc<dyn Image> {
-        self
+        &self.image
     }
 }
 
@@ -49,7 +67,7 @@ impl Task {
     /// The same, fit for another thread.
     pub(super) fn for_thread(self) -> Task<Arc<dyn Image>> {
         let Task { image, op, buf, cookie, done } = self;
-        Task { image: Arc::clone(&image), op, buf, cookie, done }
+        Task { image: Arc::clone(&image.image), op, buf, cookie, done }
     }
 }
 

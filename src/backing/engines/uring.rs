@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "entries carry raw addresses to the kernel; the slot owns what they point to")]
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use io_uring::squeue::Entry;
@@ -260,7 +261,7 @@ impl Drop for UringEngine {
 
 /// Tells images apart, while one of their operations lives.
 fn name_of(task: &Task) -> u64 {
-    Arc::as_ptr(&task.image).cast::<()>().addr() as u64
+    Arc::as_ptr(&task.image.image).cast::<()>().addr() as u64
 }
 
 fn key(index: usize, generation: u32) -> u64 {
@@ -277,7 +278,7 @@ impl Slot {
     fn entry(&mut self, bounces: &mut Vec<AlignedBuf>) -> Option<Entry> {
         let task = self.task.as_ref()?;
         let raw = task.image.raw()?;
-        let fd = types::Fd(raw.fd());
+        let file = Target::of(task, raw);
         let op = task.op;
         match op.kind {
             OpKind::Read | OpKind::Write { .. } => {
@@ -285,13 +286,13 @@ impl Slot {
                 let durable = op.kind == FUA && self.unsynced.is_none();
                 let flags = if durable { libc::RWF_DSYNC } else { 0 };
                 let pieces = Slot::pieces(task, raw, &mut self.iov, &mut self.bounce, bounces);
-                Some(transfer(op.kind, fd, pieces, offset, flags))
+                Some(transfer(op.kind, file, pieces, offset, flags))
             }
             // See `RawFile::is_for_ring`.
             OpKind::Flush => None,
             OpKind::Unmap | OpKind::WriteZeroes { .. } => {
                 let mode = raw.fallocate_mode_for(op)?;
-                Some(opcode::Fallocate::new(fd, op.len).offset(op.offset).mode(mode).build())
+                Some(on!(file, fd => opcode::Fallocate::new(fd, op.len).offset(op.offset).mode(mode).build()))
             }
         }
     }
@@ -386,16 +387,46 @@ impl Slot {
     }
 }
 
-fn transfer(kind: OpKind, fd: types::Fd, pieces: &[libc::iovec], offset: u64, flags: i32) -> Entry {
+/// How an entry names its file.
+#[derive(Clone, Copy)]
+enum Target {
+    Open(RawFd),
+    Fixed(u32),
+}
+
+impl Target {
+    fn of(task: &Task, raw: &RawFile) -> Target {
+        task.image.fixed.as_ref().map_or(Target::Open(raw.fd()), |file| Target::Fixed(file.index()))
+    }
+}
+
+/// An entry for a [`Target`]: its two ways have two types.
+macro_rules! on {
+    ($target:expr, $fd:ident => $entry:expr) => {
+        match $target {
+            Target::Open(fd) => {
+                let $fd = types::Fd(fd);
+                $entry
+            }
+            Target::Fixed(index) => {
+                let $fd = types::Fixed(index);
+                $entry
+            }
+        }
+    };
+}
+use on;
+
+fn transfer(kind: OpKind, file: Target, pieces: &[libc::iovec], offset: u64, flags: i32) -> Entry {
     let (list, count) = (pieces.as_ptr(), pieces.len() as u32);
     let single = match pieces {
         [one] => u32::try_from(one.iov_len).ok().map(|len| (one.iov_base.cast::<u8>(), len)),
         _ => None,
     };
-    match (kind, single) {
+    on!(file, fd => match (kind, single) {
         (OpKind::Read, Some((base, len))) => opcode::Read::new(fd, base, len).offset(offset).build(),
         (OpKind::Read, None) => opcode::Readv::new(fd, list, count).offset(offset).build(),
         (_, Some((base, len))) => opcode::Write::new(fd, base, len).offset(offset).rw_flags(flags).build(),
         (_, None) => opcode::Writev::new(fd, list, count).offset(offset).rw_flags(flags).build(),
-    }
+    })
 }
