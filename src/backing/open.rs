@@ -243,6 +243,7 @@ pub(super) fn open_raw(options: &OpenOptions) -> Result<RawImage, OpenError> {
         return Err(OpenError::PartialBlock { path: path.clone(), size, block_size: options.block_size });
     }
 
+    file::keep_no_access_times(&file);
     let found = Found::probe(&file, &metadata, size).map_err(system)?;
     let on_reactor = match options.engine {
         EngineChoice::Auto => found.in_memory,

@@ -314,6 +314,19 @@ fn statx(file: &File, what: u32) -> io::Result<libc::statx> {
     Ok(stat)
 }
 
+/// Has the system keep no times of access of an open file, which cost each read something; if this process may say so.
+pub fn keep_no_access_times(file: &File) {
+    let fd = file.as_raw_fd();
+    // SAFETY: no addresses.
+    let flags = retry(|| unsafe { libc::fcntl(fd, libc::F_GETFL) }.into());
+    // SAFETY: no addresses.
+    let set =
+        |flags| retry(|| unsafe { libc::fcntl(fd, libc::F_SETFL, flags as libc::c_int | libc::O_NOATIME) }.into());
+    if let Err(e) = flags.and_then(set) {
+        log::debug!("times of access are kept: {e}");
+    }
+}
+
 /// Switches a file to direct I/O; `Ok(false)` if its file system cannot.
 pub fn set_direct(file: &File) -> io::Result<bool> {
     let fd = file.as_raw_fd();

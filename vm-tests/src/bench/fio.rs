@@ -79,6 +79,7 @@ fn parse(text: &str, write: bool, spent: Duration) -> Result<Sample> {
         p99: percentile("99.000000")?,
         p999: percentile("99.900000")?,
         cpu: spent.as_secs_f64() * 1e6 / count,
+        calls: None,
     })
 }
 

@@ -30,12 +30,38 @@ pub struct Outcome {
     pub times: Histogram,
     /// Kicks written.
     pub kicks: u64,
+    /// Requests that came back on each queue.
+    pub by_queue: Vec<u64>,
 }
 
 struct Lane {
     ring: Ring,
     slots: Vec<Slot>,
     since: Vec<Instant>,
+}
+
+impl Lane {
+    fn attach(&mut self, bytes: u32, beside: &mut impl FnMut()) -> Result<()> {
+        for _ in 0..16 {
+            self.slots[0].prepare_test_unit_ready();
+            self.ring.add(0);
+            self.ring.publish()?;
+            let start = Instant::now();
+            while self.ring.next_used().is_none() {
+                if start.elapsed() > STUCK {
+                    return Err(Error::new("the back-end does not answer TEST UNIT READY"));
+                }
+                beside();
+                std::thread::yield_now();
+            }
+            self.ring.ask_for_nothing();
+            if self.slots[0].is_ready() {
+                self.slots[0].restore(bytes);
+                return Ok(());
+            }
+        }
+        Err(Error::new("the logical unit does not become ready"))
+    }
 }
 
 /// A driver with all its requests.
@@ -58,7 +84,7 @@ pub fn memory_for(workload: &Workload) -> usize {
 }
 
 impl Generator {
-    /// Requests of `workload` over an image of `image` bytes, on these rings; `beside` as for
+    /// Requests of `workload` over an image of `image` bytes, on these rings, which may be one device's or several's; `beside` as for
     /// [`run_beside`](Generator::run_beside).
     ///
     /// # Errors
@@ -98,28 +124,7 @@ impl Generator {
 
     /// Takes the unit attentions that a new nexus has, as a driver's probing does.
     fn attach(&mut self, bytes: u32, mut beside: impl FnMut()) -> Result<()> {
-        let Some(lane) = self.lanes.first_mut() else {
-            return Ok(());
-        };
-        for _ in 0..16 {
-            lane.slots[0].prepare_test_unit_ready();
-            lane.ring.add(0);
-            lane.ring.publish()?;
-            let start = Instant::now();
-            while lane.ring.next_used().is_none() {
-                if start.elapsed() > STUCK {
-                    return Err(Error::new("the back-end does not answer TEST UNIT READY"));
-                }
-                beside();
-                std::thread::yield_now();
-            }
-            lane.ring.ask_for_nothing();
-            if lane.slots[0].is_ready() {
-                lane.slots[0].restore(bytes);
-                return Ok(());
-            }
-        }
-        Err(Error::new("the logical unit does not become ready"))
+        self.lanes.iter_mut().try_for_each(|lane| lane.attach(bytes, &mut beside))
     }
 
     fn place(next: &mut u64, random: bool, places: u64) -> u64 {
@@ -150,7 +155,7 @@ impl Generator {
     pub fn run_beside(&mut self, time: Duration, mut beside: impl FnMut()) -> Result<Outcome> {
         let (random, places, step) = (self.random, self.places, self.step);
         let kicks = |lanes: &[Lane]| lanes.iter().map(|lane| lane.ring.kicks).sum::<u64>();
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { by_queue: vec![0; self.lanes.len()], ..Outcome::default() };
         let kicks_before = kicks(&self.lanes);
         let start = Instant::now();
         if !self.started {
@@ -168,13 +173,14 @@ impl Generator {
         loop {
             beside();
             let mut now = None;
-            for lane in &mut self.lanes {
+            for (lane, count) in self.lanes.iter_mut().zip(&mut outcome.by_queue) {
                 while let Some(head) = lane.ring.next_used() {
                     let now = *now.get_or_insert_with(Instant::now);
                     let index = usize::from(head);
                     let slot = lane.slots.get_mut(index);
                     let slot = slot.ok_or_else(|| Error::new(format!("the back-end used head {head}")))?;
                     slot.check()?;
+                    *count += 1;
                     outcome.times.record(now.duration_since(lane.since[index]).as_nanos() as u64);
                     slot.prepare(Self::place(&mut self.next, random, places) * step);
                     lane.since[index] = now;

@@ -12,7 +12,9 @@
 //! A figure in IOPS is the back-end's only where the generator can do clearly more: it is driven against a back-end that
 //! does nothing ([`null`]), and figures beyond half of that are marked. Nothing here passes or fails by speed.
 
+pub mod calls;
 pub mod cpu;
+pub mod crowd;
 pub mod device;
 pub mod fio;
 pub mod frontend;
@@ -63,6 +65,9 @@ pub struct Options {
     /// Sleep until the back-end interrupts instead of polling, as Linux's driver does
     #[arg(long)]
     pub interrupts: bool,
+    /// Many guests at once on vstgt, too: together, and idle
+    #[arg(long)]
+    pub crowd: bool,
     /// MiB of an image
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(4..))]
     pub image_mib: u64,
@@ -100,6 +105,8 @@ pub struct Sample {
     pub p999: f64,
     /// µs of processor time that the back-end spent on an I/O.
     pub cpu: f64,
+    /// System calls that it made for an I/O, where the kernel counts them.
+    pub calls: Option<f64>,
 }
 
 /// Runs the bench; prints and writes its report.
@@ -150,12 +157,14 @@ pub fn run(mut options: Options) -> Result<()> {
             }
         });
     }
+    let crowd = if options.crowd { Some(crowd::measure(&options, &images, time)?) } else { None };
     drop(images);
-    keep(&report, options.write_docs)
+    keep(&report, crowd.as_ref(), options.write_docs)
 }
 
-fn keep(report: &Report, docs: bool) -> Result<()> {
-    let (table, picture) = (report.markdown(), picture::svg(report));
+fn keep(report: &Report, crowd: Option<&crowd::Crowd>, docs: bool) -> Result<()> {
+    let more = crowd.map(crowd::Crowd::markdown).unwrap_or_default();
+    let (table, picture) = (report.markdown() + &more, picture::svg(report));
     println!("\n{table}");
     let mut dirs = vec![paths::target().join("bench")];
     if docs {
@@ -224,12 +233,14 @@ fn measure_served(
     let outcome = (|| {
         let mut generator = Generator::new(&memory, device, rings, workload, images.bytes(), interrupts, || ())?;
         // Caches, frequency and the back-end's own learning.
-        generator.run(time.clamp(Duration::from_millis(300), Duration::from_secs(1)))?;
+        generator.run(time.min(Duration::from_secs(1)))?;
+        let calls = calls::Counter::of_process(process.id());
         let before = cpu::of_process(process.id())?;
         let outcome = generator.run(time)?;
-        Ok((outcome, cpu::of_process(process.id())?.saturating_sub(before)))
+        let spent = cpu::of_process(process.id())?.saturating_sub(before);
+        Ok((outcome, spent, calls.and_then(|calls| calls.read())))
     })();
-    let (outcome, spent): (generator::Outcome, Duration) =
+    let (outcome, spent, calls): (generator::Outcome, Duration, Option<u64>) =
         outcome.map_err(|error: Error| Error::caused(process.explain("the load failed"), error))?;
     let percentile = |percent| outcome.times.percentile(percent) as f64 / 1e3;
     Ok(Sample {
@@ -238,5 +249,6 @@ fn measure_served(
         p99: percentile(99.0),
         p999: percentile(99.9),
         cpu: spent.as_secs_f64() * 1e6 / outcome.count.max(1) as f64,
+        calls: calls.map(|calls| calls as f64 / outcome.count.max(1) as f64),
     })
 }

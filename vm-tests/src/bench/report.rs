@@ -31,6 +31,11 @@ impl Entry {
         Spread::of(self.samples.iter().flatten().map(figure))
     }
 
+    /// The spread of system calls for an I/O, where they were counted.
+    pub fn calls(&self) -> Option<Spread> {
+        Spread::of(self.samples.iter().flatten().filter_map(|sample| sample.calls))
+    }
+
     /// The spread of this target's figure divided by another's of the same round.
     pub fn ratio(&self, other: &Entry, figure: impl Fn(&Sample) -> f64) -> Option<Spread> {
         let rounds = self.samples.iter().zip(&other.samples);
@@ -66,7 +71,7 @@ impl Report {
         let mut preface = format!(
             "{} interleaved rounds of {} s on {processors} processors, images of {} MiB; *cached* and *direct* are on {file_system}. \
              The front-end {waits}. IOPS and CPU (µs of the back-end's processor time for an I/O): median (least to greatest \
-             round). Response times in µs, medians. Ratios: vstgt's figure divided by this target's in the same round, median \
+             round). Calls: the back-end's system calls for an I/O, median. Response times in µs, medians. Ratios: vstgt's figure divided by this target's in the same round, median \
              (least to greatest). † more than half of what the generator can do: the back-end might do more.",
             options.rounds, options.seconds, options.image_mib
         );
@@ -108,12 +113,12 @@ impl Row {
 
     fn markdown(&self) -> String {
         let mut text = format!("\n## {} (generator: {:.0} IOPS)\n\n", self.workload, self.ceiling);
-        text.push_str("| target | IOPS | CPU | p50 | p99 | p99.9 | vstgt's IOPS ÷ | vstgt's CPU ÷ |\n");
-        text.push_str("|---|--:|--:|--:|--:|--:|--:|--:|\n");
+        text.push_str("| target | IOPS | CPU | calls | p50 | p99 | p99.9 | vstgt's IOPS ÷ | vstgt's CPU ÷ |\n");
+        text.push_str("|---|--:|--:|--:|--:|--:|--:|--:|--:|\n");
         let vstgt = self.entries.iter().find(|entry| entry.name == VSTGT);
         for entry in &self.entries {
             let line = self.line(entry, vstgt);
-            let reason = || format!("{} | | | | | |", brief(entry.failure.as_deref().unwrap_or("not measured")));
+            let reason = || format!("{} | | | | | | |", brief(entry.failure.as_deref().unwrap_or("not measured")));
             let cells = line.unwrap_or_else(reason);
             let rounds = entry.samples.len();
             let broken = if rounds > 0 && entry.failure.is_some() {
@@ -137,13 +142,14 @@ impl Row {
             Some(format!("{median:.2} ({min:.2}–{max:.2})"))
         };
         Some(format!(
-            "{:.0}{mark} ({:.0}–{:.0}) | {:.2} ({:.2}–{:.2}) | {:.1} | {:.1} | {:.1} | {} | {}",
+            "{:.0}{mark} ({:.0}–{:.0}) | {:.2} ({:.2}–{:.2}) | {} | {:.1} | {:.1} | {:.1} | {} | {}",
             iops.median,
             iops.min,
             iops.max,
             cpu.median,
             cpu.min,
             cpu.max,
+            entry.calls().map(|calls| format!("{:.2}", calls.median)).unwrap_or_default(),
             median(|s| s.p50),
             median(|s| s.p99),
             median(|s| s.p999),
@@ -174,7 +180,7 @@ pub(super) mod tests {
     use crate::bench::workload::all;
 
     pub fn example() -> Report {
-        let sample = |iops, cpu| Some(Sample { iops, p50: 1.0, p99: 2.0, p999: 3.0, cpu });
+        let sample = |iops, cpu| Some(Sample { iops, p50: 1.0, p99: 2.0, p999: 3.0, cpu, calls: Some(0.25) });
         let entry = |name: &str, samples: Vec<Option<Sample>>| Entry { name: name.into(), samples, failure: None };
         let entries = vec![
             entry(VSTGT, vec![sample(300.0, 1.0), sample(200.0, 2.0)]),
@@ -187,7 +193,10 @@ pub(super) mod tests {
     #[test]
     fn the_table_has_spreads_ratios_and_reasons() {
         let text = example().markdown();
-        assert!(text.contains("| vstgt | 250† (200–300) | 1.50 (1.00–2.00) | 1.0 | 2.0 | 3.0 |  |  |"), "{text}");
+        assert!(
+            text.contains("| vstgt | 250† (200–300) | 1.50 (1.00–2.00) | 0.25 | 1.0 | 2.0 | 3.0 |  |  |"),
+            "{text}"
+        );
         assert!(text.contains("| a & b | 100 (100–100) | 4.00 (4.00–4.00) |"), "{text}");
         assert!(text.contains("| 2.50 (2.00–3.00) | 0.38 (0.25–0.50) |"), "{text}");
         assert!(text.contains("| gone | no \\| such thing |"), "{text}");
