@@ -52,6 +52,13 @@ struct Phase {
     pause: u64,
 }
 
+/// How long one of vstgt's lives is at least, in the long form.
+const LIFE: Duration = Duration::from_secs(20 * 60);
+
+fn is_long() -> bool {
+    std::env::var_os(VSTGT_SOAK).is_some()
+}
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// An hour, in the middle of which vstgt lives for more than twenty minutes.
@@ -108,7 +115,7 @@ impl Phase {
 fn three_guests_endure_it_all() -> Result<()> {
     provision::check()?;
     let seed = std::env::var("VSTGT_TEST_SEED").map_or(0x5eed, |seed| seed.parse().unwrap());
-    let phases = if std::env::var_os(VSTGT_SOAK).is_some() { long() } else { short() };
+    let phases = if is_long() { long() } else { short() };
     let begin = Instant::now();
     let mut scene = Scene::start(seed)?;
     println!("everybody works after {:.1} s", begin.elapsed().as_secs_f64());
@@ -146,6 +153,8 @@ fn finish(mut scene: Scene, counts: &BTreeMap<String, usize>) -> Result<()> {
     assert_nothing_left(&scene)?;
     summary(&scene, counts, &totals, &fourth, endured);
     samples::assert_flat(&scene.samples, NOISE)?;
+    let life = samples::longest_life(&scene.samples);
+    assert!(!is_long() || life > LIFE, "the longest life was {life:?}");
     scene.dir.finish();
     Ok(())
 }
@@ -185,10 +194,11 @@ fn summary(scene: &Scene, counts: &BTreeMap<String, usize>, totals: &Told, fourt
     let at = |place: usize| down.get(place).copied().unwrap_or_default();
     let (p50, max) = (at(down.len() / 2), at(down.len().saturating_sub(1)));
     println!(
-        "endured {:.0} s: {} lives of vstgt (a new one serves after p50 {:.0?}, max {:.0?}), {} events, {} promises, {} COMPARE AND WRITEs, \
+        "endured {:.0} s: {} lives of vstgt, the longest of {:.0} s (a new one serves after p50 {:.0?}, max {:.0?}), {} events, {} promises, {} COMPARE AND WRITEs, \
          {} flushes by fio in {} runs with {} writes, longest pause {} ms",
         endured.as_secs_f64(),
         scene.lives.logs.len(),
+        samples::longest_life(&scene.samples).as_secs_f64(),
         p50,
         max,
         counts.values().sum::<usize>(),

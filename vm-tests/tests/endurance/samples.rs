@@ -177,6 +177,11 @@ pub fn assert_flat(samples: &[Sample], grown: u64) -> Result<()> {
     flat("the beginnings of all lives", &begun, grown)
 }
 
+/// How long the process lived that lived longest, as far as it was sampled.
+pub fn longest_life(samples: &[Sample]) -> Duration {
+    samples.iter().map(|sample| sample.age).max().unwrap_or_default()
+}
+
 /// The median of the last third is not more than that of the first, but for noise.
 fn flat(what: &str, samples: &[&Sample], grown: u64) -> Result<()> {
     let third = samples.len() / 3;
