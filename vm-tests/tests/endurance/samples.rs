@@ -205,3 +205,47 @@ fn flat(what: &str, samples: &[&Sample], grown: u64) -> Result<()> {
     }
     Ok(())
 }
+
+fn sample(life: usize, anon: u64) -> Sample {
+    let descriptors = Descriptors::from([("socket".to_owned(), 19), ("anon_inode".to_owned(), 120)]);
+    Sample {
+        at: Duration::ZERO,
+        life,
+        age: Duration::ZERO,
+        after: String::new(),
+        anon,
+        resident: 9000,
+        shared: 4000,
+        threads: 12,
+        descriptors,
+        mappings: 150,
+        state_files: 3,
+        state: 2117,
+    }
+}
+
+#[test]
+fn what_is_flat_is_told_from_what_grows() {
+    let life = |life: usize, anon: fn(u64) -> u64| (0..30).map(move |i| sample(life, anon(i)));
+    let steady: Vec<Sample> = life(0, |i| 2400 + i % 7).chain(life(1, |_| 2300)).collect();
+    assert_flat(&steady, 100).unwrap();
+    // In a life.
+    let growing: Vec<Sample> = life(0, |i| 2400 + 10 * i).collect();
+    assert!(assert_flat(&growing, 100).unwrap_err().to_string().contains("anonymous"));
+    // From life to life.
+    let lives: Vec<Sample> = (0..30).map(|number| sample(number, 2400 + 10 * number as u64)).collect();
+    assert!(assert_flat(&lives, 100).unwrap_err().to_string().contains("beginnings"));
+    // A descriptor, a thread, a file too many, even once.
+    let spoil: [fn(&mut Sample); 4] = [
+        |sample| *sample.descriptors.entry("socket".to_owned()).or_default() += 1,
+        |sample| sample.threads += 1,
+        |sample| sample.state_files += 1,
+        |sample| sample.state += 8,
+    ];
+    for spoil in spoil {
+        let mut samples = steady.clone();
+        spoil(&mut samples[20]);
+        assert!(assert_flat(&samples, 100).is_err());
+    }
+    assert!(assert_flat(&[], 100).is_err());
+}
