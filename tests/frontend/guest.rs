@@ -131,7 +131,9 @@ impl Guest {
         guest.negotiate_with(VhostUserProtocolFeatures::INFLIGHT_SHMFD);
         guest.set_features(LINUX_FEATURES);
         let wanted = VhostUserInflight::new(0, 0, rings.len() as u16, size);
-        guest.inflight = Some(guest.frontend.get_inflight_fd(&wanted).unwrap());
+        let (inflight, file) = guest.frontend.get_inflight_fd(&wanted).unwrap();
+        // A copy is closed in processes that are started meanwhile; what comes by a socket is not.
+        guest.inflight = Some((inflight, file.try_clone().unwrap()));
         guest.send_inflight();
         (0..guest.ram.regions.len()).for_each(|index| guest.add_region(index));
         guest.start_rings(rings, size);
@@ -184,6 +186,7 @@ impl Guest {
         }
         for queue in &self.queues {
             self.frontend.set_vring_call(queue.index.into(), &queue.call)?;
+            self.frontend.set_vring_err(queue.index.into(), &queue.err)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::ram::Ram;
 
@@ -56,7 +56,8 @@ impl Queue {
 
     pub fn new_in(ram: &Ram, region: usize, index: u16, size: u16, event_idx: bool) -> Queue {
         let n = u64::from(size);
-        let event = || EventFd::new(EFD_NONBLOCK).unwrap();
+        // Processes that are started meanwhile are not to have it.
+        let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).unwrap();
         Queue {
             index,
             size,
