@@ -278,7 +278,10 @@ impl Request {
             }
             1 => none,
             _ => {
-                let mut readable = header(input.array(), lun(how & 0xfe));
+                let mut cdb: [u8; 16] = input.array();
+                // Without NACA: what waits for CLEAR ACA waits for ever (SAM-5 5.9).
+                cdb[[5, 9, 9, 1, 15, 11, 5, 5][usize::from(cdb[0] >> 5)]] &= !4;
+                let mut readable = header(cdb, lun(how & 0xfe));
                 // The id that functions name, and the task attribute.
                 readable[8] = how >> 5;
                 readable[16] = how >> 1 & 3;

@@ -13,6 +13,7 @@ use super::letters::Letters;
 use super::mail::{Mail, answer};
 use super::nexus::Logins;
 use super::queue::Queue;
+use super::rings;
 use super::session::Session;
 use crate::backing::{Completion, IoPort};
 use crate::srp::PortId;
@@ -167,6 +168,11 @@ impl Reactor {
     pub(super) fn read(&mut self, mail: Mail) {
         match mail {
             Mail::Shard(mail) => {
+                if mail.ends_tasks_of_others() {
+                    // What is taken from now on is not what was ended, also to a process after this one.
+                    let now = rings::now();
+                    self.queues.iter_mut().flatten().for_each(|queue| queue.advance(now));
+                }
                 self.shard.on_mail(mail, &mut self.io, &mut self.rings);
                 self.drain_events();
             }
