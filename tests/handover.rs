@@ -5,6 +5,8 @@
 mod frontend;
 
 use std::fs::{self, File};
+use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -106,6 +108,20 @@ impl Running<'_> {
             assert!(start.elapsed() < BOUND, "does not serve\n{}", self.place.log());
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Whether it attends to whoever would succeed it. One that was told to end attends to nobody: it will end, however long that takes it. Those
+    /// who came before have been attended to when this returns.
+    fn attends(&self) -> bool {
+        let handover = self.place.path("handover");
+        let came_and_went = || -> std::io::Result<usize> {
+            let mut stream = UnixStream::connect(&handover)?;
+            stream.set_read_timeout(Some(BOUND))?;
+            stream.shutdown(Shutdown::Write)?;
+            stream.read(&mut [0])
+        };
+        // It may be closed unattended, with the socket; then there is none any more.
+        matches!(came_and_went(), Ok(0)) && matches!(came_and_went(), Ok(0))
     }
 
     fn has_ended(&mut self) -> Option<ExitStatus> {
@@ -352,22 +368,12 @@ fn ended_at_any_moment(which: usize, signal: i32) {
         } else {
             drop(successor.child.wait());
             // It serves if it had not been told to end; else nobody does.
-            let start = Instant::now();
-            while running.has_ended().is_none() && start.elapsed() < Duration::from_millis(300) {
-                if attempt(&place.socket("a")).is_ok()
-                    && running.has_ended().is_none()
-                    && start.elapsed() > Duration::from_millis(100)
-                {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            match running.has_ended() {
-                None => Some(running),
-                Some(status) => {
-                    assert!(status.success(), "round {round}: {status}");
-                    None
-                }
+            if running.attends() {
+                Some(running)
+            } else {
+                let status = running.wait();
+                assert!(status.success(), "round {round}: {status}");
+                None
             }
         };
         outcomes[if survivor.is_none() { 2 } else { which }] += 1;
