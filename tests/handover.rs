@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "test code")]
 
 mod frontend;
+#[path = "storm/random.rs"]
+mod random;
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -19,6 +21,7 @@ use vhost::vhost_user::message::FrontendReq::GET_FEATURES;
 use frontend::guest::{LINUX_FEATURES, connect};
 use frontend::process::{IMAGE_SIZE, command};
 use frontend::{BOUND, Buffer, Guest, Ram, Wire, eventually};
+use random::Random;
 
 const NAMES: [&str; 2] = ["a", "b"];
 const KEY: u64 = 0x00c0_ffee;
@@ -314,18 +317,6 @@ fn a_successor_may_have_other_sockets() {
     successor.stop();
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
-
 /// Between how long it takes until a successor serves, and what may be asked of a test machine.
 fn moments(place: &Place) -> u64 {
     let running = place.start();
@@ -345,7 +336,7 @@ fn rounds() -> usize {
 fn ended_at_any_moment(which: usize, signal: i32) {
     let place = Place::new();
     let span = moments(&place);
-    let mut random = Random(0x5eed + which as u64 * 7 + signal as u64);
+    let mut random = Random::new(0x5eed + which as u64 * 7 + signal as u64);
     let mut running = place.start();
     let mut guest = place.guest("a");
     guest.clear_attentions();

@@ -7,8 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::queue::Queue;
-use super::rings::{self, take_over};
+use super::rings::take_over;
 use crate::mem::testing::{by_others, kill_after, memory, revive, was_killed};
+use crate::sys::clock::nanoseconds_since_boot;
 use crate::vhost_user::{Earlier, InflightRing, RingConfig, for_one_ring};
 use crate::virtio_scsi::testing::Driver;
 use crate::virtio_scsi::{Popped, SplitRing};
@@ -161,12 +162,12 @@ fn chains_come_again_with_the_time_at_which_they_were_taken() {
     offer(&mut world, 3);
     let mut first = world.start();
     assert_eq!(take(&mut first), (3, 0), "nobody took it before");
-    let between = rings::now();
+    let between = nanoseconds_since_boot();
     // As when tasks of others are ended.
-    first.advance(rings::now());
+    first.advance(nanoseconds_since_boot());
     offer(&mut world, 5);
     assert_eq!(take(&mut first), (5, 0));
-    let after = rings::now();
+    let after = nanoseconds_since_boot();
     drop(first);
     for _ in 0..2 {
         let mut next = world.start();
@@ -180,7 +181,7 @@ fn chains_come_again_with_the_time_at_which_they_were_taken() {
     }
     // What it took itself is later than what it took over.
     let mut third = world.start();
-    let started = rings::now();
+    let started = nanoseconds_since_boot();
     take(&mut third);
     take(&mut third);
     offer(&mut world, 6);

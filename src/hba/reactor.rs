@@ -13,10 +13,10 @@ use super::letters::Letters;
 use super::mail::{Mail, answer};
 use super::nexus::Logins;
 use super::queue::Queue;
-use super::rings;
 use super::session::Session;
 use crate::backing::{Completion, IoPort};
 use crate::srp::PortId;
+use crate::sys::clock;
 use crate::sys::mailbox::{Mailbox, Waker};
 use crate::sys::turns::Turns;
 use crate::sys::wait::Wait;
@@ -170,7 +170,7 @@ impl Reactor {
             Mail::Shard(mail) => {
                 if mail.ends_tasks_of_others() {
                     // What is taken from now on is not what was ended, also to a process after this one.
-                    let now = rings::now();
+                    let now = clock::nanoseconds_since_boot();
                     self.queues.iter_mut().flatten().for_each(|queue| queue.advance(now));
                 }
                 self.shard.on_mail(mail, &mut self.io, &mut self.rings);

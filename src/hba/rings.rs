@@ -16,11 +16,6 @@ use crate::virtio_scsi::{Popped, RingSetup, SplitRing};
 /// Spreads the places where generations of tags begin over their range.
 const GENERATION_STEP: u16 = 0x2f6b;
 
-/// What chains are told apart by, over all processes that run a ring: nanoseconds since the host was started.
-pub(super) fn now() -> u64 {
-    u64::try_from(clock::since_boot().as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// What the process before this one owes on a ring, the last of it first, and where the ring goes on; and what is wrong with the account of
 /// that.
 ///
@@ -30,7 +25,7 @@ pub(super) fn take_over(config: &mut RingConfig) -> (Vec<Owed>, RingSetup, Optio
     let recovered = config.inflight.as_mut().map(|inflight| inflight.recover(config.next_used));
     let Recovered { mut owed, defect } = recovered.unwrap_or_default();
     if let Some(inflight) = &mut config.inflight {
-        inflight.advance(now());
+        inflight.advance(clock::nanoseconds_since_boot());
     }
     owed.reverse();
     let taken = config.next_used.wrapping_add(owed.len() as u16);

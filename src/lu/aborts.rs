@@ -75,15 +75,10 @@ pub enum Aborted {
     WithTheUnit,
 }
 
-/// Now, as aborts have it.
-pub(super) fn now() -> u64 {
-    u64::try_from(clock::since_boot().as_nanos()).unwrap_or(u64::MAX)
-}
-
 impl Lu {
     /// All commands are aborted that any nexus has in flight, also those that come again only now.
     pub fn abort_all(&self) {
-        self.cold().aborts.add(None, now());
+        self.cold().aborts.add(None, clock::nanoseconds_since_boot());
         self.note();
     }
 

@@ -15,7 +15,8 @@
 
 use super::reservation::{self, Action, Change, Context, Refusal, ReservationState};
 use super::unit::{Cold, live};
-use super::{Attention, GateBits, Itl, KeptAbort, Lu, NexusId, aborts};
+use super::{Attention, GateBits, Itl, KeptAbort, Lu, NexusId};
+use crate::sys::clock;
 
 /// How many registrations a unit holds.
 pub const MAX_REGISTRATIONS: usize = 1024;
@@ -137,7 +138,7 @@ impl Lu {
         };
         cold.reservations.turn = taken.turn;
         cold.reservations.pending = Some(change);
-        cold.reservations.evaluated_at = aborts::now();
+        cold.reservations.evaluated_at = clock::nanoseconds_since_boot();
         cold.changes.evaluated();
         Ok(taken)
     }

@@ -209,7 +209,7 @@ const NEW: Before = (0, 0);
 
 /// The time as processes note it when they take commands.
 fn now() -> u64 {
-    crate::sys::clock::since_boot().as_nanos() as u64
+    crate::sys::clock::nanoseconds_since_boot()
 }
 
 const GOOD: CommandResult = CommandResult::status(Status::Good);
