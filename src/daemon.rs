@@ -258,6 +258,7 @@ fn fence(config: &Config, state_dir: Option<&Path>) -> Fence {
         socket_dirs: sockets.map(|path| vhost_user::directory_of(&path).to_owned()).collect(),
         state_dir: state_dir.map(Path::to_owned),
         core_dumps: config.core_dumps,
+        ..Fence::default()
     }
 }
 

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "test code")]
 
 mod frontend;
+#[path = "storm/random.rs"]
+mod random;
 
 use std::fs::{self, File};
+use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -17,6 +21,7 @@ use vhost::vhost_user::message::FrontendReq::GET_FEATURES;
 use frontend::guest::{LINUX_FEATURES, connect};
 use frontend::process::{IMAGE_SIZE, command};
 use frontend::{BOUND, Buffer, Guest, Ram, Wire, eventually};
+use random::Random;
 
 const NAMES: [&str; 2] = ["a", "b"];
 const KEY: u64 = 0x00c0_ffee;
@@ -106,6 +111,20 @@ impl Running<'_> {
             assert!(start.elapsed() < BOUND, "does not serve\n{}", self.place.log());
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Whether it attends to whoever would succeed it. One that was told to end attends to nobody: it will end, however long that takes it. Those
+    /// who came before have been attended to when this returns.
+    fn attends(&self) -> bool {
+        let handover = self.place.path("handover");
+        let came_and_went = || -> std::io::Result<usize> {
+            let mut stream = UnixStream::connect(&handover)?;
+            stream.set_read_timeout(Some(BOUND))?;
+            stream.shutdown(Shutdown::Write)?;
+            stream.read(&mut [0])
+        };
+        // It may be closed unattended, with the socket; then there is none any more.
+        matches!(came_and_went(), Ok(0)) && matches!(came_and_went(), Ok(0))
     }
 
     fn has_ended(&mut self) -> Option<ExitStatus> {
@@ -298,18 +317,6 @@ fn a_successor_may_have_other_sockets() {
     successor.stop();
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
-
 /// Between how long it takes until a successor serves, and what may be asked of a test machine.
 fn moments(place: &Place) -> u64 {
     let running = place.start();
@@ -329,7 +336,7 @@ fn rounds() -> usize {
 fn ended_at_any_moment(which: usize, signal: i32) {
     let place = Place::new();
     let span = moments(&place);
-    let mut random = Random(0x5eed + which as u64 * 7 + signal as u64);
+    let mut random = Random::new(0x5eed + which as u64 * 7 + signal as u64);
     let mut running = place.start();
     let mut guest = place.guest("a");
     guest.clear_attentions();
@@ -352,22 +359,12 @@ fn ended_at_any_moment(which: usize, signal: i32) {
         } else {
             drop(successor.child.wait());
             // It serves if it had not been told to end; else nobody does.
-            let start = Instant::now();
-            while running.has_ended().is_none() && start.elapsed() < Duration::from_millis(300) {
-                if attempt(&place.socket("a")).is_ok()
-                    && running.has_ended().is_none()
-                    && start.elapsed() > Duration::from_millis(100)
-                {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            match running.has_ended() {
-                None => Some(running),
-                Some(status) => {
-                    assert!(status.success(), "round {round}: {status}");
-                    None
-                }
+            if running.attends() {
+                Some(running)
+            } else {
+                let status = running.wait();
+                assert!(status.success(), "round {round}: {status}");
+                None
             }
         };
         outcomes[if survivor.is_none() { 2 } else { which }] += 1;

@@ -3,8 +3,12 @@
 //! `VSTGT_KILLS` is how often the process is killed in all; the short form takes seconds, the long one (`VSTGT_SOAK`) minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "test code")]
 
+#[path = "inflight/aborted.rs"]
+mod aborted;
 #[path = "inflight/client.rs"]
 mod client;
+#[path = "inflight/forgetful.rs"]
+mod forgetful;
 mod frontend;
 #[path = "inflight/load.rs"]
 mod load;
@@ -210,13 +214,15 @@ fn counters_over_io_uring() {
     counters("io_uring", 4);
 }
 
+/// PERSISTENT RESERVE OUT.
+fn reserve_out(action: u8, kind: u8, key: u64, other: u64) -> Ask {
+    let out = [&key.to_be_bytes()[..], &other.to_be_bytes(), &[0; 8]].concat();
+    Ask { out, ..ask(&[0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0]) }
+}
+
 /// PERSISTENT RESERVE OUT, each of which would be refused if it were carried out twice, and task management functions between them. Each raises
 /// PRGENERATION once.
 fn reservations(wait: &str, seed: u64) {
-    fn reserve_out(action: u8, kind: u8, key: u64, other: u64) -> Ask {
-        let out = [&key.to_be_bytes()[..], &other.to_be_bytes(), &[0; 8]].concat();
-        Ask { out, ..ask(&[0x5f, action, kind, 0, 0, 0, 0, 0, 24, 0]) }
-    }
     let (vstgt, made) = kill_under(wait, seed, |vstgt, scene| {
         let (mut client, scene) = (Client::new(&socket(vstgt, "a")), Arc::clone(scene));
         vec![Box::new(move || {

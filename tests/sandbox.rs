@@ -69,6 +69,7 @@ impl Place {
             socket_dirs: vec![path("sockets")],
             state_dir: Some(path("state")),
             core_dumps: false,
+            ..Fence::default()
         };
         Place { dir, fence }
     }
@@ -374,6 +375,86 @@ fn every_thread_of_a_running_process_is_fenced() {
     assert!(log.contains(landlock) && log.contains("sandbox: seccomp: "), "{log}");
     vstgt.assert_alive();
     vstgt.stop();
+}
+
+/// A process whose images and state come and go opens them by name, and makes rings, behind the same fences but for what that takes.
+#[test]
+fn a_process_with_guests_that_migrate_is_fenced() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("shared.img");
+    File::create(&image).unwrap().set_len(frontend::process::IMAGE_SIZE).unwrap();
+    let start = |option: &str, wait: &str| {
+        let own = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vstgt"));
+        command.args(["-v", option, "--wait", wait]).arg("--lun").arg(format!("file={}", image.display()));
+        command.arg("--state-dir").arg(dir.path().join("state"));
+        let socket = frontend::process::socket_path(own.path(), 0);
+        command.arg("--socket-path").arg(format!("{},initiator=a", socket.display()));
+        frontend::process::watched(&mut command, own.path());
+        Vstgt::spawn(own, vec![socket], command)
+    };
+    let assert_fenced = |vstgt: &Vstgt| {
+        let threads = status_of_threads(vstgt, &FENCES);
+        assert!(threads.iter().all(|thread| thread[..] == ["2", "1", NONE, NONE, NONE, NONE]), "{threads:?}");
+    };
+    let rings = "io_uring instances are made";
+    for (wait, makes_rings) in [("epoll", false), ("auto", true)] {
+        for option in ["--incoming", "--outgoing"] {
+            let mut vstgt = start(option, wait);
+            eventually("it serves", || vstgt.log().contains("serving 1 logical units"));
+            assert_fenced(&vstgt);
+            // With --incoming it is only now that all is opened.
+            let mut guest = Guest::attached(vstgt.socket(0));
+            guest.clear_attentions();
+            guest.check_io(3);
+            assert_fenced(&vstgt);
+            assert_eq!(vstgt.log().contains(rings), makes_rings, "{}", vstgt.log());
+            drop(guest);
+            vstgt.assert_alive();
+            vstgt.stop();
+        }
+    }
+}
+
+/// Files are named when the process starts: what takes their place later is not let in. State that was kept is found in the same boot.
+#[test]
+fn what_is_read_as_images_come_is_let_in_and_no_more() {
+    let mut place = Place::new();
+    let boot = PathBuf::from("/proc/sys/kernel/random/boot_id");
+    (place.fence.read, place.fence.comes_and_goes) = (vec![boot.clone(), place.path("elsewhere")], true);
+    let refused = by_landlock(1, libc::EACCES);
+    for until in [Confined, Sealed] {
+        let test = |what: &str, expected: i32, deed: &dyn Fn() -> i32| {
+            assert_eq!(place.errno(until, deed), expected, "{what}");
+        };
+        test("the boot is read", 0, &|| read(&boot));
+        test("what is to be read is read", 0, &|| read(&place.path("elsewhere/f")));
+        test("what is to be read is written", refused, &|| write(&place.path("elsewhere/f")));
+        test("beside the boot", refused, &|| read(Path::new("/proc/sys/kernel/random/uuid")));
+        test("an image is opened again", 0, &|| write(&place.path("images/a")));
+    }
+    let ring = || call(libc::SYS_io_uring_setup, [1, 0, 0, 0, 0, 0]);
+    let (end, said) = fenced(&place.fence, Sealed, ring);
+    assert_eq!(end, End::Signal(libc::SIGSYS), "{said}");
+    place.fence.makes_rings = true;
+    assert_ne!(place.errno(Sealed, ring), 0, "without parameters there is no ring, but it may be asked for");
+}
+
+/// An image that only root's privileges open is found out when the process starts, not when the guest is there.
+#[test]
+fn an_image_that_cannot_be_opened_without_privileges_is_refused() {
+    if !am_root() {
+        eprintln!("only root has privileges to lose");
+        return;
+    }
+    let mut place = Place::new();
+    fs::set_permissions(place.path("images/b"), fs::Permissions::from_mode(0o000)).unwrap();
+    let (end, _) = fenced(&place.fence, Confined, || 0);
+    assert_eq!(end, End::Errno(0), "one that is open may be anybody's");
+    place.fence.comes_and_goes = true;
+    let (end, said) = fenced(&place.fence, Confined, || 0);
+    assert_eq!(end, End::Errno(255), "{said}");
+    assert!(said.contains("images/b") && said.contains("--sandbox=off"), "{said}");
 }
 
 /// The soft and the hard limit of a core file's size.

@@ -5,6 +5,8 @@
 mod frontend;
 #[path = "kill/model.rs"]
 mod model;
+#[path = "storm/random.rs"]
+mod random;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use frontend::guest::{LINUX_FEATURES, connect};
 use frontend::process::{IMAGE_SIZE, command};
 use frontend::{BOUND, Buffer, Guest, Ram, Vstgt, eventually};
 use model::{CLEARED, Command, Ended, World, explain, full_status, wire};
+use random::Random;
 
 const NAMES: [&str; 2] = ["a", "b"];
 const POWER_ON: (u8, u8, u8) = (6, 0x29, 0x00);
@@ -305,18 +308,6 @@ fn a_second_process_is_refused() {
     vstgt.stop();
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // xorshift64*
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
-
 /// What guests know: every world that explains what they saw, and the attentions that were reported to them in this life of the
 /// process, which may be reported again after a kill.
 struct Knowledge {
@@ -388,7 +379,7 @@ fn traffic(
 /// is lost, and no nexus is new.
 fn killed_at_random_moments(rounds: usize, aptpl: bool) {
     let seed: u64 = std::env::var("VSTGT_TEST_SEED").map_or(0x5eed, |seed| seed.parse().unwrap());
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let more = ["--nexus-loss-timeout", "60"];
     let mut dir = new_dir();
     let pending = (0..2).map(|at| (nexus(at), vec![Attention::PowerOn])).collect();

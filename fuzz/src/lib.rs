@@ -8,12 +8,16 @@
 //! * It is bounded: in steps, in memory, and in time.
 //! * Only what vstgt has made public is used. A model, where there is one, is written here and shares nothing with what it is compared to.
 
+mod account;
 pub mod cdb;
 pub mod chains;
 pub mod config;
+mod front_end;
 pub mod guest;
 pub mod image;
+pub mod inflight;
 pub mod input;
+mod service;
 pub mod session;
 pub mod srp;
 pub mod state;
@@ -27,6 +31,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("chains", chains::run),
     ("config", config::run),
     ("image", image::run),
+    ("inflight", inflight::run),
     ("session", session::run),
     ("srp", srp::run),
     ("state", state::run),

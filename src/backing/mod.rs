@@ -47,7 +47,7 @@ pub use error::*;
 pub use held::HeldEngine;
 pub use image::*;
 pub use lock::{Locking, Who};
-pub use open::{EngineChoice, OpenError, OpenOptions, PATIENCE, open};
+pub use open::{EngineChoice, OpenError, OpenOptions, PATIENCE, limits_of, open};
 pub use port::*;
 pub use raw_file::RawFile;
 

@@ -418,9 +418,21 @@ impl Found {
 
 /// A limit of a block device's queue, from sysfs; a partition's queue is its disk's.
 fn queue_limit(device: u64, name: &str) -> Option<u64> {
+    let read = |queue: PathBuf| std::fs::read_to_string(queue.join(name)).ok();
+    queues(device).into_iter().find_map(read)?.trim().parse().ok()
+}
+
+/// Where a block device's limits may be; the first of them that is there counts.
+fn queues(device: u64) -> [PathBuf; 2] {
     let base = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
-    let read = |dir: &str| std::fs::read_to_string(format!("{base}/{dir}/{name}")).ok();
-    read("queue").or_else(|| read("../queue"))?.trim().parse().ok()
+    ["queue", "../queue"].map(|queue| Path::new(&base).join(queue))
+}
+
+/// The directories that are read when this image is opened, besides itself: none, unless it is a block device.
+pub fn limits_of(image: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let device = std::fs::metadata(image).ok().filter(|metadata| metadata.file_type().is_block_device());
+    device.map_or_else(Vec::new, |metadata| queues(metadata.rdev()).into_iter().filter(|dir| dir.is_dir()).collect())
 }
 
 /// The longest block that always lies in one piece in memory.

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -24,9 +25,12 @@ use super::core::{Core, Parts, SharedMaker, Units};
 use super::notify::Notifier;
 use super::sockets::Sockets;
 use super::{Doors, Error, serve, wait, watchdog};
-use crate::config::{Config, Migration};
+use crate::backing;
+use crate::config::{Config, Migration, WaitChoice};
 use crate::hba::Hba;
 use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
+use crate::sandbox::{self, Fence};
+use crate::state_dir::StateDir;
 use crate::sys::signals::Termination;
 use crate::vhost_user::{Device, Hangup, MakeDevice, RingConfig, StartError};
 
@@ -38,22 +42,21 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Serves with a core that comes and goes, until a signal ends it.
 ///
-/// The sandbox is not put up: images and state are opened while guests are served, and rings are made.
+/// The sandbox leaves open what coming takes: images and state are opened by name while guests are served, and rings are made.
 pub(super) fn run(
     config: Config,
     mut sockets: Sockets,
     notifier: &Notifier,
     termination: &Termination,
 ) -> Result<(), Error> {
-    if config.sandbox {
-        log::warn!("there is no sandbox with --outgoing and --incoming");
-    }
+    let parts = (config.migration == Migration::Outgoing).then(|| Parts::open(&config)).transpose()?;
     sockets.bind(&config)?;
+    // No thread runs yet.
+    let confined = config.sandbox.then(|| sandbox::confine(&fence(&config)?).map_err(Error::from)).transpose()?;
     let lobby = Arc::new(Lobby::new(config));
-    if lobby.config.migration == Migration::Outgoing {
-        *write(&lobby.here) = Some(Here::start(&lobby.config)?);
-    } else {
-        log::info!("waiting for guests that migrate here");
+    match parts {
+        Some(parts) => *write(&lobby.here) = Some(Here::with(parts, &lobby.config)?),
+        None => log::info!("waiting for guests that migrate here"),
     }
     let name = |at: usize| {
         let e = &lobby.config.endpoints[at];
@@ -62,7 +65,7 @@ pub(super) fn run(
     let devices = (0..lobby.config.endpoints.len()).map(|at| (name(at), Lobby::visitors(&lobby, at))).collect();
     let of_watchdog = Arc::clone(&lobby);
     let _watchdog = watchdog(notifier, move || of_watchdog.ping())?;
-    let doors = Doors { sockets, devices, confined: None, notifier };
+    let doors = Doors { sockets, devices, confined, notifier };
     let ends = || {
         lobby.ending.store(true, Ordering::Release);
         if let Some(here) = &*read(&lobby.here) {
@@ -79,6 +82,25 @@ pub(super) fn run(
     Ok(())
 }
 
+/// What is reached by name while the core comes and goes: what it is without that, and what is looked at as it comes.
+fn fence(config: &Config) -> Result<Fence, Error> {
+    // Made, if need be: later there are no directories to be made.
+    let state_dir = StateDir::open(&config.state_dir)?;
+    let fence = super::fence(config, state_dir.as_ref().map(StateDir::path));
+    let (images, missing): (Vec<_>, Vec<_>) = fence.images.into_iter().partition(|image| image.path.exists());
+    let mut read: Vec<PathBuf> = images.iter().flat_map(|image| backing::limits_of(&image.path)).collect();
+    read.extend(Some(StateDir::boot_id()).filter(|path| path.exists()).map(Path::to_owned));
+    for image in missing {
+        log::warn!(
+            "{}: no such image yet; the sandbox lets in only what is there now, and what is below an --image-dir",
+            image.path.display()
+        );
+    }
+    // Where no ring is asked for none is made; by default some are.
+    let makes_rings = config.wait != WaitChoice::Epoll;
+    Ok(Fence { images, read, comes_and_goes: true, makes_rings, ..fence })
+}
+
 /// The core, and what makes its devices, by endpoint.
 struct Here {
     core: Core,
@@ -87,7 +109,11 @@ struct Here {
 
 impl Here {
     fn start(config: &Config) -> Result<Here, Error> {
-        let core = Parts::open(config)?.start(config)?;
+        Here::with(Parts::open(config)?, config)
+    }
+
+    fn with(parts: Parts, config: &Config) -> Result<Here, Error> {
+        let core = parts.start(config)?;
         let makers = core.devices(config).into_iter().map(|(_, make)| Mutex::new(make)).collect();
         Ok(Here { core, makers })
     }

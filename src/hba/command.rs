@@ -20,6 +20,7 @@ impl Reactor {
             self.break_ring(number, "a descriptor head was made available again before it was used");
             return 0;
         };
+        let taken = queue.taken_before();
         let earlier = match queue.take_earlier() {
             // All that is missing is that the guest is told.
             Earlier::Answered(written) => {
@@ -35,14 +36,14 @@ impl Reactor {
             return 0;
         }
         match queue.role {
-            Role::Request => return self.on_command(tag, earlier),
+            Role::Request => return self.on_command(tag, earlier, taken),
             Role::Control => self.on_control(tag),
             Role::Event => self.finish_chain(tag, 0),
         }
         0
     }
 
-    fn on_command(&mut self, tag: Tag, earlier: u64) -> u64 {
+    fn on_command(&mut self, tag: Tag, earlier: u64, taken: u64) -> u64 {
         let Some(Some(queue)) = self.queues.get_mut(usize::from(tag.queue())) else { return 0 };
         let Some(Some(session)) = self.sessions.get_mut(queue.session) else { return 0 };
         let Some((slot, chain)) = queue.slot(tag) else { return 0 };
@@ -115,7 +116,7 @@ impl Reactor {
             attribute,
             tag,
         });
-        self.post_request(event, Some(CmdData { buf, cdb_tail, earlier }));
+        self.post_request(event, Some(CmdData { buf, cdb_tail, earlier, taken }));
         data_len
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::queue::Queue;
 use super::rings::take_over;
 use crate::mem::testing::{by_others, kill_after, memory, revive, was_killed};
+use crate::sys::clock::nanoseconds_since_boot;
 use crate::vhost_user::{Earlier, InflightRing, RingConfig, for_one_ring};
 use crate::virtio_scsi::testing::Driver;
 use crate::virtio_scsi::{Popped, SplitRing};
@@ -142,6 +143,53 @@ impl World {
             }
         }
     }
+}
+
+/// Every chain comes again with a time that tells whether it was taken before something else happened, over several processes.
+#[test]
+fn chains_come_again_with_the_time_at_which_they_were_taken() {
+    let mut world = World::new(0, 1);
+    let offer = |world: &mut World, head| {
+        world.driver.put(head, 0x8000, 4, 0, 0);
+        world.driver.offer(head);
+        world.out.insert(head, 0);
+    };
+    let take = |queue: &mut Queue| {
+        assert_eq!(queue.pop(), Ok(Popped::Chain));
+        queue.take(0, 0).expect("a head that is not in use");
+        (queue.chain.head, queue.taken_before())
+    };
+    offer(&mut world, 3);
+    let mut first = world.start();
+    assert_eq!(take(&mut first), (3, 0), "nobody took it before");
+    let between = nanoseconds_since_boot();
+    // As when tasks of others are ended.
+    first.advance(nanoseconds_since_boot());
+    offer(&mut world, 5);
+    assert_eq!(take(&mut first), (5, 0));
+    let after = nanoseconds_since_boot();
+    drop(first);
+    for _ in 0..2 {
+        let mut next = world.start();
+        let (three, five) = (take(&mut next), take(&mut next));
+        assert_eq!((three.0, five.0), (3, 5));
+        assert!(
+            0 < three.1 && three.1 < between && between <= five.1 && five.1 <= after,
+            "{three:?} {between} {five:?}"
+        );
+        drop(next);
+    }
+    // What it took itself is later than what it took over.
+    let mut third = world.start();
+    let started = nanoseconds_since_boot();
+    take(&mut third);
+    take(&mut third);
+    offer(&mut world, 6);
+    assert_eq!(take(&mut third), (6, 0));
+    drop(third);
+    let mut fourth = world.start();
+    let times = [take(&mut fourth), take(&mut fourth), take(&mut fourth)].map(|(_, taken)| taken);
+    assert!(times[1] <= after && after <= times[2] && times[2] <= started, "{times:?} {after} {started}");
 }
 
 #[test]

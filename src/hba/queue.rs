@@ -170,6 +170,8 @@ pub struct Queue {
     pub owed: Vec<Owed>,
     /// What was noted about the chain being looked at.
     earlier: Earlier,
+    /// When it was taken, if that was by another process.
+    taken: u64,
     /// Where is written what is taken and given back.
     inflight: Option<InflightRing>,
     slots: Box<[Slot]>,
@@ -206,6 +208,7 @@ impl Queue {
             heads: Heads::new(config.size),
             owed,
             earlier: Earlier::Nothing,
+            taken: 0,
             inflight: config.inflight,
             slots,
             kick: config.kick,
@@ -230,11 +233,11 @@ impl Queue {
     ///
     /// If the ring breaks or is broken.
     pub fn pop(&mut self) -> Result<Popped, RingError> {
-        if let Some(Owed { head, earlier }) = self.owed.pop() {
-            self.earlier = earlier;
+        if let Some(Owed { head, earlier, counter }) = self.owed.pop() {
+            (self.earlier, self.taken) = (earlier, counter.max(1));
             return self.ring.pop_again(head, &mut self.chain);
         }
-        self.earlier = Earlier::Nothing;
+        (self.earlier, self.taken) = (Earlier::Nothing, 0);
         let popped = self.ring.pop(&mut self.chain)?;
         if let (Popped::Chain | Popped::Malformed(_), Some(inflight)) = (popped, &mut self.inflight) {
             inflight.begin(self.chain.head);
@@ -245,6 +248,18 @@ impl Queue {
     /// What the process before this one noted about the chain that was just popped. Asked once for each.
     pub fn take_earlier(&mut self) -> Earlier {
         std::mem::take(&mut self.earlier)
+    }
+
+    /// When the process before this one took the chain that was just popped; 0: it did not.
+    pub fn taken_before(&self) -> u64 {
+        self.taken
+    }
+
+    /// Chains that are taken from now on are taken at `now`, see [`InflightRing::advance`].
+    pub fn advance(&mut self, now: u64) {
+        if let Some(inflight) = &mut self.inflight {
+            inflight.advance(now);
+        }
     }
 
     /// Where decisions about its chains are noted, if anywhere.

@@ -17,6 +17,7 @@ use super::queue::Queue;
 use super::session::Session;
 use crate::backing::{Completion, IoPort};
 use crate::srp::PortId;
+use crate::sys::clock;
 use crate::sys::mailbox::{Mailbox, Waker};
 use crate::sys::turns::Turns;
 use crate::sys::wait::Wait;
@@ -176,6 +177,11 @@ impl Reactor {
     pub(super) fn read(&mut self, mail: Mail) {
         match mail {
             Mail::Shard(mail) => {
+                if mail.ends_tasks_of_others() {
+                    // What is taken from now on is not what was ended, also to a process after this one.
+                    let now = clock::nanoseconds_since_boot();
+                    self.queues.iter_mut().flatten().for_each(|queue| queue.advance(now));
+                }
                 self.shard.on_mail(mail, &mut self.io, &mut self.rings);
                 self.drain_events();
             }

@@ -8,6 +8,7 @@ use super::reactor::Reactor;
 use super::session::Session;
 use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::scsi::HostByte;
+use crate::sys::clock;
 use crate::target::Notes;
 use crate::vhost_user::{InflightNotes, Owed, Recovered, RingConfig, StartError};
 use crate::virtio_scsi::{Popped, RingSetup, SplitRing};
@@ -23,6 +24,9 @@ const GENERATION_STEP: u16 = 0x2f6b;
 pub(super) fn take_over(config: &mut RingConfig) -> (Vec<Owed>, RingSetup, Option<&'static str>) {
     let recovered = config.inflight.as_mut().map(|inflight| inflight.recover(config.next_used));
     let Recovered { mut owed, defect } = recovered.unwrap_or_default();
+    if let Some(inflight) = &mut config.inflight {
+        inflight.advance(clock::nanoseconds_since_boot());
+    }
     owed.reverse();
     let taken = config.next_used.wrapping_add(owed.len() as u16);
     let setup = RingSetup {

@@ -88,6 +88,8 @@ impl Lu {
         told.for_each(|kept| pend(&mut kept.attentions, Attention::AccessStateChanged));
         let told = nexuses.iter_mut().filter(|kept| kept.present && cold.medium.will_tell(kept.nexus));
         told.for_each(|kept| pend(&mut kept.attentions, Attention::MediumMayHaveChanged));
+        let mut aborts = cold.aborts.kept();
+        aborts.extend(cold.reservations.coming_aborts());
         KeptState {
             mode: KeptMode { current, default: self.default_mode, saved },
             blocks: self.geometry().blocks,
@@ -97,6 +99,7 @@ impl Lu {
             records,
             occupation: cold.occupations.kept(),
             changes: cold.changes.kept(),
+            aborts,
             nexuses,
         }
     }

@@ -25,8 +25,20 @@ pub struct KeptState {
     pub occupation: Option<Occupation>,
     /// The last named change of each process that made some, oldest process first.
     pub changes: Vec<KeptChanges>,
+    /// Whose commands were aborted, and when.
+    pub aborts: Vec<KeptAbort>,
     /// The nexuses that there are, and what waits for those that there are not.
     pub nexuses: Vec<KeptNexus>,
+}
+
+/// Commands were aborted at the instance of another nexus: those that were in flight then are not carried out by a later process that
+/// is given them once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptAbort {
+    /// Whose; `None`: everybody's.
+    pub nexus: Option<NexusId>,
+    /// When: nanoseconds since the host was started.
+    pub at: u64,
 }
 
 /// Named changes that are in a state: all of one process up to a count. See [`ChangeName`](super::ChangeName).
@@ -124,6 +136,7 @@ impl KeptState {
             records: KeptRecords::default(),
             occupation: None,
             changes: Vec::new(),
+            aborts: Vec::new(),
             nexuses: Vec::new(),
         }
     }
@@ -143,9 +156,10 @@ impl KeptState {
 }
 
 impl KeptState {
-    /// What goes on where its guests have migrated to another host: everything but the clock, which counts from the host's start.
+    /// What goes on where its guests have migrated to another host: everything but what counts from the host's start, which are the clock, and
+    /// aborts of commands (no guest that migrates leaves any behind).
     pub fn on_another_host(self) -> KeptState {
-        KeptState { records: KeptRecords { clock: None, ..self.records }, ..self }
+        KeptState { records: KeptRecords { clock: None, ..self.records }, aborts: Vec::new(), ..self }
     }
 }
 
@@ -254,6 +268,7 @@ mod tests {
             },
             occupation: None,
             changes: vec![KeptChanges { epoch: 1, made: 2 }],
+            aborts: vec![KeptAbort { nexus: Some(nexus), at: 5 }],
             access: vec![KeptAccess { group: 1, current: AccessState::Standby, default: AccessState::ActiveOptimized }],
             nexuses: vec![KeptNexus {
                 nexus,

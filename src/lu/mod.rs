@@ -20,6 +20,7 @@
 //! * Whoever is about to change blocks says so with [`Lu::will_change`]; a [`Watch`] hears of it. [`Rods`] rely on that: data that tokens represent.
 //! * A unit knows nothing of targets; by which [`TargetPort`]s it is reached is data that it was given.
 
+mod aborts;
 mod access;
 mod atomic;
 mod attention;
@@ -51,6 +52,7 @@ mod thresholds;
 mod unit;
 mod watch;
 
+pub use aborts::Aborted;
 pub use access::*;
 pub use atomic::AtomicLimits;
 pub use attention::*;

@@ -15,7 +15,8 @@
 
 use super::reservation::{self, Action, Change, Context, Refusal, ReservationState};
 use super::unit::{Cold, live};
-use super::{Attention, GateBits, Itl, Lu, NexusId};
+use super::{Attention, GateBits, Itl, KeptAbort, Lu, NexusId};
+use crate::sys::clock;
 
 /// How many registrations a unit holds.
 pub const MAX_REGISTRATIONS: usize = 1024;
@@ -27,6 +28,8 @@ pub(super) struct Reservations {
     current: ReservationState,
     /// What was evaluated and is not yet.
     pending: Option<Change>,
+    /// When that was.
+    evaluated_at: u64,
     /// Which change that is, or was the last one: they are counted.
     turn: u64,
     /// What was, while a change is applied and not granted.
@@ -66,6 +69,12 @@ impl Reservations {
     /// The unit attentions that come with the change on its way.
     pub(super) fn coming(&self) -> impl Iterator<Item = (NexusId, Attention)> {
         self.pending.iter().flat_map(|change| change.attentions.iter().copied())
+    }
+
+    /// The aborts that come with it.
+    pub(super) fn coming_aborts(&self) -> impl Iterator<Item = KeptAbort> {
+        let nexuses = self.pending.iter().flat_map(|change| change.aborts.iter().copied());
+        nexuses.map(|nexus| KeptAbort { nexus: Some(nexus), at: self.evaluated_at })
     }
 
     /// What a nexus's gate is to deny.
@@ -129,6 +138,7 @@ impl Lu {
         };
         cold.reservations.turn = taken.turn;
         cold.reservations.pending = Some(change);
+        cold.reservations.evaluated_at = clock::nanoseconds_since_boot();
         cold.changes.evaluated();
         Ok(taken)
     }
@@ -144,6 +154,8 @@ impl Lu {
         for (nexus, attention) in attentions {
             self.establish_under_lock(&mut cold, nexus, attention);
         }
+        let at = cold.reservations.evaluated_at;
+        aborts.iter().for_each(|nexus| cold.aborts.add(Some(*nexus), at));
         live(&cold).filter(|itl| aborts.contains(&itl.nexus())).for_each(|itl| itl.allow_removal());
         self.note();
     }

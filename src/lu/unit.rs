@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::aborts::Aborts;
 use super::access::Access;
 use super::changes::Changes;
 use super::holds::Holds;
@@ -254,6 +255,8 @@ pub(super) struct Cold {
     pub(super) occupations: Occupations,
     /// Which changes were made.
     pub(super) changes: Changes,
+    /// Whose commands were aborted.
+    pub(super) aborts: Aborts,
 }
 
 impl Lu {
@@ -356,6 +359,7 @@ impl Lu {
                 saved_mode: kept.mode.saved_under(default_mode),
                 occupations: Occupations::new(kept.occupation.clone()),
                 changes: Changes::after(&kept.changes),
+                aborts: Aborts::after(&kept.aborts),
                 ..Cold::default()
             }),
             image: setup.image,

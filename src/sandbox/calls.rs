@@ -147,7 +147,10 @@ const FICLONERANGE: u64 = 0x4020_940d;
 const PRCTL: &[libc::c_int] = &[libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA];
 
 /// How many threads the kernel may have for a ring (`IORING_REGISTER_IOWQ_MAX_WORKERS`).
+/// And which files it has fixed (`IORING_REGISTER_FILES_UPDATE`).
 const URING_REGISTER: &[u64] = &[6, 19];
+/// What is done with a new ring: `IORING_REGISTER_PROBE`, `_RESTRICTIONS`, `_ENABLE_RINGS`, `_FILES2`.
+const URING_REGISTER_NEW: &[u64] = &[8, 11, 12, 13];
 
 /// Signals whose action may change: abort's, and those whose handlers step aside for the default (stack overflow, SIGBUS). Not SIGSYS.
 const SIGACTION: &[libc::c_int] = &[libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS];
@@ -175,42 +178,56 @@ pub(super) fn absent() -> impl Iterator<Item = i64> {
     ABSENT.iter().copied().chain(YOUNG.filter(|number| !always().any(|allowed| allowed == *number)))
 }
 
-/// Calls that are allowed with some arguments: by call, the rules of which one has to match.
-pub(super) fn conditional() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
-    let not_executable = || rule(&[when(2, masked(libc::PROT_EXEC as u64), 0)?]);
-    let ourselves = u64::from(std::process::id());
-    Ok(BTreeMap::from([
-        (libc::SYS_fcntl, one_of(1, FCNTL.iter().map(|command| *command as u64))?),
-        (libc::SYS_io_uring_register, one_of(1, URING_REGISTER.iter().copied())?),
-        (libc::SYS_ioctl, one_of(1, IOCTL.iter().copied())?),
-        (libc::SYS_prctl, one_of(0, PRCTL.iter().map(|option| *option as u64))?),
-        (libc::SYS_rt_sigaction, one_of(0, SIGACTION.iter().map(|signal| *signal as u64))?),
-        (libc::SYS_mmap, vec![not_executable()?]),
-        (libc::SYS_mprotect, vec![not_executable()?]),
-        (libc::SYS_clone, vec![rule(&[when(0, masked(CLONE_MASK), THREAD)?])?]),
-        (libc::SYS_kill, one_of(0, [ourselves])?),
-        (libc::SYS_tgkill, one_of(0, [ourselves])?),
-        // What the limits are, of this process; not what they shall be.
-        (
-            libc::SYS_prlimit64,
-            vec![rule(&[equal(0, 0)?, SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?])?],
-        ),
-        // How long a successor may keep us waiting.
-        (
-            libc::SYS_setsockopt,
-            [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO]
-                .into_iter()
-                .map(|option| rule(&[equal(1, libc::SOL_SOCKET as u64)?, equal(2, option as u64)?]))
-                .collect::<Result<_, _>>()?,
-        ),
-        // On a connected socket, to nobody else.
-        (libc::SYS_sendto, vec![rule(&[SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?])?]),
-    ]))
+/// What is allowed in this process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    /// io_uring instances may be made.
+    pub(super) makes_rings: bool,
 }
 
-/// How many calls are allowed in some form.
-pub(super) fn count() -> usize {
-    always().count() + conditional().map_or(0, |calls| calls.len())
+impl Table {
+    /// Calls that are allowed with some arguments: by call, the rules of which one has to match, or none for any arguments.
+    pub(super) fn conditional(self) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
+        let not_executable = || rule(&[when(2, masked(libc::PROT_EXEC as u64), 0)?]);
+        let ourselves = u64::from(std::process::id());
+        let registers = URING_REGISTER.iter().chain(URING_REGISTER_NEW.iter().filter(|_| self.makes_rings));
+        let mut calls = BTreeMap::from([
+            (libc::SYS_fcntl, one_of(1, FCNTL.iter().map(|command| *command as u64))?),
+            (libc::SYS_io_uring_register, one_of(1, registers.copied())?),
+            (libc::SYS_ioctl, one_of(1, IOCTL.iter().copied())?),
+            (libc::SYS_prctl, one_of(0, PRCTL.iter().map(|option| *option as u64))?),
+            (libc::SYS_rt_sigaction, one_of(0, SIGACTION.iter().map(|signal| *signal as u64))?),
+            (libc::SYS_mmap, vec![not_executable()?]),
+            (libc::SYS_mprotect, vec![not_executable()?]),
+            (libc::SYS_clone, vec![rule(&[when(0, masked(CLONE_MASK), THREAD)?])?]),
+            (libc::SYS_kill, one_of(0, [ourselves])?),
+            (libc::SYS_tgkill, one_of(0, [ourselves])?),
+            // What the limits are, of this process; not what they shall be.
+            (
+                libc::SYS_prlimit64,
+                vec![rule(&[equal(0, 0)?, SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?])?],
+            ),
+            // How long a successor may keep us waiting.
+            (
+                libc::SYS_setsockopt,
+                [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO]
+                    .into_iter()
+                    .map(|option| rule(&[equal(1, libc::SOL_SOCKET as u64)?, equal(2, option as u64)?]))
+                    .collect::<Result<_, _>>()?,
+            ),
+            // On a connected socket, to nobody else.
+            (libc::SYS_sendto, vec![rule(&[SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?])?]),
+        ]);
+        if self.makes_rings {
+            calls.insert(libc::SYS_io_uring_setup, Vec::new());
+        }
+        Ok(calls)
+    }
+
+    /// How many calls are allowed in some form.
+    pub(super) fn count(self) -> usize {
+        always().count() + self.conditional().map_or(0, |calls| calls.len())
+    }
 }
 
 fn one_of(argument: u8, values: impl IntoIterator<Item = u64>) -> Result<Vec<SeccompRule>, BackendError> {

@@ -85,6 +85,9 @@ pub(super) fn restrict(fence: &Fence) -> Result<Enforced, Error> {
     for dir in &fence.image_dirs {
         rules = allow(rules, dir, image_file(true) | AccessFs::ReadDir)?;
     }
+    for path in &fence.read {
+        rules = allow(rules, path, AccessFs::ReadFile.into())?;
+    }
     for dir in &fence.socket_dirs {
         // Opened to be locked, see the listener's contract.
         rules = allow(rules, dir, AccessFs::MakeSock | AccessFs::RemoveFile | AccessFs::ReadDir)?;

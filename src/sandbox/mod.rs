@@ -7,7 +7,7 @@
 //!   has threads already.
 //! * [`Confined::seal`] comes last, when the threads and rings are there that live as long as the process, and before the first
 //!   byte of a front-end is read. It fences all threads, and those that they start. From then on no io_uring instance is made, so that those there are, which
-//!   are restricted (see [`crate::sys::ring`]), are all there is.
+//!   are restricted (see [`crate::sys::ring`]), are all there is; unless [`Fence::makes_rings`] says that the process has to make more.
 //! * What was opened before stays open and stays as it was: images, sockets, the log.
 //! * Landlock is as good as the kernel's; what it lacks is said in the log and the process goes on. Everything else holds or is an
 //!   error, and the error names `--sandbox=off`.
@@ -62,6 +62,13 @@ pub struct Fence {
     pub socket_dirs: Vec<PathBuf>,
     /// Where state is kept.
     pub state_dir: Option<PathBuf>,
+    /// What else is read: files, and everything below directories.
+    pub read: Vec<PathBuf>,
+    /// Images and state are opened, and perhaps opened again, while the process serves. Then it must be able to without
+    /// privileges.
+    pub comes_and_goes: bool,
+    /// io_uring instances are made while it serves.
+    pub makes_rings: bool,
     /// Whether a core file may be written, and a debugger of the same user may look in.
     pub core_dumps: bool,
 }
@@ -69,7 +76,9 @@ pub struct Fence {
 /// A process that is fenced in, and not sealed yet.
 #[derive(Debug)]
 #[must_use = "a process that is not sealed may still make any system call"]
-pub struct Confined(());
+pub struct Confined {
+    makes_rings: bool,
+}
 
 /// Takes from this thread, and those it will start, all privileges and all files but those named; from the process its core files.
 ///
@@ -91,7 +100,7 @@ pub fn confine(fence: &Fence) -> Result<Confined, Error> {
     privileges::drop_all().map_err(Error::new("capabilities"))?;
     still_writable(fence)?;
     log::log!(enforced.level(), "sandbox: {enforced}; no capabilities");
-    Ok(Confined(()))
+    Ok(Confined { makes_rings: fence.makes_rings })
 }
 
 /// Root could write to directories that it no longer can: others' are others'.
@@ -103,6 +112,14 @@ fn still_writable(fence: &Fence) -> Result<(), Error> {
             what: format!("{}: state cannot be written there without privileges", dir.display()),
             source,
         });
+    }
+    if fence.comes_and_goes {
+        for image in &fence.images {
+            privileges::may_open(&image.path, image.writable).map_err(Error::new(format!(
+                "{}: the image is opened while guests are served, and cannot be without privileges",
+                image.path.display()
+            )))?;
+        }
     }
     for dir in &fence.socket_dirs {
         if let Err(e) = privileges::may_write(dir) {
@@ -119,9 +136,16 @@ impl Confined {
     ///
     /// The kernel knows no seccomp filters, or somebody forbids them.
     pub fn seal(self) -> Result<(), Error> {
-        let sealed = violation::install_handler().and_then(|()| seccomp::apply());
+        // With its first thread the C library makes ready for more of them, which takes calls that are not allowed any more.
+        let first = std::thread::Builder::new().spawn(|| ()).map_err(Error::new("a thread"))?;
+        if first.join().is_err() {
+            log::debug!("a thread that does nothing panicked");
+        }
+        let table = calls::Table { makes_rings: self.makes_rings };
+        let sealed = violation::install_handler().and_then(|()| seccomp::apply(table));
         sealed.map_err(Error::new("seccomp"))?;
-        log::info!("sandbox: seccomp: {} system calls allowed", calls::count());
+        let rings = if self.makes_rings { ", io_uring instances are made" } else { "" };
+        log::info!("sandbox: seccomp: {} system calls allowed{rings}", table.count());
         Ok(())
     }
 }

@@ -73,6 +73,14 @@ pub(super) fn may_write(dir: &Path) -> io::Result<()> {
     check(unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) })
 }
 
+/// Whether a file can be opened, by its permissions.
+pub(super) fn may_open(file: &Path, to_write: bool) -> io::Result<()> {
+    let path = CString::new(file.as_os_str().as_bytes())?;
+    let how = if to_write { libc::R_OK | libc::W_OK } else { libc::R_OK };
+    // SAFETY: a C string.
+    check(unsafe { libc::access(path.as_ptr(), how) })
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -12,7 +12,7 @@ use std::io;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter_all_threads};
 
-use super::calls;
+use super::calls::{self, Table};
 
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: TargetArch = TargetArch::x86_64;
@@ -20,9 +20,9 @@ const ARCHITECTURE: TargetArch = TargetArch::x86_64;
 const ARCHITECTURE: TargetArch = TargetArch::aarch64;
 
 /// Applies the filters to all threads of the process.
-pub(super) fn apply() -> io::Result<()> {
+pub(super) fn apply(table: Table) -> io::Result<()> {
     // In this order: once the first holds, seccomp(2) itself is not allowed.
-    for program in [unknown().map_err(io::Error::other)?, listed().map_err(io::Error::other)?] {
+    for program in [unknown().map_err(io::Error::other)?, listed(table).map_err(io::Error::other)?] {
         apply_filter_all_threads(&program).map_err(|e| match e {
             seccompiler::Error::Prctl(e) | seccompiler::Error::Seccomp(e) => e,
             other => io::Error::other(other),
@@ -32,8 +32,8 @@ pub(super) fn apply() -> io::Result<()> {
 }
 
 /// Ends the process unless the call is in a table.
-fn listed() -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules = calls::conditional()?;
+fn listed(table: Table) -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules = table.conditional()?;
     rules.extend(calls::always().map(|number| (number, Vec::new())));
     rules.extend(calls::absent().map(|number| (number, Vec::new())));
     SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, ARCHITECTURE)?.try_into()

@@ -102,6 +102,11 @@ impl StateDir {
         &self.path
     }
 
+    /// The file that is read as it is opened, besides what is in it.
+    pub fn boot_id() -> &'static Path {
+        Path::new(super::boot::FILE)
+    }
+
     /// Whether it is still there after a loss of power: it was asked for, and it is not in memory.
     pub fn survives_power_loss(&self) -> bool {
         self.survives_power_loss

@@ -38,6 +38,7 @@
 //! | `nexus NEXUS [CODE]...` * | a nexus that is there, and its pending unit attentions |
 //! | `absent NEXUS [CODE]...` * | one that is not there, and what waits for it |
 //! | `prevent NEXUS` * | a nexus that is there and prevents medium removal |
+//! | `aborted NEXUS NANOSECONDS` * | commands of a nexus were aborted by another one at this time since the host was started; `everybody` in place of a nexus |
 //! | `changes EPOCH COUNT` * | changes of a process that are in this state: all up to a count; the oldest process first |
 //!
 //! Version 2 adds one line, and is written only while there is something to say in it: a program that passed it over would give guests a
@@ -59,7 +60,7 @@ use super::boot::BootId;
 use super::erasing;
 use super::records;
 use crate::lu::reservation::{PersistentReservation, Registration, ReservationState, ReservationType};
-use crate::lu::{AccessState, Attention, KeptAccess, KeptChanges, KeptNexus, KeptState, NexusId};
+use crate::lu::{AccessState, Attention, KeptAbort, KeptAccess, KeptChanges, KeptNexus, KeptState, NexusId};
 use crate::scsi::spc::ModeState;
 
 const MAGIC: &[u8; 8] = b"vstgtLU\n";
@@ -94,6 +95,9 @@ pub(super) struct Content {
     /// The unit's state.
     pub(super) state: KeptState,
 }
+
+/// In place of a nexus.
+const EVERYBODY: &str = "everybody";
 
 /// The file's bytes.
 pub(super) fn encode(content: &Content) -> Result<Vec<u8>, String> {
@@ -147,7 +151,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Flaw> {
 
 fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     let Content { naa, boot, handed_over, state } = content;
-    let KeptState { mode, blocks, ejected, reservations, access, records, occupation, changes, nexuses } = state;
+    let KeptState { mode, blocks, ejected, reservations, access, records, occupation, changes, aborts, nexuses } =
+        state;
     let ReservationState { generation, registrations, reservation, aptpl, legacy } = reservations;
     writeln!(text, "unit {naa:016x}")?;
     if let Some(boot) = boot {
@@ -191,6 +196,12 @@ fn lines(content: &Content, text: &mut String) -> std::fmt::Result {
     }
     for KeptChanges { epoch, made } in changes {
         writeln!(text, "changes {epoch:08x} {made}")?;
+    }
+    for KeptAbort { nexus, at } in aborts {
+        match nexus {
+            Some(nexus) => writeln!(text, "aborted {} {at}", Name(*nexus))?,
+            None => writeln!(text, "aborted {EVERYBODY} {at}")?,
+        }
     }
     for KeptNexus { nexus, present, attentions, prevent } in nexuses {
         let nexus = Name(*nexus);
@@ -264,6 +275,10 @@ fn read(line: &str, naa: &mut Option<u64>, boot: &mut Option<BootId>, state: &mu
         "changes" => {
             let epoch = u32::try_from(hex(word()?)?).map_err(|_| "an epoch is too great")?;
             state.changes.push(KeptChanges { epoch, made: number(word()?)? });
+        }
+        "aborted" => {
+            let nexus = Some(word()?).filter(|who| *who != EVERYBODY).map(nexus).transpose()?;
+            state.aborts.push(KeptAbort { nexus, at: number(word()?)? });
         }
         "erasing" => state.occupation = Some(erasing::read(words)?),
         "nexus" | "absent" => {
@@ -425,6 +440,7 @@ mod tests {
                 }],
                 occupation: None,
                 changes: vec![KeptChanges { epoch: u32::MAX, made: 1 }, KeptChanges { epoch: 0x1f, made: u32::MAX }],
+                aborts: vec![KeptAbort { nexus: Some(nexus(2)), at: u64::MAX }, KeptAbort { nexus: None, at: 7 }],
                 nexuses: vec![
                     KeptNexus {
                         nexus: nexus(1),
@@ -549,6 +565,7 @@ mod tests {
         as_written.state.access.clear();
         as_written.state.ejected = false;
         as_written.state.changes.clear();
+        as_written.state.aborts.clear();
         assert_eq!(decode(&bytes), Ok(as_written));
     }
 

@@ -11,6 +11,11 @@ pub fn since_boot() -> Duration {
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
+/// The same in nanoseconds: some five hundred years have room.
+pub fn nanoseconds_since_boot() -> u64 {
+    u64::try_from(since_boot().as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -61,6 +61,14 @@ impl ShardMail {
         }
     }
 
+    /// Whether tasks of nexuses other than the one that asks for it are ended by it.
+    pub fn ends_tasks_of_others(&self) -> bool {
+        match self {
+            ShardMail::Order(order) => order.ends_tasks_of_others(),
+            _ => false,
+        }
+    }
+
     /// The nexus that posted those commands, if [`needs_pop`](Self::needs_pop). Commands of other nexuses that the letter may end as
     /// well have no order with the request that their initiators could have seen: they need not be popped.
     pub fn judges(&self) -> Option<ItnId> {

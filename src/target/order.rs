@@ -182,6 +182,15 @@ impl Order {
         }
     }
 
+    /// Whether tasks of nexuses other than the one that asks for it are ended by it.
+    pub(super) fn ends_tasks_of_others(&self) -> bool {
+        match &self.work {
+            Work::End { scope, .. } => matches!(scope, Scope::Unit { .. }),
+            Work::Fence { aborts, .. } => *aborts != Scope::Nothing,
+            Work::Create { .. } | Work::Destroy { .. } | Work::Query { .. } | Work::Quiet { .. } => false,
+        }
+    }
+
     /// The service response to the task management function that it was; all shards are through.
     pub(super) fn response(&self) -> FunctionResponse {
         match &self.work {

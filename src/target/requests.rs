@@ -42,6 +42,13 @@ impl Shard {
             Err(response) => return function_response(&request, response, rings),
         };
         log::debug!("task management: {work:?}");
+        if matches!(work, Work::End { scope: Scope::Unit { .. }, .. })
+            && let Some(known) = self.known(request.itn_id)
+            && let Ok(Place::Unit(_, itl)) = place_of(&known.nexus, request.lun)
+        {
+            // Those that no shard has, for their front-end is not here again since the process before this one was killed.
+            itl.lu().abort_all();
+        }
         let single = match &work {
             Work::End { scope: Scope::Task { tag, .. }, .. } | Work::Query { scope: Scope::Task { tag, .. }, .. } => {
                 Some(tag.shard())

@@ -14,7 +14,7 @@ use super::waiting::Again;
 use super::{Notes, Post, ShardMail, Spawn, Target, job};
 use crate::backing::{Completion, Submit};
 use crate::device_server::{self, AbortFlag, Answer, Copying, Decision, Exclusive, Job, Noted, Plan, Request};
-use crate::lu::{Itl, Ports};
+use crate::lu::{Aborted, Attention, Itl, Ports};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::{self, Replay};
 use crate::scsi::{
@@ -213,6 +213,11 @@ impl Shard {
         };
         let Some(task) = self.tasks.get(tag) else { return };
         (task.lu, task.target, task.lun) = (route.lu, route.view.target, route.lun);
+        if let (1.., Some(unit), true) = (data.taken, route.unit, again.is_none())
+            && let Some(how) = ended_since(&unit.itl, &data)
+        {
+            return self.reply(tag, how.reply(), data.buf, rings);
+        }
         let mut attribute = TaskAttribute::Simple;
         if let (Some(unit), true, true) = (route.unit, self.barred, again.is_none())
             && matches!(req.attribute, SIMPLE | ORDERED)
@@ -434,6 +439,25 @@ struct Route<'a> {
 
 fn known(nexuses: &[Option<Known>], itn_id: ItnId) -> Option<&Known> {
     nexuses.get(slot_of(itn_id))?.as_ref().filter(|known| known.nexus.itn_id == itn_id)
+}
+
+/// How a command ends that a process before this one had taken, if it was aborted by another nexus since. One whose change was made needs its
+/// answer all the same.
+fn ended_since(itl: &Itl, data: &CmdData) -> Option<Ending> {
+    let lu = itl.lu();
+    if let Some(Decision::Change(name)) = Decision::decode(data.earlier)
+        && lu.was_made(name)
+    {
+        return None;
+    }
+    match lu.was_aborted(itl.nexus(), data.taken)? {
+        _ if lu.mode().tas => Some(Ending::TaskAborted),
+        Aborted::WithTheUnit => Some(Ending::Host(HostByte::Reset)),
+        Aborted::ByPreempting => {
+            itl.establish(Attention::CommandsCleared);
+            Some(Ending::Host(HostByte::Abort))
+        }
+    }
 }
 
 fn route<'a>(nexuses: &'a [Option<Known>], req: &CmdReq) -> Result<Route<'a>, HostByte> {

@@ -379,13 +379,14 @@ impl Rig {
     }
 
     pub fn send_as(&mut self, tag: Tag, itn_id: ItnId, lun: Lun, scb: [u8; 16], buf: IoBuf) {
-        self.send_again(tag, itn_id, lun, scb, buf, 0);
+        self.send_again(tag, itn_id, lun, scb, buf, (0, 0));
     }
 
     /// Sends a command that a process before this one took, with what that noted about it.
-    pub fn send_again(&mut self, tag: Tag, itn_id: ItnId, lun: Lun, scb: [u8; 16], buf: IoBuf, earlier: u64) {
+    pub fn send_again(&mut self, tag: Tag, itn_id: ItnId, lun: Lun, scb: [u8; 16], buf: IoBuf, before: (u64, u64)) {
+        let (earlier, taken) = before;
         let req = CmdReq { host_no: HOST, data_len: buf.len() as u32, itn_id, scb, lun, attribute: 0x20, tag };
-        self.post(tag.shard(), KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None, earlier }));
+        self.post(tag.shard(), KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None, earlier, taken }));
     }
 
     /// Sends a READ of one block, which stays at the backing.

@@ -280,6 +280,9 @@ pub struct CmdData {
     pub cdb_tail: Option<Box<[u8]>>,
     /// What a process before this one noted about it; 0: nothing, as of almost all.
     pub earlier: u64,
+    /// When a process before this one took it, in nanoseconds since the host was started, or before that; 0: none did, as of almost
+    /// all.
+    pub taken: u64,
 }
 
 /// What travels beside a `CMD_RSP`.

@@ -13,7 +13,7 @@ use crate::tgt::{AerReq, CmdReq, CmdRsp, ItNexusReq, ItNexusRsp, NexusFunction, 
 fn request(n: u64) -> TxSlot {
     let event =
         CmdReq { host_no: 0, data_len: 0, itn_id: 1, scb: [0; 16], lun: Lun([0; 8]), attribute: 0x20, tag: Tag(n) };
-    let data = CmdData { buf: IoBuf::owned(n as usize % 7, Direction::In), cdb_tail: None, earlier: 0 };
+    let data = CmdData { buf: IoBuf::owned(n as usize % 7, Direction::In), cdb_tail: None, earlier: 0, taken: 0 };
     TxSlot { event: KEvent::CmdReq(event), data: Some(data) }
 }
 

@@ -147,6 +147,14 @@ impl Guest {
         }
     }
 
+    /// Clears what it keeps of what is in flight: its buffer is as one that was just made.
+    pub fn forget_inflight(&self) {
+        let Some((inflight, file)) = &self.inflight else { return };
+        let region = (16 + 16 * u64::from(inflight.queue_size)).next_multiple_of(64);
+        let regions = vec![0; (region * u64::from(inflight.num_queues)) as usize];
+        std::os::unix::fs::FileExt::write_all_at(file, &regions, inflight.mmap_offset).unwrap();
+    }
+
     /// Connects anew after the back-end was killed, as QEMU does: with the rings as they are in memory, from used.idx on, and with the buffer for
     /// what is in flight. False if the new one is gone, too, before all is said.
     pub fn reconnect(&mut self, path: &Path) -> bool {

@@ -22,6 +22,8 @@ pub fn ask(cdb: &[u8]) -> Ask {
 
 pub struct Client {
     pub guest: Guest,
+    /// It comes back with nothing in flight in its buffer.
+    pub forgets: bool,
     path: PathBuf,
 }
 
@@ -29,11 +31,20 @@ impl Client {
     pub fn new(path: &Path) -> Client {
         let mut guest = Guest::attached_tracked(path, Ram::new(16 << 20), &[0, 1, 2], 64);
         guest.clear_attentions();
-        Client { guest, path: path.to_owned() }
+        Client { guest, forgets: false, path: path.to_owned() }
     }
 
     /// Sends them all, and waits for every answer; each comes with the data that it brought.
     pub fn all(&mut self, asks: &[Ask]) -> Vec<(Response, Vec<u8>)> {
+        self.all_and(asks, |_| ()).0
+    }
+
+    /// The same, with something done between the two.
+    pub fn all_and<R>(
+        &mut self,
+        asks: &[Ask],
+        meanwhile: impl FnOnce(&mut Client) -> R,
+    ) -> (Vec<(Response, Vec<u8>)>, R) {
         let mark = self.guest.ram.mark();
         let mut sent = Vec::new();
         for ask in asks {
@@ -49,6 +60,7 @@ impl Client {
             let (head, _) = self.guest.submit_at(REQUESTS, header, response, &ask.cdb, &out, &input);
             sent.push((head, response, data, None));
         }
+        let done = meanwhile(self);
         let start = Instant::now();
         while sent.iter().any(|(.., len)| len.is_none()) {
             assert!(start.elapsed() < BOUND, "never answered: {asks:?}");
@@ -63,7 +75,7 @@ impl Client {
         });
         let answers = answers.collect();
         self.guest.ram.release(mark);
-        answers
+        (answers, done)
     }
 
     pub fn one(&mut self, ask: &Ask) -> (Response, Vec<u8>) {
@@ -95,10 +107,14 @@ impl Client {
         result
     }
 
-    fn stay_connected(&mut self) {
+    /// Connects again if the process that served it is gone.
+    pub fn stay_connected(&mut self) {
         if !is_over(&self.guest) {
             std::thread::sleep(Duration::from_micros(20));
             return;
+        }
+        if self.forgets {
+            self.guest.forget_inflight();
         }
         let start = Instant::now();
         while !self.guest.reconnect(&self.path) {

@@ -62,6 +62,10 @@ pub struct Load {
     slots: Vec<Slot>,
     by_head: HashMap<(u16, u16), usize>,
     waits_for_first: bool,
+    /// It comes back with a new buffer, in which nothing is in flight, in place of the one that it was given.
+    pub forgets: bool,
+    /// How long its last commands may take.
+    pub patience: Duration,
     /// From each kill to the first answer after it.
     pub gaps: Vec<Duration>,
     pub done: u64,
@@ -104,6 +108,8 @@ impl Load {
             slots,
             by_head: HashMap::new(),
             waits_for_first: false,
+            forgets: false,
+            patience: BOUND,
             gaps: Vec::new(),
             done: 0,
         }
@@ -132,7 +138,7 @@ impl Load {
     fn drain(&mut self) {
         let start = Instant::now();
         while !self.by_head.is_empty() {
-            assert!(start.elapsed() < BOUND, "never answered: {:?}", self.by_head);
+            assert!(start.elapsed() < self.patience, "never answered: {:?}", self.by_head);
             if !self.reap() {
                 std::thread::sleep(Duration::from_micros(50));
             }
@@ -235,6 +241,9 @@ impl Load {
             return;
         }
         let start = Instant::now();
+        if self.forgets {
+            self.guest.forget_inflight();
+        }
         while !self.guest.reconnect(&self.path) {
             assert!(start.elapsed() < BOUND, "the process does not come back");
             std::thread::sleep(Duration::from_millis(1));

@@ -76,6 +76,24 @@ fn threads_signal_one_eventfd() {
     assert_eq!(bell::read(&event).unwrap(), 4000);
 }
 
+/// Several rings may share a kick; one of them runs, and its reactor empties it while it is looked at for the next.
+#[test]
+fn one_that_somebody_else_empties_is_known_for_what_it_is() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (event, over) = (eventfd(0, EFD_NONBLOCK), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                take(&event).unwrap();
+            }
+        });
+        let natures: Vec<_> = (0..2000).map(|_| examine(&event, true)).collect();
+        over.store(true, Ordering::Relaxed);
+        assert!(natures.iter().all(|nature| matches!(nature, Ok(Nature::Eventfd))), "{natures:?}");
+    });
+    assert_eq!(examine(&eventfd(0, EFD_NONBLOCK | EFD_SEMAPHORE), true).unwrap(), Nature::Semaphore);
+}
+
 #[test]
 fn what_cannot_be_emptied_or_signalled_is_an_error() {
     // An epoll descriptor is an anonymous file as well, but cannot be read.

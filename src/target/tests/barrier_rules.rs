@@ -96,7 +96,7 @@ fn send(rig: &mut Rig, shard: u8, itn_id: ItnId, attribute: i32, (scb, data): Cd
         None => IoBuf::owned(512, Direction::In),
     };
     let req = CmdReq { host_no: HOST, data_len: buf.len() as u32, itn_id, scb, lun: at(0, 0), attribute, tag };
-    rig.post(shard, KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None, earlier: 0 }));
+    rig.post(shard, KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None, earlier: 0, taken: 0 }));
     tag
 }
 

@@ -132,7 +132,7 @@ fn long_cdbs_travel_beside_the_event() {
     scb[7] = 0x18;
     let cdb_tail = Some(vec![0; 16].into_boxed_slice());
     let req = CmdReq { host_no: HOST, data_len: 0, itn_id, scb, lun: at(0, 0), attribute: 0x20, tag };
-    rig.post(0, KEvent::CmdReq(req), Some(CmdData { buf: IoBuf::empty(), cdb_tail, earlier: 0 }));
+    rig.post(0, KEvent::CmdReq(req), Some(CmdData { buf: IoBuf::empty(), cdb_tail, earlier: 0, taken: 0 }));
     assert_eq!(rig.answer(tag).sense().0, 5);
 }
 

@@ -125,7 +125,7 @@ fn it_passes_what_is_ordered() {
         let req =
             |tag, scb, attribute| CmdReq { host_no: HOST, data_len: 0, itn_id: a, scb, lun: LUN(), attribute, tag };
         let send = |s: &mut Scene, tag: Tag, scb, attribute| {
-            let data = CmdData { buf: IoBuf::empty(), cdb_tail: None, earlier: 0 };
+            let data = CmdData { buf: IoBuf::empty(), cdb_tail: None, earlier: 0, taken: 0 };
             s.rig.post(tag.shard(), KEvent::CmdReq(req(tag, scb, attribute)), Some(data));
         };
         send(&mut s, ordered, TEST_UNIT_READY, 0x22);

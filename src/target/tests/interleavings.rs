@@ -224,7 +224,7 @@ impl Model {
                 let (len, changes) = (buf.len() as usize, matches!(scb[0], 0x5f | 0x16));
                 let ejects = scb[0] == 0x1b && scb[4] == EJECT;
                 let req = CmdReq { host_no: HOST, data_len: len as u32, itn_id: nexus, scb, lun, attribute, tag };
-                self.rig.post(shard, KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None, earlier: 0 }));
+                self.rig.post(shard, KEvent::CmdReq(req), Some(CmdData { buf, cdb_tail: None, earlier: 0, taken: 0 }));
                 let answers = &self.rig.reactor(shard).answers;
                 let refused = answers.iter().any(|a| a.tag == tag && a.result.host == HostByte::TransportDisrupted);
                 prop_assert!(!refused || self.is_ending(nexus));

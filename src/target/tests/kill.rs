@@ -19,6 +19,9 @@ use crate::target::testkit::{Rig, at, host, mapped, port};
 use crate::target::{Notes, TargetSetup};
 use crate::tgt::{ItnId, Tag};
 
+mod functions;
+mod preempted;
+
 const BYTES: usize = 1 << 16;
 const HOST: i32 = crate::target::testkit::HOST;
 
@@ -159,17 +162,21 @@ impl Process {
     }
 
     /// A command of nexus 1 or 2, to its end.
-    fn run(&mut self, n: usize, command: &Command, earlier: u64) -> (Tag, Ended, bool) {
+    fn run(&mut self, n: usize, command: &Command, before: Before) -> (Tag, Ended, bool) {
         let tag = self.rig.tag(0);
         let buf = if command.data.is_empty() { IoBuf::empty() } else { out_buf(&command.data) };
-        self.rig.send_again(tag, self.itns[n - 1], at(0, 0), command.cdb, buf, earlier);
+        self.rig.send_again(tag, self.itns[n - 1], at(0, 0), command.cdb, buf, before);
         self.rig.finish_all();
+        if self.rig.reactor(0).io.held.iter().any(|held| held.cookie == tag.0) {
+            self.rig.complete(tag, Ok(()));
+            self.rig.finish_all();
+        }
         let answer = self.rig.answer(tag);
         (tag, Ended { result: answer.result, sense: answer.sense, len: answer.len }, answer.once)
     }
 
     fn good(&mut self, n: usize, command: &Command) {
-        let (_, ended, _) = self.run(n, command, 0);
+        let (_, ended, _) = self.run(n, command, NEW);
         assert_eq!(ended.result, GOOD, "{command:?}: {ended:?}");
     }
 
@@ -192,6 +199,17 @@ impl Process {
     fn reservations(&self) -> ReservationState {
         self.lu.reservations(Clone::clone)
     }
+}
+
+/// What a process before this one decided about a command, and when it took it.
+type Before = (u64, u64);
+
+/// Of a command that none took.
+const NEW: Before = (0, 0);
+
+/// The time as processes note it when they take commands.
+fn now() -> u64 {
+    crate::sys::clock::nanoseconds_since_boot()
 }
 
 const GOOD: CommandResult = CommandResult::status(Status::Good);
@@ -261,14 +279,15 @@ enum Fate {
     Seen(Ended),
     /// It was noted that it was answered.
     Noted(Ended),
-    /// This was decided.
-    Unknown(u64),
+    /// This was decided, and then it was taken.
+    Unknown(Before),
 }
 
 /// Runs a command until it is killed after so many stores; true if it was.
-fn until_killed(process: &mut Process, world: &World, command: &Command, earlier: u64, stores: u64) -> (Fate, bool) {
+fn until_killed(process: &mut Process, world: &World, command: &Command, before: Before, stores: u64) -> (Fate, bool) {
+    let taken = if before == NEW { now() } else { before.1 };
     kill_after(stores);
-    let (tag, ended, once) = process.run(1, command, earlier);
+    let (tag, ended, once) = process.run(1, command, before);
     // As the hba does it: what is not to be done again is noted, then the used ring says it.
     let noted = (once || ended.result != GOOD) && !is_dead();
     let seen = !is_dead();
@@ -281,7 +300,7 @@ fn until_killed(process: &mut Process, world: &World, command: &Command, earlier
         return (Fate::Noted(ended), killed);
     }
     let decision = world.notes.0.lock().unwrap().get(&tag.head()).copied().unwrap_or(0);
-    (Fate::Unknown(if decision == 0 { earlier } else { decision }), killed)
+    (Fate::Unknown((if decision == 0 { before.0 } else { decision }, taken)), killed)
 }
 
 /// The successor of a process that was killed: it answers, in the end, one way or another.
@@ -290,7 +309,7 @@ fn go_on(world: &World, command: &Command, fate: Fate, meanwhile: impl FnOnce(&m
     meanwhile(&mut process);
     let ended = match fate {
         Fate::Seen(ended) | Fate::Noted(ended) => ended,
-        Fate::Unknown(earlier) => process.run(1, command, earlier).1,
+        Fate::Unknown(before) => process.run(1, command, before).1,
     };
     (process, ended)
 }
@@ -307,15 +326,15 @@ fn kill_everywhere(case: &Case) -> usize {
         process.clear();
         process.lu.persist().unwrap();
         world.notes.0.lock().unwrap().clear();
-        let (fate, killed) = until_killed(&mut process, &world, &command, 0, stores);
+        let (fate, killed) = until_killed(&mut process, &world, &command, NEW, stores);
         drop(process);
         points += 1;
-        if let Fate::Unknown(earlier) = fate {
+        if let Fate::Unknown(before) = fate {
             // The successor is killed, too.
             for again in 0.. {
                 let world = world.snapshot();
                 let mut second = Process::start(&world);
-                let (fate, killed) = until_killed(&mut second, &world, &command, earlier, again);
+                let (fate, killed) = until_killed(&mut second, &world, &command, before, again);
                 drop(second);
                 let (mut third, ended) = go_on(&world, &command, fate, |_| ());
                 check(&mut third, &ended);
@@ -509,7 +528,7 @@ fn what_was_made_is_not_made_over_what_came_after() {
         process.lu.persist().unwrap();
         world.notes.0.lock().unwrap().clear();
         let reserve = reserve_out(1, 1, 7, 0);
-        let (fate, killed) = until_killed(&mut process, &world, &reserve, 0, stores);
+        let (fate, killed) = until_killed(&mut process, &world, &reserve, NEW, stores);
         drop(process);
         let was_made = world.kept.0.lock().unwrap().as_ref().unwrap().reservations.reservation.is_some();
         let unknown = matches!(fate, Fate::Unknown(_));
@@ -542,16 +561,16 @@ fn names_of_changes_are_not_mixed_up() {
     process.lu.persist().unwrap();
     // Decided, and no more.
     let reserve = reserve_out(1, 1, 7, 0);
-    let (fate, _) = until_killed(&mut process, &world, &reserve, 0, 1);
+    let (fate, _) = until_killed(&mut process, &world, &reserve, NEW, 1);
     drop(process);
-    let Fate::Unknown(earlier) = fate else { panic!("it was answered") };
-    assert_ne!(earlier, 0);
+    let Fate::Unknown(before) = fate else { panic!("it was answered") };
+    assert_ne!(before.0, 0);
     for n in 1..5 {
         let mut between = Process::start(&world);
         between.good(2, &reserve_out(6, 0, 0, n));
         drop(between);
     }
-    let (p, ended) = go_on(&world, &reserve, Fate::Unknown(earlier), |_| ());
+    let (p, ended) = go_on(&world, &reserve, Fate::Unknown(before), |_| ());
     assert_eq!(ended.result, GOOD, "{ended:?}");
     assert_eq!(p.reservations().reservation.unwrap().holder, Some(nexus(1)), "it was carried out");
 }
@@ -563,7 +582,7 @@ fn a_state_that_is_lost() {
     let mut process = Process::start(&world);
     process.clear();
     process.lu.persist().unwrap();
-    let (fate, _) = until_killed(&mut process, &world, &register(0, 7), 0, 2);
+    let (fate, _) = until_killed(&mut process, &world, &register(0, 7), NEW, 2);
     drop(process);
     *world.kept.0.lock().unwrap() = None;
     let (_, ended) = go_on(&world, &register(0, 7), fate, |_| ());
@@ -627,7 +646,7 @@ fn a_counter_is_raised_once_for_each_success() {
         let mut process = Process::start(&world);
         process.clear();
         process.lu.persist().unwrap();
-        let (fate, killed) = until_killed(&mut process, &world, &raise(5), 0, stores);
+        let (fate, killed) = until_killed(&mut process, &world, &raise(5), NEW, stores);
         drop(process);
         let mut successes = 0;
         let (p, ended) = go_on(&world, &raise(5), fate, |p| {
@@ -658,7 +677,7 @@ fn unit_attentions() {
         process.itl(1).establish(Attention::CapacityChanged);
         process.lu.persist().unwrap();
         let ready = command(&[0; 6], &[]);
-        let (fate, _) = until_killed(&mut process, &world, &ready, 0, stores);
+        let (fate, _) = until_killed(&mut process, &world, &ready, NEW, stores);
         let reported = |ended: &Ended| assert_eq!(ended.sense[12..14], [0x2a, 0x09]);
         if let Fate::Seen(ended) | Fate::Noted(ended) = &fate {
             reported(ended);

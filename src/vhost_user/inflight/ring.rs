@@ -65,6 +65,8 @@ pub struct Owed {
     pub head: u16,
     /// What was noted about it.
     pub earlier: Earlier,
+    /// Its counter: it was taken when the account stood there, see [`InflightRing::advance`].
+    pub counter: u64,
 }
 
 impl InflightRing {
@@ -133,7 +135,7 @@ impl InflightRing {
         // Greater than any that was given, and not only than those of chains in flight: a counter names a use of a head.
         self.counter = self.counters().max().map_or(0, |last| last.wrapping_add(1));
         let earlier = |head| self.notes.as_ref().map_or(Earlier::Nothing, |notes| notes.earlier(head));
-        let owed = taken.into_iter().map(|(_, head)| Owed { head, earlier: earlier(head) }).collect();
+        let owed = taken.into_iter().map(|(counter, head)| Owed { head, earlier: earlier(head), counter }).collect();
         Recovered { owed, defect: None }
     }
 
@@ -152,6 +154,13 @@ impl InflightRing {
         let region = self.region.range();
         let set_up = region.load_u16(QUEUE_VERSION_AT, Ordering::Acquire) == Some(QUEUE_VERSION);
         set_up && (0..self.states).any(|head| in_flight(region, head))
+    }
+
+    /// Chains that are taken from now on have counters from `to` on. Whoever calls this with the time, in nanoseconds, as the ring starts
+    /// and again later, knows of every chain that was in flight whether it was taken before such a moment: that no ring takes
+    /// more than one chain in a nanosecond keeps counters from being ahead of the time.
+    pub fn advance(&mut self, to: u64) {
+        self.counter = self.counter.max(to);
     }
 
     /// A chain was taken from the available ring. Nothing may have been done for it.
