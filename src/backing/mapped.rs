@@ -48,7 +48,9 @@ impl Mapped {
             return None;
         }
         if !file::tells_residence(file).unwrap_or(false) {
-            log::info!("an image on tmpfs is not mapped: it belongs to another user, so the kernel does not say where it has holes");
+            log::info!(
+                "an image on tmpfs is not mapped: it belongs to another user, so the kernel does not say where it has holes"
+            );
             return None;
         }
         let window = FileWindow::map(file, size, writable).inspect_err(|e| log::warn!("not mapped: {e}")).ok()?;
