@@ -69,7 +69,8 @@ pub(crate) struct FrontEnd {
     /// What it keeps as an inflight buffer, and a dirty log.
     pub(crate) inflight: File,
     log: File,
-    kick: EventFd,
+    /// One for each ring: whoever reads one while it is examined for another ring may have it refused.
+    kicks: Vec<EventFd>,
     call: EventFd,
     /// Codes of the messages that may be answered, in order.
     sent: VecDeque<u32>,
@@ -90,7 +91,7 @@ impl FrontEnd {
             files: (0..FILES).map(|_| memfd(REGION)).collect(),
             inflight: memfd(INFLIGHT),
             log: memfd(LOG),
-            kick: EventFd::new(EFD_NONBLOCK).expect("an eventfd"),
+            kicks: (0..8).map(|_| EventFd::new(EFD_NONBLOCK).expect("an eventfd")).collect(),
             call: EventFd::new(EFD_NONBLOCK).expect("an eventfd"),
             sent: VecDeque::new(),
             heard: Vec::new(),
@@ -149,7 +150,7 @@ impl FrontEnd {
                 let index = ring(input);
                 let how = input.u8();
                 let number = u64::from(index) | if how & 1 != 0 { 0x100 } else { 0 };
-                let fd = if how & 2 == 0 { self.kick.as_raw_fd() } else { self.files[0].as_raw_fd() };
+                let fd = if how & 2 == 0 { self.kicks[index as usize].as_raw_fd() } else { self.files[0].as_raw_fd() };
                 let fds = if how & 4 == 0 && how & 1 == 0 { vec![fd] } else { Vec::new() };
                 self.say(code, &number.to_le_bytes(), &fds);
             }
@@ -178,7 +179,7 @@ impl FrontEnd {
                 let (file, at, len) = (input.u8(), u64::from(input.u32()), usize::from(input.u8()));
                 self.put(u64::from(file % FILES as u8) * APART + at % REGION, input.take(len));
             }
-            24 => drop(self.kick.write(1)),
+            24 => self.kick(),
             // A guest's memory goes away under it.
             25 => drop(self.files[usize::from(what >> 5) % FILES].set_len(u64::from(input.u16()) << 4)),
             26 => thread::sleep(Duration::from_micros(u64::from(input.u8()) * 4)),
@@ -195,7 +196,7 @@ impl FrontEnd {
             29 => {
                 let ring = ring(input);
                 self.offer(ring, input.u16());
-                drop(self.kick.write(1));
+                drop(self.kicks[ring as usize].write(1));
             }
             30 => match what >> 5 {
                 1 => drop(self.log.set_len(u64::from(input.u16()) & 0x1fff)),
@@ -289,7 +290,7 @@ impl FrontEnd {
         self.state(SET_VRING_NUM, ring, RING.into());
         self.state(SET_VRING_BASE, ring, from.into());
         self.address(ring, (how & 8 != 0).then_some(guest_ring(ring) + 0x800));
-        let (kick, call) = (self.kick.as_raw_fd(), self.call.as_raw_fd());
+        let (kick, call) = (self.kicks[ring as usize].as_raw_fd(), self.call.as_raw_fd());
         if how & 1 == 0 {
             self.say(SET_VRING_CALL, &u64::from(ring).to_le_bytes(), &[call]);
         }
@@ -329,9 +330,9 @@ impl FrontEnd {
         self.say(SET_INFLIGHT_FD, &payload.map(u64::to_le_bytes).concat(), &[file]);
     }
 
-    /// Kicks.
+    /// Kicks all rings.
     pub(crate) fn kick(&self) {
-        drop(self.kick.write(1));
+        self.kicks.iter().for_each(|kick| drop(kick.write(1)));
     }
 
     /// Stops a ring, and says where it would go on; `None` if nobody answers any more.
@@ -419,7 +420,7 @@ impl FrontEnd {
             self.put(own, &descriptor(at, 16 * table.len() as u32, INDIRECT, 0));
         }
         self.offer(ring, head);
-        drop(self.kick.write(1));
+        drop(self.kicks[ring as usize].write(1));
     }
 
     pub(crate) fn offer(&mut self, ring: u32, head: u16) {
@@ -444,7 +445,7 @@ impl FrontEnd {
         let mut fds = Vec::new();
         for _ in 0..how >> 4 {
             fds.push(match input.u8() % 4 {
-                0 => self.kick.as_raw_fd(),
+                0 => self.kicks[0].as_raw_fd(),
                 1 => self.stream.as_raw_fd(),
                 _ => self.files[usize::from(input.u8()) % FILES].as_raw_fd(),
             });

@@ -96,8 +96,8 @@ pub enum Nature {
     Other,
 }
 
-/// How often an eventfd is filled and read before it is taken for a semaphore. It may be in use already, for a ring that runs, whose reactor
-/// empties it between the two.
+/// How often an eventfd is filled and read before it is taken for a semaphore. It may be in use already, for another ring that runs, whose reactor
+/// empties it between the two. Only a count of two or more is a proof, so one that is emptied without end is refused.
 const TRIES: usize = 100;
 
 /// Finds out whether a descriptor is an eventfd, by asking the kernel to use it as one. With `emptied` also whether it is a semaphore; then its

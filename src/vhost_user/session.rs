@@ -392,9 +392,11 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_kick(&mut self, index: u8, kick: Option<File>) -> VhostResult<()> {
+        let (ring, _) = self.ring(index.into())?;
+        // Nobody reads the kick that it had while the one that comes is examined: it may be the same.
+        self.pause(ring);
         let kick = self.event(index, kick, true)?;
-        let (index, _) = self.ring(index.into())?;
-        self.pause(index);
+        let index = ring;
         self.ring(index.into())?.1.set_kick(kick);
         Ok(self.settle(index, Unmapped::IsAnError)?)
     }

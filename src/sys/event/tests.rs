@@ -85,6 +85,7 @@ fn one_that_somebody_else_empties_is_known_for_what_it_is() {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 take(&event).unwrap();
+                std::thread::sleep(std::time::Duration::from_micros(20));
             }
         });
         let natures: Vec<_> = (0..2000).map(|_| examine(&event, true)).collect();
