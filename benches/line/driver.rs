@@ -205,9 +205,10 @@ impl Lane {
             *lba = (*lba + 8) % (1 << 30);
             guest.ram.write(slot.header + LBA, &lba.to_be_bytes());
         }
-        guest.ram.store_u16(slot.response + STATUS, 0xffff);
+        // Plain writes: that of the index, which is the last, orders them.
+        guest.ram.write(slot.response + STATUS, &[0xff; 2]);
         let queue = self.queue(guest);
-        guest.ram.store_u16(queue.avail + 4 + 2 * u64::from(self.avail_idx % queue.size), head);
+        guest.ram.write(queue.avail + 4 + 2 * u64::from(self.avail_idx % queue.size), &head.to_le_bytes());
         self.avail_idx = self.avail_idx.wrapping_add(1);
     }
 
