@@ -147,6 +147,7 @@ impl Image for SparseImage {
             unmap_granularity: PAGE as u32,
             never_waits: true,
             direct: false,
+            volatile: false,
         }
     }
 
