@@ -35,7 +35,8 @@ pub struct IoBuf {
     pub(super) snapshot: Option<SnapshotId>,
     /// Which of the snapshot's regions it touches, in the snapshot's own numbers.
     pub(super) regions: u64,
-    storage: Option<Storage>,
+    /// Apart: few have any, and all are moved from hand to hand.
+    storage: Option<Box<Storage>>,
 }
 
 /// One piece of memory. Has the layout of `struct iovec`, so that a list of them goes to the kernel as it is.
@@ -98,7 +99,7 @@ impl IoBuf {
         let mut buf = IoBuf { direction, ..IoBuf::default() };
         if let Some(storage) = Storage::zeroed(len) {
             buf.push(Piece { base: storage.base.as_ptr(), len });
-            buf.storage = Some(storage);
+            buf.storage = Some(Box::new(storage));
         }
         buf
     }

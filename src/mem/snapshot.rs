@@ -1,5 +1,6 @@
 //! Which memory maps a reactor's commands still point into.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +9,7 @@ use super::{Direction, DirtyLog, GuestWriter, IoBuf, MemoryMap, OutsideMemory};
 
 /// Names one snapshot of one [`SnapshotSet`]. No two snapshots of a process ever have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotId(pub(super) u64);
+pub struct SnapshotId(NonZeroU64);
 
 /// The next snapshot's name. 64 bits do not wrap.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -60,7 +61,7 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 
 impl Snapshot {
     fn new(map: Arc<MemoryMap>) -> Snapshot {
-        let id = SnapshotId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = SnapshotId(NonZeroU64::MIN.saturating_add(NEXT.fetch_add(1, Ordering::Relaxed)));
         Snapshot { id, map, out: 0, touching: Box::new([0; 64]), gone: 0 }
     }
 

@@ -9,7 +9,7 @@ use super::changes::Begun;
 use super::nexus::{NO_UNIT, Nexus, TargetView, Unit, WELL_KNOWN};
 use super::order::Order;
 use super::state::slot_of;
-use super::task::{Copies, Ending, State, Task, Tasks, Until};
+use super::task::{Copies, Ending, State, Tasks, Until};
 use super::waiting::Again;
 use super::{Notes, Post, ShardMail, Spawn, Target, job};
 use crate::backing::{Completion, Submit};
@@ -182,16 +182,10 @@ impl Shard {
             let refused = Reply { result: CommandResult::host(HostByte::Error), len: 0, sense: None };
             return refused.post(req.host_no, req.itn_id, tag, false, data.buf, rings);
         };
-        *task = Task {
-            state: State::Changing,
-            tag,
-            itn_id: req.itn_id,
-            host_no: req.host_no,
-            serial: self.serial,
-            naca: aca::naca(&req.scb),
-            once: opcode::replay_of(&req.scb) != Replay::Repeat,
-            ..Task::FREE
-        };
+        // The rest of it is as it was left: free.
+        (task.state, task.tag, task.itn_id, task.host_no) = (State::Changing, tag, req.itn_id, req.host_no);
+        (task.serial, task.naca) = (self.serial, aca::naca(&req.scb));
+        task.once = opcode::replay_of(&req.scb) != Replay::Repeat;
         self.serial += 1;
         let attribute = device_server::processed_as(&req.scb, req.attribute);
         self.start(&CmdReq { attribute, ..*req }, data, None, io, rings);
@@ -385,13 +379,13 @@ impl Shard {
     }
 
     fn command_done(&mut self, tag: Tag, io: &mut dyn Submit, rings: &mut EventRings) {
-        let Some(task) = self.tasks.free(tag) else {
+        if !self.tasks.free(tag) {
             // After a refused command; the task that its tag may name is another one, or not answered yet.
             log::debug!("CMD_DONE of no answered command: {tag:?}");
             return;
-        };
+        }
         if !self.pending.is_empty() {
-            self.task_over(task.tag, io, rings);
+            self.task_over(tag, io, rings);
         }
     }
 

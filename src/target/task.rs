@@ -157,6 +157,16 @@ impl Task {
         once: false,
     };
 
+    /// Makes it [`FREE`](Task::FREE) again. Field by field: it is large, and most of it is so already.
+    fn clear(&mut self) {
+        let Task { state, ended, tag, itn_id, host_no, lu, target, lun, serial, needs, touches, copies, holds, .. } = self;
+        (*state, *ended, *tag) = (State::Free, None, Tag::NONE);
+        (*itn_id, *host_no, *lu, *target, *lun, *serial) = (0, 0, NO_UNIT, 0, 0, 0);
+        (*needs, *touches, *copies) = (GateBits::NONE, Touches::Nothing, None);
+        holds.clear();
+        (self.naca, self.has_blocks, self.aca, self.once) = (false, false, false, false);
+    }
+
     pub(super) fn is_free(&self) -> bool {
         matches!(self.state, State::Free)
     }
@@ -300,21 +310,25 @@ impl Tasks {
         self.get(name.tag).filter(|task| task.serial == name.serial)
     }
 
-    /// Frees a task that was answered, and gives back what it was. `None`: there is no such task, or it was not answered.
-    pub(super) fn free(&mut self, tag: Tag) -> Option<Task> {
+    /// Frees a task that was answered. False: there is no such task, or it was not answered.
+    pub(super) fn free(&mut self, tag: Tag) -> bool {
+        self.try_free(tag).is_some()
+    }
+
+    fn try_free(&mut self, tag: Tag) -> Option<()> {
         let slot = self.queues.get_mut(usize::from(tag.queue()))?;
         let queue = slot.as_mut()?;
         let task = queue.tasks.get_mut(usize::from(tag.head()))?;
         if task.tag != tag || !task.is_answered() {
             return None;
         }
-        let task = std::mem::replace(task, Task::FREE);
+        task.clear();
         queue.in_flight -= 1;
         self.in_flight -= 1;
         if queue.closing && queue.in_flight == 0 {
             *slot = None;
         }
-        Some(task)
+        Some(())
     }
 
     /// How many there are.
