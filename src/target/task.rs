@@ -159,7 +159,8 @@ impl Task {
 
     /// Makes it [`FREE`](Task::FREE) again. Field by field: it is large, and most of it is so already.
     fn clear(&mut self) {
-        let Task { state, ended, tag, itn_id, host_no, lu, target, lun, serial, needs, touches, copies, holds, .. } = self;
+        let Task { state, ended, tag, itn_id, host_no, lu, target, lun, serial, needs, touches, copies, holds, .. } =
+            self;
         (*state, *ended, *tag) = (State::Free, None, Tag::NONE);
         (*itn_id, *host_no, *lu, *target, *lun, *serial) = (0, 0, NO_UNIT, 0, 0, 0);
         (*needs, *touches, *copies) = (GateBits::NONE, Touches::Nothing, None);

@@ -60,7 +60,10 @@ fn units_and_sockets(stages: &Stages) -> Result<()> {
         tests
     };
     stages.run("vstgt's tests, waiting by io_uring", with_environment(&["test", "-p", "vstgt"], "io_uring"))?;
-    stages.run("its socket tests, waiting by epoll", with_environment(&["test", "-p", "vstgt", "--test", "*"], "epoll"))?;
+    stages.run(
+        "its socket tests, waiting by epoll",
+        with_environment(&["test", "-p", "vstgt", "--test", "*"], "epoll"),
+    )?;
     stages.run("benches, each once", cargo(&["test", "-p", "vstgt", "--bench", "*"]))
 }
 
