@@ -140,7 +140,12 @@ impl IoPort {
     pub fn reap(&mut self, out: &mut Vec<Completion>) {
         self.carry_out_cancels();
         let before = out.len();
-        out.append(&mut self.ended);
+        if out.is_empty() {
+            // Both keep what they have allocated.
+            std::mem::swap(out, &mut self.ended);
+        } else {
+            out.append(&mut self.ended);
+        }
         if let Some(uring) = &mut self.uring {
             while let Some(reaped) = uring.reap() {
                 match reaped {

@@ -76,16 +76,19 @@ pub struct RingCounters {
     pub unexpected: u64,
 }
 
-/// One ring: fixed slots, and what waits behind them.
+/// One ring: fixed slots, and what waits behind them. What travels beside events has a queue of its own, in the same order: many events have
+/// nothing beside them, and small things are moved fast.
 #[derive(Debug)]
-struct Ring<T> {
-    slots: VecDeque<T>,
-    reserve: VecDeque<T>,
+struct Ring<E, D> {
+    /// Events, and whether something is beside them.
+    slots: VecDeque<(E, bool)>,
+    reserve: VecDeque<(E, bool)>,
+    beside: VecDeque<D>,
 }
 
-impl<T> Ring<T> {
-    fn new() -> Ring<T> {
-        Ring { slots: VecDeque::with_capacity(RING_SLOTS), reserve: VecDeque::new() }
+impl<E, D> Ring<E, D> {
+    fn new() -> Ring<E, D> {
+        Ring { slots: VecDeque::with_capacity(RING_SLOTS), reserve: VecDeque::new(), beside: VecDeque::new() }
     }
 
     fn len(&self) -> usize {
@@ -93,32 +96,39 @@ impl<T> Ring<T> {
     }
 
     /// Puts an event behind all others; true if it had to wait behind the ring.
-    fn push(&mut self, event: T) -> bool {
+    #[inline]
+    fn push(&mut self, event: E, beside: Option<D>) -> bool {
         let spill = self.slots.len() >= RING_SLOTS;
-        if spill {
-            self.reserve.push_back(event)
-        } else {
-            self.slots.push_back(event)
-        }
+        let slots = if spill { &mut self.reserve } else { &mut self.slots };
+        slots.push_back((event, beside.is_some()));
+        self.beside.extend(beside);
         spill
     }
 
-    fn pop(&mut self) -> Option<T> {
-        let event = self.slots.pop_front()?;
-        if let Some(waiting) = self.reserve.pop_front() {
-            self.slots.push_back(waiting);
-            if self.reserve.is_empty() {
-                self.reserve = VecDeque::new();
-            }
+    #[inline]
+    fn pop(&mut self) -> Option<(E, Option<D>)> {
+        let (event, has) = self.slots.pop_front()?;
+        if !self.reserve.is_empty() {
+            self.refill();
         }
-        Some(event)
+        Some((event, if has { self.beside.pop_front() } else { None }))
+    }
+
+    #[cold]
+    fn refill(&mut self) {
+        self.slots.extend(self.reserve.pop_front());
+        if self.reserve.is_empty() {
+            // They were as many as there will seldom be again.
+            self.reserve = VecDeque::new();
+            self.beside.shrink_to(RING_SLOTS);
+        }
     }
 }
 
 /// The tx ring (hba → target) and the rx ring (target → hba) of one reactor.
 pub struct EventRings {
-    tx: Ring<TxSlot>,
-    rx: Ring<RxSlot>,
+    tx: Ring<KEvent, CmdData>,
+    rx: Ring<UEvent, CmdAnswer>,
     /// `CMD_RSP`s taken from rx whose `CMD_DONE` has not been posted.
     owed_dones: usize,
     /// Requests accepted and not answered.
@@ -182,7 +192,7 @@ impl EventRings {
         }
         self.counters.requests += 1;
         self.unanswered += 1;
-        self.push_tx(slot);
+        self.push_tx(slot.event, slot.data);
         Ok(())
     }
 
@@ -194,12 +204,14 @@ impl EventRings {
         }
         self.owed_dones = self.owed_dones.saturating_sub(1);
         self.counters.dones += 1;
-        self.push_tx(TxSlot { event: KEvent::CmdDone(done), data: None });
+        self.push_tx(KEvent::CmdDone(done), None);
     }
 
     /// The next event for the target.
+    #[inline]
     pub fn take_tx(&mut self) -> Option<TxSlot> {
-        self.tx.pop()
+        let (event, data) = self.tx.pop()?;
+        Some(TxSlot { event, data })
     }
 
     /// Posts an asynchronous event, which answers nothing and is not answered. Cannot fail: whoever posts them bounds how many there
@@ -224,18 +236,18 @@ impl EventRings {
         if let Some(tap) = &mut self.tap {
             tap.rx(&slot.event);
         }
-        if self.rx.push(slot) {
+        if self.rx.push(slot.event, slot.answer) {
             self.counters.spilled += 1;
         }
     }
 
     /// The next event for the hba. Each `CMD_RSP` taken must be followed by its `CMD_DONE`.
     pub fn take_rx(&mut self) -> Option<RxSlot> {
-        let slot = self.rx.pop()?;
-        if matches!(slot.event, UEvent::CmdRsp(_)) {
+        let (event, answer) = self.rx.pop()?;
+        if matches!(event, UEvent::CmdRsp(_)) {
             self.owed_dones += 1;
         }
-        Some(slot)
+        Some(RxSlot { event, answer })
     }
 
     /// True if both rings are empty and no `CMD_DONE` is owed.
@@ -257,11 +269,11 @@ impl EventRings {
         self.tx.len() + self.rx.len() + self.owed_dones
     }
 
-    fn push_tx(&mut self, slot: TxSlot) {
+    fn push_tx(&mut self, event: KEvent, data: Option<CmdData>) {
         if let Some(tap) = &mut self.tap {
-            tap.tx(&slot.event);
+            tap.tx(&event);
         }
-        if self.tx.push(slot) {
+        if self.tx.push(event, data) {
             self.counters.spilled += 1;
         }
     }
