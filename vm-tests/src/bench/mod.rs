@@ -242,6 +242,10 @@ fn measure_served(
     })();
     let (outcome, spent, calls): (generator::Outcome, Duration, Option<u64>) =
         outcome.map_err(|error: Error| Error::caused(process.explain("the load failed"), error))?;
+    drop(session);
+    // In good order: of a killed process the kernel keeps the image locked for a moment longer, and the next one may not wait for that.
+    process.signal(libc::SIGTERM)?;
+    drop(process.wait(BOUND));
     let percentile = |percent| outcome.times.percentile(percent) as f64 / 1e3;
     Ok(Sample {
         iops: outcome.count as f64 / outcome.elapsed.as_secs_f64(),
