@@ -9,7 +9,8 @@
 //! * A turn: read mail → take chains from the rings that may have some, make them `CMD_REQ`s → let the shard plan them → submit I/O once →
 //!   reap completions → turn `CMD_RSP`s into responses → publish each used ring once → `CMD_DONE` → interrupt.
 //! * Everything in a turn is bounded: letters; chains and bytes for each guest, however many rings it has. What is left over is the
-//!   next turn's, after the others'. A ring that shows nothing is not looked at.
+//!   next turn's, after the others'. A ring that shows nothing is not looked at, unless it was busy a moment ago and looking pays (`lookout`); no ring
+//!   is looked at while its reactor sleeps, and then its driver has been asked to kick.
 //! * `CMD_DONE` is posted after the used index is stored: what waits for it (task management, draining) never overtakes
 //!   the completions it covers.
 //! * A letter that judges a nexus's commands is read when everything has been taken that the nexus's rings showed as it came: what
