@@ -4,6 +4,8 @@
 //! To sleep and be woken costs the reactor and the guest some microseconds each. Work that comes sooner than that is better waited for;
 //! work that comes later is not. So how long is looked follows what the gaps between work have been, and is never more than `--poll-us`; and
 //! where it does not pay all the same, it is given up for a while. A reactor whose gaps are long does not look at all: its guests cost nothing while they are idle.
+//! A gap that was slept through has waking up in it, which may take longer than the work did to come. So a reactor that does not look tries it now and
+//! then, the more seldom the oftener it was in vain.
 //!
 //! A queue that is looked at is *hot*: its driver has been told not to kick. It is looked at in every turn, too, for the reactor may be busy
 //! with others; if nothing comes in it for many turns it cools, and its driver has to kick again. No queue is hot while the reactor sleeps.
@@ -22,7 +24,7 @@ const LOOKS: u32 = 8;
 /// How many times the longest look may be lost before a reactor rests from looking, and how many are kept of what it has won.
 const LIMIT: u32 = 8;
 
-/// The fewest and the most sleeps for which it rests.
+/// The fewest and the most sleeps for which it rests, and after which it tries.
 const REST: (u32, u32) = (16, 4096);
 
 /// How long a reactor looks before it sleeps.
@@ -40,12 +42,18 @@ pub(super) struct Pace {
     resting: u32,
     /// How long it will rest the next time.
     rest: u32,
+    /// The look to come is a trial: it has not been seen to pay.
+    trial: bool,
+    /// Sleeps until it tries, and how many they will be the next time.
+    untried: u32,
+    trial_after: u32,
 }
 
 impl Pace {
     /// Looks for at most `max`; zero: never.
     pub(super) fn new(max: Duration) -> Pace {
-        Pace { max, span: Duration::ZERO, since: None, balance: 0, resting: 0, rest: REST.0 }
+        let (rest, untried, trial_after) = (REST.0, REST.0, REST.0);
+        Pace { max, span: Duration::ZERO, since: None, balance: 0, resting: 0, rest, trial: false, untried, trial_after }
     }
 
     /// Whether it is worth looking.
@@ -67,11 +75,20 @@ impl Pace {
         if self.balance == limit {
             self.rest = REST.0;
         }
+        self.span = (self.span * 2).min(self.max);
+        if std::mem::take(&mut self.trial) {
+            self.trial_after = REST.0;
+        }
     }
 
     /// It looked in vain. Where that is so again and again, and work comes all the same as soon as it sleeps, the work is waiting for this
     /// very processor.
     fn lost(&mut self) {
+        if std::mem::take(&mut self.trial) {
+            self.span = Duration::ZERO;
+            self.trial_after = (self.trial_after * 2).min(REST.1);
+            return;
+        }
         self.balance -= nanoseconds(self.span);
         if self.balance < -nanoseconds(self.max * LIMIT) {
             self.balance = 0;
@@ -86,13 +103,21 @@ impl Pace {
         let Some(since) = self.since.take() else { return };
         if self.resting > 0 {
             self.resting -= 1;
-        } else if now().duration_since(since) <= self.max {
+            return;
+        }
+        if now().duration_since(since) <= self.max {
             // Doubled from an eighth on: one short gap does not make it poll for long.
             self.span = (self.span * 2).clamp(self.max / 8, self.max);
         } else {
             self.span /= 2;
             if self.span < self.max / 8 {
                 self.span = Duration::ZERO;
+            }
+        }
+        if self.span.is_zero() {
+            self.untried = self.untried.saturating_sub(1);
+            if self.untried == 0 {
+                (self.span, self.trial, self.untried) = (self.max, true, self.trial_after);
             }
         }
     }
@@ -286,6 +311,28 @@ mod tests {
         let mut pace = Pace::new(Duration::ZERO);
         gap(&mut pace, Duration::ZERO);
         assert!(!pace.looks());
+    }
+
+    /// Where to be woken takes longer than it may look, it finds out all the same that work comes soon; and where it does not, trying costs little.
+    #[test]
+    fn it_tries_now_and_then() {
+        let long = MAX * 2;
+        let mut pace = Pace::new(MAX);
+        (0..REST.0).for_each(|_| gap(&mut pace, long));
+        assert!(pace.looks());
+        pace.won(Duration::from_micros(3));
+        assert_eq!((pace.span, pace.trial), (MAX, false), "it pays");
+
+        let mut pace = Pace::new(MAX);
+        let mut looks = 0;
+        for _ in 0..100_000 {
+            gap(&mut pace, long);
+            if pace.looks() {
+                pace.lost();
+                looks += 1;
+            }
+        }
+        assert!(looks < 40, "{looks}");
     }
 
     /// A wake that no lack of work came before says nothing.
