@@ -53,7 +53,17 @@ impl Pace {
     /// Looks for at most `max`; zero: never.
     pub(super) fn new(max: Duration) -> Pace {
         let (rest, untried, trial_after) = (REST.0, REST.0, REST.0);
-        Pace { max, span: Duration::ZERO, since: None, balance: 0, resting: 0, rest, trial: false, untried, trial_after }
+        Pace {
+            max,
+            span: Duration::ZERO,
+            since: None,
+            balance: 0,
+            resting: 0,
+            rest,
+            trial: false,
+            untried,
+            trial_after,
+        }
     }
 
     /// Whether it is worth looking.

@@ -37,14 +37,12 @@ const BOUND: Duration = Duration::from_secs(20);
 /// What a round brought.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Round {
-    /// I/Os a second of one guest alone, and of all together.
-    alone: f64,
-    together: f64,
-    /// µs of processor time for an I/O.
-    cpu_alone: f64,
-    cpu_together: f64,
-    /// I/Os of the guest that got least, divided by those of the one that got most.
-    evenness: f64,
+    /// One guest by itself.
+    alone: Loaded,
+    /// All of them on one reactor, as the one by itself is.
+    on_one: Loaded,
+    /// All of them on as many reactors as vstgt chooses.
+    together: Loaded,
 }
 
 /// What came out.
@@ -60,22 +58,25 @@ pub struct Crowd {
 impl Crowd {
     /// As Markdown.
     pub fn markdown(&self) -> String {
-        let spread = |figure: fn(&Round) -> f64| Spread::of(self.rounds.iter().map(figure));
-        let figure = |figure: fn(&Round) -> f64, digits: usize| match spread(figure) {
+        let spread = |figures: &mut dyn Iterator<Item = f64>, digits: usize| match Spread::of(figures) {
             Some(Spread { median, min, max }) => format!("{median:.digits$} ({min:.digits$}–{max:.digits$})"),
             None => "not measured".to_owned(),
         };
+        let row = |what: String, figures: fn(&Round) -> &Loaded| {
+            let of = |figure: fn(&Loaded) -> f64, digits| {
+                spread(&mut self.rounds.iter().map(|round| figure(figures(round))), digits)
+            };
+            let ratio = spread(&mut self.rounds.iter().map(|round| figures(round).iops / round.alone.iops), 2);
+            let (iops, cpu, evenness) = (of(|l| l.iops, 0), of(|l| l.cpu, 2), of(|l| l.evenness, 2));
+            format!("| {what} | {iops} | {cpu} | {ratio} | {evenness} |\n")
+        };
         format!(
-            "\n## Many guests (tmpfs/randread/4k)\n\n| | IOPS | CPU |\n|---|--:|--:|\n\
-             | 1 guest, depth {ALONE} | {} | {} |\n| {GUESTS} guests, depth {DEPTH} each | {} | {} |\n\n\
-             Together ÷ alone: {}. The guest that got least ÷ the one that got most: {}.\n\n\
+            "\n## Many guests (tmpfs/randread/4k)\n\n| | IOPS | CPU | ÷ one guest's IOPS | least ÷ most of a guest |\n|---|--:|--:|--:|--:|\n{}{}{}\n\
+             The generator is one thread and polls: where there are no more processors than reactors, it shares them.\n\n\
              {GUESTS} idle guests for {} s: {:.2} context switches a second and {:.0} KiB of anonymous memory for each.\n",
-            figure(|round| round.alone, 0),
-            figure(|round| round.cpu_alone, 2),
-            figure(|round| round.together, 0),
-            figure(|round| round.cpu_together, 2),
-            figure(|round| round.together / round.alone, 2),
-            figure(|round| round.evenness, 2),
+            row(format!("1 guest, depth {ALONE}"), |round| &round.alone),
+            row(format!("{GUESTS} guests, depth {DEPTH} each, one reactor"), |round| &round.on_one),
+            row(format!("{GUESTS} guests, depth {DEPTH} each, a reactor for each processor"), |round| &round.together),
             IDLE.as_secs(),
             self.switches,
             self.memory,
@@ -92,14 +93,10 @@ pub fn measure(options: &Options, images: &Images, time: Duration) -> Result<Cro
     let mut rounds = Vec::new();
     for round in 0..options.rounds {
         println!("many guests: round {} of {}", round + 1, options.rounds);
-        let alone = load(options, images, &image, 1, ALONE, time)?;
-        let together = load(options, images, &image, GUESTS, DEPTH, time)?;
         rounds.push(Round {
-            alone: alone.iops,
-            together: together.iops,
-            cpu_alone: alone.cpu,
-            cpu_together: together.cpu,
-            evenness: together.evenness,
+            alone: load(options, images, &image, (1, ALONE), &["--reactors", "1"], time)?,
+            on_one: load(options, images, &image, (GUESTS, DEPTH), &["--reactors", "1"], time)?,
+            together: load(options, images, &image, (GUESTS, DEPTH), &[], time)?,
         });
         println!("{:?}", rounds.last());
     }
@@ -107,16 +104,27 @@ pub fn measure(options: &Options, images: &Images, time: Duration) -> Result<Cro
     Ok(Crowd { rounds, switches, memory })
 }
 
+/// What a load brought.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Loaded {
     iops: f64,
+    /// µs of processor time for an I/O.
     cpu: f64,
+    /// I/Os of the guest that got least, divided by those of the one that got most.
     evenness: f64,
 }
 
-fn load(options: &Options, images: &Images, image: &Path, guests: u16, depth: u16, time: Duration) -> Result<Loaded> {
+fn load(
+    options: &Options,
+    images: &Images,
+    image: &Path,
+    (guests, depth): (u16, u16),
+    more: &[&str],
+    time: Duration,
+) -> Result<Loaded> {
     let workload = Workload { medium: Medium::Tmpfs, write: false, random: true, bytes: 4096, depth, queues: guests };
     let dir = WorkDir::new("crowd")?;
-    let process = start(options, image, guests, &dir)?;
+    let process = start(options, image, guests, more, &dir)?;
     // Rings beside what the requests take.
     let memory = Arc::new(Memory::new(memory_for(&workload) + usize::from(guests) * (64 << 10))?);
     let mut sessions = connect(&dir, guests, &memory)?;
@@ -139,7 +147,7 @@ fn load(options: &Options, images: &Images, image: &Path, guests: u16, depth: u1
 /// Context switches a second and KiB of anonymous memory, for each guest that is connected and does nothing.
 fn idle(options: &Options, image: &Path) -> Result<(f64, f64)> {
     let dir = WorkDir::new("crowd")?;
-    let process = start(options, image, GUESTS, &dir)?;
+    let process = start(options, image, GUESTS, &[], &dir)?;
     let before = anonymous(process.id())?;
     let memory = Arc::new(Memory::new(usize::from(GUESTS) * (128 << 10) + (2 << 20))?);
     let sessions = connect(&dir, GUESTS, &memory)?;
@@ -156,14 +164,14 @@ fn idle(options: &Options, image: &Path) -> Result<(f64, f64)> {
     Ok((each(switched as f64) / IDLE.as_secs_f64(), each(memory as f64)))
 }
 
-fn start(options: &Options, image: &Path, guests: u16, dir: &WorkDir) -> Result<Process> {
+fn start(options: &Options, image: &Path, guests: u16, more: &[&str], dir: &WorkDir) -> Result<Process> {
     let mut command = Command::new(paths::vstgt_binary()?);
     let escaped = |path: &Path| path.to_string_lossy().replace(',', ",,");
     command.args(["--state-dir", "none", "--lun", &format!("file={},read-only=on", escaped(image))]);
     for guest in 0..guests {
         command.args(["--socket-path", &format!("{},initiator=guest{guest}", escaped(&socket(dir, guest)))]);
     }
-    command.args(&options.vstgt_arg);
+    command.args(more).args(&options.vstgt_arg);
     let mut process = Process::start("vstgt", command, &dir.path("vstgt.log"))?;
     let there = wait_until(BOUND, || match process.ended()? {
         Some(status) => Err(Error::new(process.explain(&format!("vstgt ended early ({status})")))),
@@ -193,7 +201,14 @@ fn switches(pid: u32) -> Result<u64> {
     for thread in threads {
         let status = thread.context(|| "look at vstgt's threads")?.path().join("status");
         let status = status.to_string_lossy().into_owned();
-        sum += number(&status, "voluntary_ctxt_switches:")? + number(&status, "nonvoluntary_ctxt_switches:")?;
+        let both = number(&status, "voluntary_ctxt_switches:")
+            .and_then(|voluntary| Ok(voluntary + number(&status, "nonvoluntary_ctxt_switches:")?));
+        match both {
+            Ok(both) => sum += both,
+            // It ended meanwhile.
+            Err(_) if !Path::new(&status).exists() => {}
+            Err(e) => return Err(e),
+        }
     }
     Ok(sum)
 }
@@ -211,11 +226,14 @@ mod tests {
 
     #[test]
     fn figures_come_with_their_spread() {
-        let round = |together| Round { alone: 100.0, together, cpu_alone: 1.0, cpu_together: 2.0, evenness: 0.5 };
+        let loaded = |iops| Loaded { iops, cpu: 2.0, evenness: 0.5 };
+        let round = |iops| Round { alone: loaded(100.0), on_one: loaded(95.0), together: loaded(iops) };
         let crowd = Crowd { rounds: vec![round(90.0), round(80.0), round(100.0)], switches: 0.0, memory: 300.4 };
         let text = crowd.markdown();
-        assert!(text.contains("| 64 guests, depth 4 each | 90 (80–100) | 2.00 (2.00–2.00) |"), "{text}");
-        assert!(text.contains("Together ÷ alone: 0.90 (0.80–1.00)"), "{text}");
+        let together =
+            "a reactor for each processor | 90 (80–100) | 2.00 (2.00–2.00) | 0.90 (0.80–1.00) | 0.50 (0.50–0.50) |";
+        assert!(text.contains(together), "{text}");
+        assert!(text.contains("one reactor | 95 (95–95) | 2.00 (2.00–2.00) | 0.95 (0.95–0.95) |"), "{text}");
         assert!(text.contains("0.00 context switches a second and 300 KiB"), "{text}");
     }
 
