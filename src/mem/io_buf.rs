@@ -26,17 +26,23 @@ pub enum Direction {
 ///
 /// A piece may adjoin the next one in guest memory without being one with it, and there may be more pieces than one
 /// `preadv` takes (`IOV_MAX`): an engine submits such a buffer in several calls, see [`IoBuf::iovecs_range`].
+///
+/// It is handed on many times for each command, so what it consists of stays where it is, in a box; an empty one has none, and
+/// a box is used again with the buffer.
 #[derive(Debug, Default)]
-pub struct IoBuf {
-    pub(super) iov: Vec<Piece>,
-    pub(super) len: u64,
+pub struct IoBuf(Option<Box<Parts>>);
+
+/// What a buffer consists of.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    iov: Vec<Piece>,
+    len: u64,
     pub(super) direction: Direction,
     /// The snapshot that counts this buffer; `None` for own memory and for no memory.
     pub(super) snapshot: Option<SnapshotId>,
     /// Which of the snapshot's regions it touches, in the snapshot's own numbers.
     pub(super) regions: u64,
-    /// Apart: few have any, and all are moved from hand to hand.
-    storage: Option<Box<Storage>>,
+    storage: Option<Storage>,
 }
 
 /// One piece of memory. Has the layout of `struct iovec`, so that a list of them goes to the kernel as it is.
@@ -96,48 +102,63 @@ impl IoBuf {
 
     /// A buffer over zeroed, page-aligned memory of its own; `len` in bytes.
     pub fn owned(len: usize, direction: Direction) -> IoBuf {
-        let mut buf = IoBuf { direction, ..IoBuf::default() };
+        let mut parts = Box::new(Parts { direction, ..Parts::default() });
         if let Some(storage) = Storage::zeroed(len) {
-            buf.push(Piece { base: storage.base.as_ptr(), len });
-            buf.storage = Some(Box::new(storage));
+            parts.push(Piece { base: storage.base.as_ptr(), len });
+            parts.storage = Some(storage);
         }
-        buf
+        IoBuf(Some(parts))
+    }
+
+    /// What it consists of, if it has anything.
+    pub(super) fn parts(&self) -> Option<&Parts> {
+        self.0.as_deref()
+    }
+
+    /// The same, to be changed; made if there is nothing.
+    pub(super) fn parts_mut(&mut self) -> &mut Parts {
+        self.0.get_or_insert_default()
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        self.parts().map_or(&[], |parts| &parts.iov)
     }
 
     /// Total length in bytes.
     pub fn len(&self) -> u64 {
-        self.len
+        self.parts().map_or(0, |parts| parts.len)
     }
 
     /// True if there is no byte in it.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Which way its data moves.
     pub fn direction(&self) -> Direction {
-        self.direction
+        self.parts().map_or(Direction::None, |parts| parts.direction)
     }
 
     /// Whether it is guest memory, to be given back to its [`SnapshotSet`](super::SnapshotSet).
     pub fn is_guest_memory(&self) -> bool {
-        self.snapshot.is_some()
+        self.parts().is_some_and(|parts| parts.snapshot.is_some())
     }
 
     /// Whether each piece's address and length are multiples of `align` bytes (a power of two), as O_DIRECT wants them.
     pub fn is_aligned(&self, align: usize) -> bool {
-        self.iov.iter().all(|p| p.base.addr().is_multiple_of(align) && p.len.is_multiple_of(align))
+        self.pieces().iter().all(|p| p.base.addr().is_multiple_of(align) && p.len.is_multiple_of(align))
     }
 
     /// For how many pieces there is memory.
     pub fn capacity(&self) -> usize {
-        self.iov.capacity()
+        self.parts().map_or(0, |parts| parts.iov.capacity())
     }
 
     /// The pieces as the kernel takes them. The pointers are valid while this buffer lives.
     pub fn iovecs(&self) -> &[libc::iovec] {
+        let pieces = self.pieces();
         // SAFETY: `Piece` has the layout of `struct iovec` (asserted above); lifetime is that of the borrow.
-        unsafe { std::slice::from_raw_parts(self.iov.as_ptr().cast::<libc::iovec>(), self.iov.len()) }
+        unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast::<libc::iovec>(), pieces.len()) }
     }
 
     /// Appends to `out` the iovecs that cover `len` bytes from `offset` (both within the buffer; what lies past the end
@@ -187,27 +208,18 @@ impl IoBuf {
         done
     }
 
-    /// Appends a piece, joining it to the last one if it begins where that ends.
-    pub(super) fn push(&mut self, piece: Piece) {
-        match self.iov.last_mut() {
-            Some(last) if last.base.wrapping_add(last.len) == piece.base => last.len += piece.len,
-            _ => self.iov.push(piece),
-        }
-        self.len += piece.len as u64;
-    }
-
-    /// Back to what [`IoBuf::empty`] gives, but for the allocation of the list.
+    /// Back to what [`IoBuf::empty`] gives, but for what is allocated.
     pub(super) fn clear(&mut self) {
-        let IoBuf { iov, len, direction, snapshot, regions, storage } = self;
+        let Some(parts) = self.0.as_deref_mut() else { return };
+        let Parts { iov, len, direction, snapshot, regions, storage } = parts;
         iov.clear();
-        (*len, *direction, *snapshot, *regions) = (0, Direction::None, None, 0);
-        *storage = None;
+        (*len, *direction, *snapshot, *regions, *storage) = (0, Direction::None, None, 0, None);
     }
 
     pub(super) fn for_range(&self, offset: u64, len: u64, mut f: impl FnMut(*mut u8, usize)) {
         let mut skip = offset;
         let mut left = len;
-        for p in &self.iov {
+        for p in self.pieces() {
             let plen = p.len as u64;
             if left == 0 {
                 return;
@@ -222,6 +234,22 @@ impl IoBuf {
             left -= take;
             skip = 0;
         }
+    }
+}
+
+impl Parts {
+    /// True if there is no byte in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends a piece, joining it to the last one if it begins where that ends.
+    pub(super) fn push(&mut self, piece: Piece) {
+        match self.iov.last_mut() {
+            Some(last) if last.base.wrapping_add(last.len) == piece.base => last.len += piece.len,
+            _ => self.iov.push(piece),
+        }
+        self.len += piece.len as u64;
     }
 }
 

@@ -70,14 +70,14 @@ impl Snapshot {
         self.gone = lost.fold(0, |set, (index, _)| set | region_bit(index));
     }
 
-    fn count_out(&mut self, buf: &IoBuf) {
+    fn count_out(&mut self, regions: u64) {
         self.out += 1;
-        bits(buf.regions).for_each(|bit| self.touching[bit] += 1);
+        bits(regions).for_each(|bit| self.touching[bit] += 1);
     }
 
-    fn count_in(&mut self, buf: &IoBuf) {
+    fn count_in(&mut self, regions: u64) {
         self.out -= 1;
-        bits(buf.regions).for_each(|bit| self.touching[bit] -= 1);
+        bits(regions).for_each(|bit| self.touching[bit] -= 1);
     }
 }
 
@@ -134,7 +134,7 @@ impl SnapshotSet {
     /// may span adjoining regions; pieces that adjoin in this process become one; pieces of no bytes are left out.
     ///
     /// `reuse` is an empty buffer whose allocation is used again; what it still held is released first. A buffer without
-    /// a byte is not counted as out.
+    /// a byte is not counted as out. Without a direction there are no pieces.
     ///
     /// # Errors
     ///
@@ -146,16 +146,20 @@ impl SnapshotSet {
         reuse: IoBuf,
     ) -> Result<IoBuf, OutsideMemory> {
         let mut buf = self.release(reuse);
+        if direction == Direction::None {
+            return Ok(buf);
+        }
+        let parts = buf.parts_mut();
         for (addr, len) in pieces {
             self.current.map.pieces(addr, u64::from(len), |index, host, len| {
-                buf.regions |= region_bit(index);
-                buf.push(Piece { base: host.as_ptr(), len });
+                parts.regions |= region_bit(index);
+                parts.push(Piece { base: host.as_ptr(), len });
             })?;
         }
-        buf.direction = direction;
-        if !buf.is_empty() {
-            buf.snapshot = Some(self.current.id);
-            self.current.count_out(&buf);
+        parts.direction = direction;
+        if !parts.is_empty() {
+            parts.snapshot = Some(self.current.id);
+            self.current.count_out(parts.regions);
         }
         Ok(buf)
     }
@@ -163,11 +167,11 @@ impl SnapshotSet {
     /// Takes a buffer back and gives its allocation, emptied, for the next [`SnapshotSet::resolve`]. Any buffer may be
     /// given: one without guest memory is just emptied, one of another set leaves that set's count as it is.
     pub fn release(&mut self, mut buf: IoBuf) -> IoBuf {
-        if let Some(id) = buf.snapshot.take() {
+        if let Some((id, regions)) = buf.parts().and_then(|parts| Some((parts.snapshot?, parts.regions))) {
             if id == self.current.id {
-                self.current.count_in(&buf);
+                self.current.count_in(regions);
             } else if let Some(at) = self.old.iter().position(|s| s.id == id) {
-                self.old[at].count_in(&buf);
+                self.old[at].count_in(regions);
                 if self.old[at].out == 0 {
                     self.old.remove(at);
                 }
