@@ -164,7 +164,8 @@ fn idle(options: &Options, image: &Path) -> Result<(f64, f64)> {
     Ok((each(switched as f64) / IDLE.as_secs_f64(), each(memory as f64)))
 }
 
-fn start(options: &Options, image: &Path, guests: u16, more: &[&str], dir: &WorkDir) -> Result<Process> {
+/// vstgt with a socket for each guest, all on one image that they only read.
+pub(super) fn start(options: &Options, image: &Path, guests: u16, more: &[&str], dir: &WorkDir) -> Result<Process> {
     let mut command = Command::new(paths::vstgt_binary()?);
     let escaped = |path: &Path| path.to_string_lossy().replace(',', ",,");
     command.args(["--state-dir", "none", "--lun", &format!("file={},read-only=on", escaped(image))]);
@@ -185,7 +186,8 @@ fn socket(dir: &WorkDir, guest: u16) -> std::path::PathBuf {
     dir.path(&format!("{guest}"))
 }
 
-fn connect(dir: &WorkDir, guests: u16, memory: &Arc<Memory>) -> Result<Vec<Session>> {
+/// A guest on each socket.
+pub(super) fn connect(dir: &WorkDir, guests: u16, memory: &Arc<Memory>) -> Result<Vec<Session>> {
     (0..guests).map(|guest| frontend::start(&socket(dir, guest), Device::Scsi, memory, 1)).collect()
 }
 

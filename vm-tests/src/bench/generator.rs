@@ -26,7 +26,7 @@ pub struct Outcome {
     pub count: u64,
     /// How long it took.
     pub elapsed: Duration,
-    /// Response times in nanoseconds.
+    /// Response times in nanoseconds, of the queues that are watched.
     pub times: Histogram,
     /// Kicks written.
     pub kicks: u64,
@@ -34,14 +34,24 @@ pub struct Outcome {
     pub by_queue: Vec<u64>,
 }
 
+/// A queue with its requests.
 struct Lane {
     ring: Ring,
     slots: Vec<Slot>,
     since: Vec<Instant>,
+    random: bool,
+    /// 4 KiB blocks of a request.
+    step: u64,
+    /// Requests that fit into the image.
+    places: u64,
+    /// Its response times are noted.
+    watched: bool,
 }
 
 impl Lane {
-    fn attach(&mut self, bytes: u32, beside: &mut impl FnMut()) -> Result<()> {
+    /// Takes the unit attentions that a new nexus has, as a driver's probing does.
+    fn attach(&mut self, beside: &mut impl FnMut()) -> Result<()> {
+        let bytes = (self.step * BLOCK) as u32;
         for _ in 0..16 {
             self.slots[0].prepare_test_unit_ready();
             self.ring.add(0);
@@ -62,16 +72,25 @@ impl Lane {
         }
         Err(Error::new("the logical unit does not become ready"))
     }
+
+    /// Where the next request goes.
+    fn place(&self, next: &mut u64) -> u64 {
+        if !self.random {
+            *next = next.wrapping_add(1);
+            return *next % self.places * self.step;
+        }
+        // xorshift64*, its upper half scaled to the range.
+        *next ^= *next >> 12;
+        *next ^= *next << 25;
+        *next ^= *next >> 27;
+        let upper = next.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        ((upper * self.places) >> 32) * self.step
+    }
 }
 
 /// A driver with all its requests.
 pub struct Generator {
     lanes: Vec<Lane>,
-    random: bool,
-    /// 4 KiB blocks of a request.
-    step: u64,
-    /// Requests that fit into the image.
-    places: u64,
     next: u64,
     interrupts: bool,
     started: bool,
@@ -88,7 +107,7 @@ impl Generator {
     /// [`run_beside`](Generator::run_beside).
     ///
     /// # Errors
-    /// When guest memory is used up.
+    /// When guest memory is used up, or a logical unit does not become ready.
     pub fn new(
         memory: &Arc<Memory>,
         device: Device,
@@ -96,48 +115,50 @@ impl Generator {
         workload: &Workload,
         image: u64,
         interrupts: bool,
-        beside: impl FnMut(),
+        mut beside: impl FnMut(),
     ) -> Result<Generator> {
-        let lane = |ring: Ring| {
-            let slots: Result<Vec<Slot>> =
-                (0..workload.depth).map(|_| Slot::new(memory, device, workload.bytes, workload.write)).collect();
-            let slots = slots?;
-            for (index, slot) in slots.iter().enumerate() {
-                ring.describe(index as u16, slot.table(), TABLE, INDIRECT);
-            }
-            Ok(Lane { since: vec![Instant::now(); slots.len()], ring, slots })
-        };
-        let mut generator = Generator {
-            lanes: rings.into_iter().map(lane).collect::<Result<_>>()?,
-            random: workload.random,
-            step: u64::from(workload.bytes) / BLOCK,
-            places: image / u64::from(workload.bytes),
-            next: 0x9e37_79b9_7f4a_7c15,
-            interrupts,
-            started: false,
-        };
-        if device == Device::Scsi {
-            generator.attach(workload.bytes, beside)?;
+        let mut generator = Generator { lanes: Vec::new(), next: 0x9e37_79b9_7f4a_7c15, interrupts, started: false };
+        for ring in rings {
+            generator.add(memory, device, ring, workload, image, true, &mut beside)?;
         }
         Ok(generator)
     }
 
-    /// Takes the unit attentions that a new nexus has, as a driver's probing does.
-    fn attach(&mut self, bytes: u32, mut beside: impl FnMut()) -> Result<()> {
-        self.lanes.iter_mut().try_for_each(|lane| lane.attach(bytes, &mut beside))
-    }
-
-    fn place(next: &mut u64, random: bool, places: u64) -> u64 {
-        if !random {
-            *next = next.wrapping_add(1);
-            return *next % places;
+    /// One more ring, with requests of its own kind. Response times are noted of rings that are `watched`.
+    ///
+    /// # Errors
+    /// As [`new`](Generator::new).
+    #[expect(clippy::too_many_arguments, reason = "all of them are what a ring's load is")]
+    pub fn add(
+        &mut self,
+        memory: &Arc<Memory>,
+        device: Device,
+        ring: Ring,
+        workload: &Workload,
+        image: u64,
+        watched: bool,
+        mut beside: impl FnMut(),
+    ) -> Result<()> {
+        let slots: Result<Vec<Slot>> =
+            (0..workload.depth).map(|_| Slot::new(memory, device, workload.bytes, workload.write)).collect();
+        let slots = slots?;
+        for (index, slot) in slots.iter().enumerate() {
+            ring.describe(index as u16, slot.table(), TABLE, INDIRECT);
         }
-        // xorshift64*, its upper half scaled to the range.
-        *next ^= *next >> 12;
-        *next ^= *next << 25;
-        *next ^= *next >> 27;
-        let upper = next.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        (upper * places) >> 32
+        let mut lane = Lane {
+            since: vec![Instant::now(); slots.len()],
+            ring,
+            slots,
+            random: workload.random,
+            step: u64::from(workload.bytes) / BLOCK,
+            places: image / u64::from(workload.bytes),
+            watched,
+        };
+        if device == Device::Scsi {
+            lane.attach(&mut beside)?;
+        }
+        self.lanes.push(lane);
+        Ok(())
     }
 
     /// Runs for `time`, leaving the requests out; call again to go on.
@@ -153,7 +174,6 @@ impl Generator {
     /// # Errors
     /// As [`run`](Generator::run).
     pub fn run_beside(&mut self, time: Duration, mut beside: impl FnMut()) -> Result<Outcome> {
-        let (random, places, step) = (self.random, self.places, self.step);
         let kicks = |lanes: &[Lane]| lanes.iter().map(|lane| lane.ring.kicks).sum::<u64>();
         let mut outcome = Outcome { by_queue: vec![0; self.lanes.len()], ..Outcome::default() };
         let kicks_before = kicks(&self.lanes);
@@ -161,8 +181,9 @@ impl Generator {
         if !self.started {
             self.started = true;
             for lane in &mut self.lanes {
-                for (index, slot) in lane.slots.iter_mut().enumerate() {
-                    slot.prepare(Self::place(&mut self.next, random, places) * step);
+                for index in 0..lane.slots.len() {
+                    let place = lane.place(&mut self.next);
+                    lane.slots[index].prepare(place);
                     lane.since[index] = Instant::now();
                     lane.ring.add(index as u16);
                 }
@@ -177,12 +198,15 @@ impl Generator {
                 while let Some(head) = lane.ring.next_used() {
                     let now = *now.get_or_insert_with(Instant::now);
                     let index = usize::from(head);
+                    let place = lane.place(&mut self.next);
                     let slot = lane.slots.get_mut(index);
                     let slot = slot.ok_or_else(|| Error::new(format!("the back-end used head {head}")))?;
                     slot.check()?;
                     *count += 1;
-                    outcome.times.record(now.duration_since(lane.since[index]).as_nanos() as u64);
-                    slot.prepare(Self::place(&mut self.next, random, places) * step);
+                    if lane.watched {
+                        outcome.times.record(now.duration_since(lane.since[index]).as_nanos() as u64);
+                    }
+                    slot.prepare(place);
                     lane.since[index] = now;
                     lane.ring.add(head);
                 }
@@ -209,7 +233,7 @@ impl Generator {
             }
         }
         outcome.elapsed = start.elapsed();
-        outcome.count = outcome.times.total();
+        outcome.count = outcome.by_queue.iter().sum();
         outcome.kicks = kicks(&self.lanes) - kicks_before;
         Ok(outcome)
     }

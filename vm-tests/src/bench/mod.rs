@@ -21,6 +21,7 @@ pub mod frontend;
 pub mod generator;
 pub mod images;
 pub mod memory;
+pub mod mixed;
 pub mod null;
 pub mod peers;
 pub mod picture;
@@ -68,6 +69,9 @@ pub struct Options {
     /// Many guests at once on vstgt, too: together, and idle
     #[arg(long)]
     pub crowd: bool,
+    /// Small reads beside a stream of large ones on vstgt, too
+    #[arg(long)]
+    pub mixed: bool,
     /// MiB of an image
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(4..))]
     pub image_mib: u64,
@@ -157,14 +161,19 @@ pub fn run(mut options: Options) -> Result<()> {
             }
         });
     }
-    let crowd = if options.crowd { Some(crowd::measure(&options, &images, time)?) } else { None };
+    let mut more = String::new();
+    if options.mixed {
+        more += &mixed::measure(&options, &images, time)?.markdown();
+    }
+    if options.crowd {
+        more += &crowd::measure(&options, &images, time)?.markdown();
+    }
     drop(images);
-    keep(&report, crowd.as_ref(), options.write_docs)
+    keep(&report, &more, options.write_docs)
 }
 
-fn keep(report: &Report, crowd: Option<&crowd::Crowd>, docs: bool) -> Result<()> {
-    let more = crowd.map(crowd::Crowd::markdown).unwrap_or_default();
-    let (table, picture) = (report.markdown() + &more, picture::svg(report));
+fn keep(report: &Report, more: &str, docs: bool) -> Result<()> {
+    let (table, picture) = (report.markdown() + more, picture::svg(report));
     println!("\n{table}");
     let mut dirs = vec![paths::target().join("bench")];
     if docs {
