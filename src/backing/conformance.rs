@@ -232,6 +232,7 @@ impl Door {
         loop {
             self.port.flush().unwrap();
             self.port.reap(&mut self.ended);
+            self.port.advance();
             if self.ended.len() >= count {
                 return self.ended.drain(..count).collect();
             }

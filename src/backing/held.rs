@@ -75,7 +75,7 @@ impl HeldEngine {
 
 impl Submit for HeldEngine {
     fn submit(&mut self, image: &Arc<dyn Image>, op: Op, buf: IoBuf, cookie: u64) {
-        self.held.push(Task { image: Arc::clone(image), op, buf, cookie, done: 0 });
+        self.held.push(Task::new(Arc::clone(image), op, buf, cookie));
     }
 
     fn cancel(&mut self, cookie: u64) {

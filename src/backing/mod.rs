@@ -30,6 +30,7 @@ mod engines;
 mod error;
 mod held;
 mod image;
+mod large;
 mod latch;
 mod lock;
 mod mapped;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::engines::{Local, LocalImage, Reaped, Task, ThreadEngine, UringEngine};
+use super::large::Large;
 use super::{BackingError, Capabilities, Image};
 use crate::mem::IoBuf;
 use crate::sys::mailbox::Waker;
@@ -67,7 +68,8 @@ pub struct Completion {
 
 /// Where operations are submitted. Implemented by the reactor's port, and by test engines that hold I/O.
 pub trait Submit {
-    /// Takes one operation; it completes later (never inside this call) through the port's `reap`.
+    /// Takes one operation; it completes later (never inside this call) through the port's `reap`. Bits 16 to 31 of `cookie`
+    /// say whose it is: large operations of one owner take turns with those of others.
     fn submit(&mut self, image: &Arc<dyn Image>, op: Op, buf: IoBuf, cookie: u64);
 
     /// Asks that an operation be cancelled if it has not begun; it completes all the same, exactly once.
@@ -75,7 +77,7 @@ pub trait Submit {
 }
 
 /// The most bytes that are copied, zeroed or deallocated inline, in one operation: more would keep a reactor from its other guests.
-const INLINE_MAX: u64 = 1 << 20;
+pub(super) const INLINE_MAX: u64 = 1 << 20;
 
 /// How many images a port holds on to although nothing uses them at the moment.
 const IMAGES_KEPT: usize = 64;
@@ -86,12 +88,15 @@ const IMAGES_KEPT: usize = 64;
 /// * on the ring, where there is one and the image lets it do such an operation;
 /// * else on an I/O thread of the port's own.
 ///
+/// Reads and writes that would keep the reactor long are done a slice a turn, see [`advance`](IoPort::advance): small ones that come meanwhile need
+/// not wait for their end.
+///
 /// An image that hangs keeps to itself: of its operations the ring has a bounded number at a time, and so have the I/O threads; the others wait here. How
 /// many threads there may be, of ours and of the kernel's for the ring, goes with the number of images that have something under way, so that each has its share
 /// however many of the others hang.
 ///
 /// A turn of the reactor: any number of [`submit`](Submit::submit)s, one [`flush`](IoPort::flush), then
-/// [`reap`](IoPort::reap). Before it sleeps, [`has_ended`](IoPort::has_ended) must be false; operations that end later wake it, through the ring (the
+/// [`reap`](IoPort::reap), and in the end [`advance`](IoPort::advance). Before it sleeps, [`has_ended`](IoPort::has_ended) must be false; operations that end later wake it, through the ring (the
 /// wait set shares it) or through the waker.
 #[derive(Debug)]
 pub struct IoPort {
@@ -107,6 +112,7 @@ pub struct IoPort {
     /// What is to be cancelled with the next `flush` or `reap`: all at once, for each look goes through everything in flight, and a guest that
     /// aborts a task set cancels all it has.
     cancels: Vec<u64>,
+    large: Large,
 }
 
 impl IoPort {
@@ -121,6 +127,7 @@ impl IoPort {
             images: Vec::new(),
             recent: 0,
             cancels: Vec::new(),
+            large: Large::default(),
         }
     }
 
@@ -130,6 +137,7 @@ impl IoPort {
     /// An error means that the ring is unusable; it does not happen to a ring that worked before.
     pub fn flush(&mut self) -> std::io::Result<()> {
         self.carry_out_cancels();
+        self.large.flushed();
         match &self.uring {
             Some(uring) if uring.in_flight() > 0 => uring.ring().enter(),
             _ => Ok(()),
@@ -151,6 +159,13 @@ impl IoPort {
                 match reaped {
                     Reaped::Done(completion) => out.push(completion),
                     Reaped::Refused(task) => self.threads.submit(task.for_thread()),
+                    Reaped::Sliced(task) => {
+                        if let Some(task) = self.large.sliced(task)
+                            && let Some(refused) = uring.submit(task)
+                        {
+                            self.threads.submit(refused.for_thread());
+                        }
+                    }
                 }
             }
         }
@@ -158,15 +173,30 @@ impl IoPort {
         self.in_flight -= out.len() - before;
     }
 
+    /// Goes on with the next large operation, by a slice.
+    pub fn advance(&mut self) {
+        let Some(mut task) = self.large.next() else { return };
+        if !task.image.capabilities().never_waits {
+            return self.begin(task);
+        }
+        match task.run_until(task.until) {
+            Ok(()) if task.done < task.op.len => self.large.go_on(task),
+            result => self.ended.push(task.complete(result)),
+        }
+    }
+
     /// How many operations have been submitted and not been reaped.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Whether `reap` has something to give. Called after [`Waker::prepare_sleep`], it is the last look: while it is false, whatever ends later
+    /// Whether `reap` has something to give, or `advance` something to do. Called after [`Waker::prepare_sleep`], it is the last look: while it is false, whatever ends later
     /// wakes the reactor.
     pub fn has_ended(&self) -> bool {
-        !self.ended.is_empty() || self.threads.has_ended() || self.uring.as_ref().is_some_and(UringEngine::has_ended)
+        !self.ended.is_empty()
+            || !self.large.is_empty()
+            || self.threads.has_ended()
+            || self.uring.as_ref().is_some_and(UringEngine::has_ended)
     }
 
     fn carry_out_cancels(&mut self) {
@@ -178,6 +208,8 @@ impl IoPort {
             uring.cancel(&self.cancels);
         }
         self.threads.cancel(&self.cancels);
+        let ended = self.large.cancel(&self.cancels).into_iter();
+        self.ended.extend(ended.map(|task| task.complete(Err(BackingError::Cancelled))));
         self.cancels.clear();
     }
 
@@ -208,7 +240,19 @@ impl IoPort {
         let op = task.op;
         let nothing_to_flush = capabilities.read_only || capabilities.volatile;
         let idle = if op.kind == OpKind::Flush { nothing_to_flush } else { op.len == 0 };
-        if idle || capabilities.never_waits && op.len <= INLINE_MAX {
+        if idle {
+            return self.ended.push(task.run());
+        }
+        if Large::is(&task, self.uring.is_some()) {
+            return self.large.put(task);
+        }
+        self.begin(task);
+    }
+
+    /// Hands an operation to the engine that does it.
+    fn begin(&mut self, task: Task) {
+        let op = task.op;
+        if task.image.capabilities().never_waits && op.len <= INLINE_MAX {
             return self.ended.push(task.run());
         }
         let raw = task.image.raw().filter(|raw| raw.is_for_ring(op.kind));
@@ -242,7 +286,7 @@ impl Submit for IoPort {
     fn submit(&mut self, image: &Arc<dyn Image>, op: Op, buf: IoBuf, cookie: u64) {
         self.in_flight += 1;
         let image = self.hold(image);
-        self.start(Task { image, op, buf, cookie, done: 0 });
+        self.start(Task::new(image, op, buf, cookie));
     }
 
     fn cancel(&mut self, cookie: u64) {

@@ -145,6 +145,7 @@ impl Reactor {
             self.judge();
             self.expire();
             self.settle();
+            self.io.advance();
             turns.end(party);
             if self.stopping && self.queues.iter().all(Option::is_none) && self.shard.tasks() == 0 {
                 return;
@@ -223,7 +224,7 @@ impl Reactor {
     }
 
     fn sleep(&mut self) {
-        let timeout = if self.active.is_empty() && !self.look_out() {
+        let timeout = if self.active.is_empty() && !self.io.has_ended() && !self.look_out() {
             // The order matters: say "asleep", then look once more, then sleep. Whoever puts something in later sees us asleep.
             self.waker.prepare_sleep();
             if let Some(mail) = self.mailbox.take() {

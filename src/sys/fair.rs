@@ -63,18 +63,33 @@ impl<T> Fair<T> {
 
     /// The same for an owner with a share of its own, at least one.
     pub fn put_sharing(&mut self, owner: u64, share: usize, item: T) -> usize {
-        let share = share.max(1);
         self.here += 1;
-        let known = self.owners.iter().position(|o| o.name == owner);
-        match known.or_else(|| self.owners.iter().position(Owner::is_idle)).and_then(|at| self.owners.get_mut(at)) {
-            Some(place) => {
-                place.name = owner;
-                place.share = share;
-                place.waiting.push_back(item);
-            }
-            None => self.owners.push(Owner { name: owner, waiting: VecDeque::from([item]), out: 0, share }),
-        }
+        self.place(owner, share).waiting.push_back(item);
         self.owners.len()
+    }
+
+    /// Puts an item of this owner before its others; its turn is over all the same.
+    pub fn put_first(&mut self, owner: u64, item: T) {
+        self.here += 1;
+        let share = self.share;
+        self.place(owner, share).waiting.push_front(item);
+    }
+
+    /// An owner's place, with this share from now on.
+    fn place(&mut self, name: u64, share: usize) -> &mut Owner<T> {
+        let known = self.owners.iter().position(|o| o.name == name);
+        let at = known.or_else(|| self.owners.iter().position(Owner::is_idle)).unwrap_or_else(|| {
+            self.owners.push(Owner { name, waiting: VecDeque::new(), out: 0, share });
+            self.owners.len() - 1
+        });
+        let place = &mut self.owners[at];
+        (place.name, place.share) = (name, share.max(1));
+        place
+    }
+
+    /// Whether nothing is here.
+    pub fn is_empty(&self) -> bool {
+        self.here == 0
     }
 
     /// The next item that may go out, and whose it is.
@@ -185,6 +200,25 @@ mod tests {
         }
         let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
         assert_eq!(taken, [(7, 0), (8, 10), (7, 1)]);
+    }
+
+    #[test]
+    fn what_comes_back_is_the_next_of_its_owner() {
+        let mut queue = Fair::new(1);
+        assert!(queue.is_empty());
+        queue.put(7, 0);
+        queue.put(7, 1);
+        queue.put(8, 10);
+        assert_eq!(queue.take(), Some((7, 0)));
+        queue.ended(7);
+        queue.put_first(7, 0);
+        assert_eq!(queue.take(), Some((8, 10)), "the other one's turn");
+        queue.ended(8);
+        assert!(!queue.is_empty());
+        assert_eq!(queue.take(), Some((7, 0)));
+        queue.ended(7);
+        assert_eq!(queue.take(), Some((7, 1)));
+        assert!(queue.is_empty());
     }
 
     #[test]

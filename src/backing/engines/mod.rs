@@ -61,13 +61,24 @@ pub(super) struct Task<I = LocalImage> {
     pub(super) cookie: u64,
     /// Bytes of a read or write that are done already.
     pub(super) done: u64,
+    /// Where the ring is to stop for now: the whole length, but for a slice of a transfer that is done in slices.
+    pub(super) until: u64,
+    /// When this slice was handed over, in flushes of the port.
+    pub(super) begun: u32,
+}
+
+impl<I> Task<I> {
+    /// An operation of which nothing is done.
+    pub(super) fn new(image: I, op: Op, buf: IoBuf, cookie: u64) -> Task<I> {
+        Task { image, op, buf, cookie, done: 0, until: op.len, begun: 0 }
+    }
 }
 
 impl Task {
     /// The same, fit for another thread.
     pub(super) fn for_thread(self) -> Task<Arc<dyn Image>> {
-        let Task { image, op, buf, cookie, done } = self;
-        Task { image: Arc::clone(&image.image), op, buf, cookie, done }
+        let Task { image, op, buf, cookie, done, until, begun } = self;
+        Task { image: Arc::clone(&image.image), op, buf, cookie, done, until, begun }
     }
 }
 
@@ -79,8 +90,18 @@ impl<I: Holds> Task<I> {
 
     /// Does what is left of it with the image's blocking methods.
     pub(super) fn run(mut self) -> Completion {
+        let result = self.run_until(self.op.len);
+        self.complete(result)
+    }
+
+    /// The same up to byte `until` of a read or write; anything else is done whole.
+    ///
+    /// # Errors
+    ///
+    /// The image's. What came before the bytes that failed is done then.
+    pub(super) fn run_until(&mut self, until: u64) -> Result<(), BackingError> {
         let Op { kind, offset, len } = self.op;
-        let (at, left) = (self.done, len.saturating_sub(self.done));
+        let (at, left) = (self.done, until.saturating_sub(self.done));
         let image = self.image.image();
         let result = match kind {
             OpKind::Read => image.read_until(offset.saturating_add(at), left, &mut self.buf, at),
@@ -89,11 +110,11 @@ impl<I: Holds> Task<I> {
             OpKind::Unmap => image.unmap(offset, len).map_err(|e| (e, 0)),
             OpKind::WriteZeroes { unmap } => image.write_zeroes(offset, len, unmap).map_err(|e| (e, 0)),
         };
-        let result = result.map_err(|(e, intact)| {
-            self.done = at.saturating_add(intact);
-            e
+        self.done = at.saturating_add(match &result {
+            Ok(()) => left,
+            Err((_, intact)) => *intact,
         });
-        self.complete(result)
+        result.map_err(|(e, _)| e)
     }
 
     /// Whether it may still end as cancelled: nothing of it is on the medium.

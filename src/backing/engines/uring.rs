@@ -73,12 +73,15 @@ pub(in crate::backing) enum Reaped {
     Done(Completion),
     /// One that the ring cannot do: its blocking method has to.
     Refused(Task),
+    /// One that was to stop here.
+    Sliced(Task),
 }
 
 /// What to do after an event.
 enum Next {
     Again,
     Refused,
+    Sliced,
     Done(Result<(), BackingError>),
 }
 
@@ -193,6 +196,13 @@ impl UringEngine {
                         return Some(Reaped::Refused(task));
                     }
                 }
+                Some(Next::Sliced) => {
+                    let sliced = self.retire(index);
+                    self.begin_waiting();
+                    if let Some(task) = sliced {
+                        return Some(Reaped::Sliced(task));
+                    }
+                }
                 Some(Next::Done(result)) => {
                     let done = self.retire(index);
                     self.begin_waiting();
@@ -244,7 +254,7 @@ impl Drop for UringEngine {
             while let Some(reaped) = self.reap() {
                 match reaped {
                     Reaped::Done(_) => {}
-                    Reaped::Refused(task) => drop(task.run()),
+                    Reaped::Refused(task) | Reaped::Sliced(task) => drop(task.run()),
                 }
             }
             if self.in_flight == 0 {
@@ -305,7 +315,7 @@ impl Slot {
         bounce: &mut Option<AlignedBuf>,
         bounces: &mut Vec<AlignedBuf>,
     ) -> &'a [libc::iovec] {
-        let left = task.op.len - task.done;
+        let left = task.until - task.done;
         let own = task.buf.iovecs();
         if task.done == 0 && left == task.buf.len() && own.len() <= IOV_MAX && raw.takes(own) {
             return own;
@@ -369,8 +379,11 @@ impl Slot {
             task.buf.write_at(task.done, src);
         }
         task.done = task.done.saturating_add(moved);
-        if task.done < task.op.len {
+        if task.done < task.until {
             return Some(Next::Again);
+        }
+        if task.done < task.op.len {
+            return Some(Next::Sliced);
         }
         if let Some(errno) = self.unsynced {
             // The write can be done, so it was the sync that could not.

@@ -1,0 +1,98 @@
+//! Transfers that are copied on the reactor, by it or by the kernel as it is entered, and take long: they are done a slice a turn, so that whatever
+//! is small and comes meanwhile waits for a slice and not for all of them.
+//!
+//! Owners take turns, and one owner's come in their order. Of a file whose pages are not all in memory slices would only make the disk wait for the
+//! reactor: a read that was not over as soon as the kernel had it goes there whole from then on, and is none of this any more.
+
+use super::OpKind;
+use super::engines::Task;
+use super::port::INLINE_MAX;
+use crate::sys::fair::Fair;
+
+/// Bytes of a slice: some twenty microseconds of copying.
+const SLICE: u64 = 128 << 10;
+
+/// After so many calls of `flush` what the kernel does at once is over: the one that handed it over, and one that only looked.
+const AT_ONCE: u32 = 2;
+
+/// The large transfers of one port that have a slice to come.
+#[derive(Debug)]
+pub(super) struct Large {
+    waiting: Fair<Task>,
+    /// Counts flushes.
+    flushes: u32,
+}
+
+impl Default for Large {
+    fn default() -> Large {
+        Large { waiting: Fair::new(1), flushes: 0 }
+    }
+}
+
+impl Large {
+    /// Whether this is how a task is done. The ring copies what is in the page cache inside the call; writes to it the kernel's own threads do on
+    /// most file systems, and direct I/O copies nothing.
+    pub(super) fn is(task: &Task, ring: bool) -> bool {
+        let (op, capabilities) = (task.op, task.image.capabilities());
+        let at_once = match op.kind {
+            OpKind::Read | OpKind::Write { .. } if capabilities.never_waits => op.len <= INLINE_MAX,
+            OpKind::Read => {
+                ring && !capabilities.direct
+                    && task
+                        .image
+                        .raw()
+                        .is_some_and(|raw| raw.is_for_ring(op.kind) && !raw.waits() && raw.check(op).is_ok())
+            }
+            _ => false,
+        };
+        op.len > SLICE && at_once
+    }
+
+    /// Takes a task of which nothing is done.
+    pub(super) fn put(&mut self, task: Task) {
+        self.waiting.put(owner(task.cookie), task);
+    }
+
+    /// The next one to do, up to `until`.
+    pub(super) fn next(&mut self) -> Option<Task> {
+        let (owner, mut task) = self.waiting.take()?;
+        self.waiting.ended(owner);
+        (task.until, task.begun) = (task.done.saturating_add(SLICE).min(task.op.len), self.flushes);
+        Some(task)
+    }
+
+    /// A slice is over, and it has more.
+    pub(super) fn go_on(&mut self, task: Task) {
+        self.waiting.put_first(owner(task.cookie), task);
+    }
+
+    /// The same of one that the ring did: gives it back, to be done whole, if the ring did it not at once.
+    pub(super) fn sliced(&mut self, mut task: Task) -> Option<Task> {
+        if self.flushes.wrapping_sub(task.begun) <= AT_ONCE {
+            self.go_on(task);
+            return None;
+        }
+        task.until = task.op.len;
+        Some(task)
+    }
+
+    /// The kernel was given what there is for it.
+    pub(super) fn flushed(&mut self) {
+        self.flushes = self.flushes.wrapping_add(1);
+    }
+
+    /// Takes out those that have one of these names, which are ascending, and no effect yet.
+    pub(super) fn cancel(&mut self, cookies: &[u64]) -> Vec<Task> {
+        self.waiting.remove(|task| task.without_effect() && cookies.binary_search(&task.cookie).is_ok())
+    }
+
+    /// Whether there is none to go on with.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// Whose a task is, see [`Submit::submit`](super::Submit::submit).
+fn owner(cookie: u64) -> u64 {
+    cookie >> 16 & 0xffff
+}
