@@ -11,6 +11,7 @@ mod copy;
 mod engines;
 mod full;
 mod guest;
+mod large;
 mod map;
 mod random;
 mod resize;

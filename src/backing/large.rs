@@ -1,5 +1,6 @@
 //! Transfers that are copied on the reactor, by it or by the kernel as it is entered, and take long: they are done a slice a turn, so that whatever
-//! is small and comes meanwhile waits for a slice and not for all of them.
+//! is small and comes meanwhile waits for a slice and not for all of them. Each slice costs a turn, so where nothing small came lately they are not
+//! here: they are begun at once, like all others.
 //!
 //! Owners take turns, and one owner's come in their order. Of a file whose pages are not all in memory slices would only make the disk wait for the
 //! reactor: a read that was not over as soon as the kernel had it goes there whole from then on, and is none of this any more.
@@ -15,26 +16,35 @@ const SLICE: u64 = 128 << 10;
 /// After so many calls of `flush` what the kernel does at once is over: the one that handed it over, and one that only looked.
 const AT_ONCE: u32 = 2;
 
+/// What is small came lately if it came no more flushes ago: some tenths of a second.
+const LATELY: u32 = 4096;
+
 /// The large transfers of one port that have a slice to come.
 #[derive(Debug)]
 pub(super) struct Large {
     waiting: Fair<Task>,
     /// Counts flushes.
     flushes: u32,
+    /// When something small came last.
+    small: Option<u32>,
 }
 
 impl Default for Large {
     fn default() -> Large {
-        Large { waiting: Fair::new(1), flushes: 0 }
+        Large { waiting: Fair::new(1), flushes: 0, small: None }
     }
 }
 
 impl Large {
-    /// Whether this is how a task is done. The ring copies what is in the page cache inside the call; writes to it the kernel's own threads do on
+    /// Whether this is how a task is done now. The ring copies what is in the page cache inside the call; writes to it the kernel's own threads do on
     /// most file systems, and direct I/O copies nothing.
-    pub(super) fn is(task: &Task, ring: bool) -> bool {
-        let (op, capabilities) = (task.op, task.image.capabilities());
-        let at_once = match op.kind {
+    pub(super) fn takes(&self, task: &Task, ring: bool) -> bool {
+        let op = task.op;
+        if op.len <= SLICE || !self.was_passed() {
+            return false;
+        }
+        let capabilities = task.image.capabilities();
+        match op.kind {
             OpKind::Read | OpKind::Write { .. } if capabilities.never_waits => op.len <= INLINE_MAX,
             OpKind::Read => {
                 ring && !capabilities.direct
@@ -44,8 +54,19 @@ impl Large {
                         .is_some_and(|raw| raw.is_for_ring(op.kind) && !raw.waits() && raw.check(op).is_ok())
             }
             _ => false,
-        };
-        op.len > SLICE && at_once
+        }
+    }
+
+    /// Something else came.
+    #[inline]
+    pub(super) fn pass(&mut self, task: &Task) {
+        if task.op.len <= SLICE {
+            self.small = Some(self.flushes);
+        }
+    }
+
+    fn was_passed(&self) -> bool {
+        self.small.is_some_and(|small| self.flushes.wrapping_sub(small) <= LATELY)
     }
 
     /// Takes a task of which nothing is done.
@@ -57,7 +78,8 @@ impl Large {
     pub(super) fn next(&mut self) -> Option<Task> {
         let (owner, mut task) = self.waiting.take()?;
         self.waiting.ended(owner);
-        (task.until, task.begun) = (task.done.saturating_add(SLICE).min(task.op.len), self.flushes);
+        let slice = if self.was_passed() { SLICE } else { u64::MAX };
+        (task.until, task.begun) = (task.done.saturating_add(slice).min(task.op.len), self.flushes);
         Some(task)
     }
 

@@ -243,9 +243,10 @@ impl IoPort {
         if idle {
             return self.ended.push(task.run());
         }
-        if Large::is(&task, self.uring.is_some()) {
+        if self.large.takes(&task, self.uring.is_some()) {
             return self.large.put(task);
         }
+        self.large.pass(&task);
         self.begin(task);
     }
 

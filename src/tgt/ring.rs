@@ -101,7 +101,9 @@ impl<E, D> Ring<E, D> {
         let spill = self.slots.len() >= RING_SLOTS;
         let slots = if spill { &mut self.reserve } else { &mut self.slots };
         slots.push_back((event, beside.is_some()));
-        self.beside.extend(beside);
+        if let Some(beside) = beside {
+            self.beside.push_back(beside);
+        }
         spill
     }
 
@@ -180,7 +182,6 @@ impl EventRings {
 
     /// Posts `CMD_REQ`, `IT_NEXUS_REQ`, `TSK_MGMT_REQ` or `ASYNC_REQ`, or gives it back. (A `CMD_DONE` given here is posted as by
     /// [`EventRings::post_done`].)
-    #[expect(clippy::result_large_err, reason = "the refused slot goes back to its sender by value: it is linear")]
     pub fn post_request(&mut self, slot: TxSlot) -> Result<(), (TxSlot, RingFull)> {
         if let KEvent::CmdDone(done) = slot.event {
             self.post_done(done);

@@ -383,7 +383,8 @@ impl Slot {
             return Some(Next::Again);
         }
         if task.done < task.op.len {
-            return Some(Next::Sliced);
+            let over = self.cancelled && task.without_effect();
+            return Some(if over { Next::Done(Err(BackingError::Cancelled)) } else { Next::Sliced });
         }
         if let Some(errno) = self.unsynced {
             // The write can be done, so it was the sync that could not.

@@ -23,6 +23,8 @@ pub struct Target {
 pub enum Kind {
     /// A vstgt binary with further arguments.
     Vstgt(PathBuf, Vec<String>),
+    /// The same, with a second socket by which another initiator may come to the same logical unit.
+    VstgtShared(PathBuf, Vec<String>),
     /// qemu-storage-daemon with this `aio`.
     Qsd(&'static str),
     /// The published crate vhost-device-scsi.
@@ -47,6 +49,7 @@ impl Target {
             Kind::VhostDeviceScsi(_) if workload.write => Some("it does not write"),
             Kind::VhostDeviceScsi(_) if direct => Some("it has no O_DIRECT"),
             Kind::VhostDeviceScsi(_) if workload.queues > 1 => Some("it has one request queue"),
+            Kind::VstgtShared(..) if direct => Some("O_DIRECT is what sharing costs: the same"),
             _ => None,
         }
     }
@@ -58,10 +61,13 @@ impl Target {
         let escape = |path: &Path| path.to_string_lossy().replace(',', ",,");
         let (image_word, socket_word) = (escape(image), escape(socket));
         match &self.kind {
-            Kind::Vstgt(binary, arguments) => {
+            Kind::Vstgt(binary, arguments) | Kind::VstgtShared(binary, arguments) => {
                 let mut command = Command::new(binary);
                 let cache = if direct { ",cache=none" } else { "" };
                 command.args(["--lun", &format!("file={image_word}{cache}")]).args(["--socket-path", &socket_word]);
+                if matches!(self.kind, Kind::VstgtShared(..)) {
+                    command.args(["--socket-path", &format!("{socket_word}-other")]);
+                }
                 command.args(arguments);
                 Some((command, Device::Scsi))
             }
@@ -111,6 +117,8 @@ impl Targets {
         let mut targets = Targets::default();
         let vstgt = |binary: PathBuf| Kind::Vstgt(binary, vstgt_arguments.to_vec());
         targets.here.push(Target::new(VSTGT, vstgt(paths::vstgt_binary()?)));
+        let shared = Kind::VstgtShared(paths::vstgt_binary()?, vstgt_arguments.to_vec());
+        targets.here.push(Target::new("vstgt, shared LUN", shared));
         if let Some(binary) = baseline {
             targets.here.push(Target::new("vstgt, baseline", vstgt(binary.to_owned())));
         }
