@@ -16,6 +16,9 @@ const SLICE: u64 = 128 << 10;
 /// After so many calls of `flush` what the kernel does at once is over: the one that handed it over, and one that only looked.
 const AT_ONCE: u32 = 2;
 
+/// What a small one counts at least: in the time that a command takes, so many bytes are copied.
+const COMMAND: u64 = 16 << 10;
+
 /// What is small came lately if it came no more flushes ago: some tenths of a second.
 const LATELY: u32 = 4096;
 
@@ -27,11 +30,13 @@ pub(super) struct Large {
     flushes: u32,
     /// When something small came last.
     small: Option<u32>,
+    /// Bytes that the small ones of this turn count.
+    passed: u64,
 }
 
 impl Default for Large {
     fn default() -> Large {
-        Large { waiting: Fair::new(1), flushes: 0, small: None }
+        Large { waiting: Fair::new(1), flushes: 0, small: None, passed: 0 }
     }
 }
 
@@ -62,6 +67,7 @@ impl Large {
     pub(super) fn pass(&mut self, task: &Task) {
         if task.op.len <= SLICE {
             self.small = Some(self.flushes);
+            self.passed += task.op.len.max(COMMAND);
         }
     }
 
@@ -74,11 +80,17 @@ impl Large {
         self.waiting.put(owner(task.cookie), task);
     }
 
-    /// The next one to do, up to `until`.
-    pub(super) fn next(&mut self) -> Option<Task> {
+    /// How many bytes are to be done in the turn that ends: a slice, or as much as the small ones of this turn had, so that they leave the large ones half
+    /// of the time.
+    pub(super) fn turn(&mut self) -> u64 {
+        std::mem::take(&mut self.passed).max(SLICE)
+    }
+
+    /// The next one to do, up to `until`: `bytes` of it.
+    pub(super) fn next(&mut self, bytes: u64) -> Option<Task> {
         let (owner, mut task) = self.waiting.take()?;
         self.waiting.ended(owner);
-        let slice = if self.was_passed() { SLICE } else { u64::MAX };
+        let slice = if self.was_passed() { bytes } else { u64::MAX };
         (task.until, task.begun) = (task.done.saturating_add(slice).min(task.op.len), self.flushes);
         Some(task)
     }

@@ -173,15 +173,21 @@ impl IoPort {
         self.in_flight -= out.len() - before;
     }
 
-    /// Goes on with the next large operation, by a slice.
+    /// Goes on with large operations: by a slice, or by as much as the small ones had that were submitted since the last time.
     pub fn advance(&mut self) {
-        let Some(mut task) = self.large.next() else { return };
-        if !task.image.capabilities().never_waits {
-            return self.begin(task);
-        }
-        match task.run_until(task.until) {
-            Ok(()) if task.done < task.op.len => self.large.go_on(task),
-            result => self.ended.push(task.complete(result)),
+        let mut left = self.large.turn();
+        while left > 0
+            && let Some(mut task) = self.large.next(left)
+        {
+            left = left.saturating_sub(task.until - task.done);
+            if !task.image.capabilities().never_waits {
+                self.begin(task);
+                continue;
+            }
+            match task.run_until(task.until) {
+                Ok(()) if task.done < task.op.len => self.large.go_on(task),
+                result => self.ended.push(task.complete(result)),
+            }
         }
     }
 

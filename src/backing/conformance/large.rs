@@ -148,6 +148,26 @@ fn what_fails_fails_where_it_fails() {
     });
 }
 
+#[test]
+fn many_small_ones_leave_the_large_ones_half_of_the_time() {
+    each_sliced(|case, mut rig, all| {
+        // A ring of eight entries takes several turns for so many.
+        if !case.engine.on_reactor() {
+            return;
+        }
+        rig.ask(0, MIB, cookie(1, 0));
+        for number in 0..64 {
+            rig.ask(2 * MIB + 4096 * number, 4096, cookie(2, number));
+        }
+        rig.turn();
+        assert_eq!(rig.door.ended.len(), 64, "{case:?}");
+        rig.turn();
+        let large = rig.door.ended.pop().unwrap();
+        assert_eq!((large.cookie, large.result), (cookie(1, 0), Ok(())), "{case:?}");
+        assert!(contents(&large.buf) == all[..MIB as usize]);
+    });
+}
+
 /// What is not in memory makes the disk wait once, and is then done whole.
 #[test]
 fn a_cold_read_is_not_done_in_slices() {
