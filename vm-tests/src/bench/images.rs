@@ -40,13 +40,20 @@ impl Images {
         self.bytes
     }
 
-    /// The image on this medium. What overwrites it without keeping its stamps must take the `spare` one.
+    /// The image on this medium. What overwrites it without keeping its stamps must take the `spare` one. Those that are written past the page cache
+    /// are others than those in it, for that empties it.
     ///
     /// # Errors
     /// When it has to be written and cannot be.
     pub fn get(&self, medium: Medium, spare: bool) -> Result<PathBuf> {
         let dir = if medium == Medium::Tmpfs { &self.tmpfs } else { &self.disk };
-        let path = dir.join(if spare { "spare.img" } else { "image.img" });
+        let name = match (medium, spare) {
+            (Medium::Direct, false) => "direct.img",
+            (Medium::Direct, true) => "spare-direct.img",
+            (Medium::Tmpfs | Medium::Cached, false) => "image.img",
+            (Medium::Tmpfs | Medium::Cached, true) => "spare.img",
+        };
+        let path = dir.join(name);
         if !path.exists() {
             self.fill(&path).context(|| format!("write {}", path.display()))?;
         }
@@ -104,6 +111,7 @@ mod tests {
         let images = Images::new(dir.root(), 4 << 20).unwrap();
         let path = images.get(Medium::Cached, false).unwrap();
         assert!(path.starts_with(dir.root()));
+        assert_ne!(images.get(Medium::Direct, false).unwrap(), path);
         let file = File::open(&path).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 4 << 20);
         for block in 0..1024 {

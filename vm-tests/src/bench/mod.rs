@@ -43,7 +43,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use target::{Kind, Target, Targets};
-use workload::Workload;
+use workload::{Medium, Workload};
 
 /// How long a back-end may take to open its socket.
 const BOUND: Duration = Duration::from_secs(20);
@@ -202,7 +202,11 @@ pub fn measure(
     interrupts: bool,
 ) -> Result<Sample> {
     let fio = matches!(target.kind, Kind::Fio(_));
-    let image = images.get(workload.medium, fio && workload.write)?;
+    let medium = match (workload.medium, &target.kind) {
+        (Medium::Cached, Kind::VstgtShared(..)) => Medium::Direct,
+        (medium, _) => medium,
+    };
+    let image = images.get(medium, fio && workload.write)?;
     let sample = match target.kind {
         Kind::Fio(engine) => fio::measure(engine, workload, &image, time)?,
         _ => {
