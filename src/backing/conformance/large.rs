@@ -135,6 +135,10 @@ fn they_can_be_cancelled_between_slices_while_they_have_no_effect() {
 #[test]
 fn what_fails_fails_where_it_fails() {
     each_sliced(|case, mut rig, all| {
+        // A device is not truncated.
+        if case.place == Place::Device {
+            return;
+        }
         rig.ask(0, MIB, cookie(1, 0));
         for _ in 0..3 {
             rig.turn();
