@@ -89,7 +89,13 @@ fn small_ones_pass_and_owners_take_turns() {
         rig.ask(3 * MIB, 4096, small);
         let ended = rig.door.reap(4);
         let order: Vec<u64> = ended.iter().map(|ended| ended.cookie).collect();
-        assert_eq!(order, [small, first, other, second], "{case:?}");
+        if case.engine.on_reactor() {
+            assert_eq!(order, [small, first, other, second], "{case:?}");
+        } else {
+            // The kernel may have a thread of its own do a slice. That takes longer, but not as long as to begin with the last one.
+            let at = |cookie| order.iter().position(|ended| *ended == cookie);
+            assert!(at(small) < at(second), "{case:?}: {order:?}");
+        }
         for ended in &ended {
             let offset = [(first, 0), (second, MIB), (other, 2 * MIB), (small, 3 * MIB)];
             let offset = offset.iter().find(|(cookie, _)| *cookie == ended.cookie).unwrap().1 as usize;
