@@ -19,7 +19,8 @@ const AT_ONCE: u32 = 2;
 /// What a small one counts at least: in the time that a command takes, so many bytes are copied.
 const COMMAND: u64 = 16 << 10;
 
-/// What is small came lately if it came no more flushes ago: some tenths of a second.
+/// What is small came lately if it came no more flushes ago: some tenths of a second of copying, less where a reactor looks for the end of other I/O and
+/// flushes each time.
 const LATELY: u32 = 4096;
 
 /// The large transfers of one port that have a slice to come.

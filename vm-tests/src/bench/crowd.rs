@@ -6,7 +6,7 @@ use super::frontend::{self, Session};
 use super::generator::{Generator, memory_for};
 use super::images::Images;
 use super::memory::Memory;
-use super::stats::Spread;
+use super::stats::spread;
 use super::workload::{Medium, Workload};
 use super::{Options, cpu, device::Device};
 use crate::process::{Process, wait_until};
@@ -58,15 +58,11 @@ pub struct Crowd {
 impl Crowd {
     /// As Markdown.
     pub fn markdown(&self) -> String {
-        let spread = |figures: &mut dyn Iterator<Item = f64>, digits: usize| match Spread::of(figures) {
-            Some(Spread { median, min, max }) => format!("{median:.digits$} ({min:.digits$}–{max:.digits$})"),
-            None => "not measured".to_owned(),
-        };
         let row = |what: String, figures: fn(&Round) -> &Loaded| {
             let of = |figure: fn(&Loaded) -> f64, digits| {
-                spread(&mut self.rounds.iter().map(|round| figure(figures(round))), digits)
+                spread(self.rounds.iter().map(|round| figure(figures(round))), digits)
             };
-            let ratio = spread(&mut self.rounds.iter().map(|round| figures(round).iops / round.alone.iops), 2);
+            let ratio = spread(self.rounds.iter().map(|round| figures(round).iops / round.alone.iops), 2);
             let (iops, cpu, evenness) = (of(|l| l.iops, 0), of(|l| l.cpu, 2), of(|l| l.evenness, 2));
             format!("| {what} | {iops} | {cpu} | {ratio} | {evenness} |\n")
         };

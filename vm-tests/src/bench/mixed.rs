@@ -8,7 +8,7 @@ use super::device::Device;
 use super::generator::{Generator, Outcome, memory_for};
 use super::images::Images;
 use super::memory::Memory;
-use super::stats::Spread;
+use super::stats::spread;
 use super::workload::{Medium, Workload};
 use crate::Result;
 use crate::workdir::WorkDir;
@@ -74,13 +74,6 @@ impl Mixed {
             }
         }
         text
-    }
-}
-
-fn spread(figures: impl Iterator<Item = f64>, digits: usize) -> String {
-    match Spread::of(figures) {
-        Some(Spread { median, min, max }) => format!("{median:.digits$} ({min:.digits$}–{max:.digits$})"),
-        None => "not measured".to_owned(),
     }
 }
 

@@ -59,6 +59,14 @@ impl Histogram {
     }
 }
 
+/// The median of a few rounds and, in brackets, the least and the greatest, as reports have them.
+pub fn spread(rounds: impl IntoIterator<Item = f64>, digits: usize) -> String {
+    match Spread::of(rounds) {
+        Some(Spread { median, min, max }) => format!("{median:.digits$} ({min:.digits$}–{max:.digits$})"),
+        None => "not measured".to_owned(),
+    }
+}
+
 /// The median of a few rounds, and how far they lie apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
