@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 /// Alignment of what is allocated: a page, which satisfies every ring and O_DIRECT.
 const ALIGN: usize = 4096;
 
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
 /// A mapped memory file and an allocator that only grows. Guest addresses are offsets in it.
 #[derive(Debug)]
 pub struct Memory {
@@ -35,9 +38,18 @@ impl Memory {
     /// # Errors
     /// When the system has no such memory.
     pub fn new(len: usize) -> Result<Memory> {
-        let len = len.next_multiple_of(ALIGN);
-        // SAFETY: a valid C string and a flag.
-        let fd = unsafe { libc::memfd_create(c"bench".as_ptr(), libc::MFD_CLOEXEC) };
+        Memory::with_pages(len, false)
+    }
+
+    /// The same of huge pages, if so wanted.
+    ///
+    /// # Errors
+    /// When the system has no such memory.
+    pub fn with_pages(len: usize, huge: bool) -> Result<Memory> {
+        let len = len.next_multiple_of(if huge { HUGE } else { ALIGN });
+        let flags = libc::MFD_CLOEXEC | if huge { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
+        // SAFETY: a valid C string and flags.
+        let fd = unsafe { libc::memfd_create(c"bench".as_ptr(), flags) };
         if fd < 0 {
             return Err(io::Error::last_os_error()).context(|| "make a memory file");
         }

@@ -27,6 +27,7 @@ pub mod peers;
 pub mod picture;
 pub mod report;
 pub mod ring;
+pub mod spdk;
 pub mod stats;
 pub mod target;
 pub mod workload;
@@ -81,6 +82,9 @@ pub struct Options {
     /// Another vstgt binary to compare with
     #[arg(long, value_name = "BIN")]
     pub baseline: Option<PathBuf>,
+    /// SPDK's vhost application (build/bin/vhost) to compare with; with free huge pages it is at its best
+    #[arg(long, value_name = "BIN")]
+    pub spdk: Option<PathBuf>,
     /// An argument more for vstgt; repeatable
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     pub vstgt_arg: Vec<String>,
@@ -124,7 +128,8 @@ pub fn run(mut options: Options) -> Result<()> {
         options.image_mib = options.image_mib.min(256);
     }
     let time = Duration::try_from_secs_f64(options.seconds).context(|| "--seconds")?;
-    let targets = Targets::find(&options.vstgt_arg, options.baseline.as_deref(), peers::vhost_device_scsi())?;
+    let (baseline, spdk) = (options.baseline.as_deref(), options.spdk.as_deref());
+    let targets = Targets::find(&options.vstgt_arg, baseline, spdk, peers::vhost_device_scsi())?;
     for (name, reason) in &targets.absent {
         println!("not available: {name}: {reason}");
     }
@@ -232,14 +237,22 @@ fn measure_served(
     interrupts: bool,
 ) -> Result<Sample> {
     let socket = dir.path("socket");
-    let (command, device) = target.command(workload, image, &socket).context(|| "nothing that serves")?;
+    let guest = generator::memory_for(workload).max(generator::memory_for(&FILL));
+    // Nobody else gains by them: what is copied is small, and every address is looked up by hand.
+    let huge_pages =
+        matches!(target.kind, Kind::Spdk(_)) && spdk::has_huge_pages(workload, images.bytes(), guest as u64);
+    let (command, device) = target.command(workload, image, images.bytes(), huge_pages, &socket)?;
     let mut process = Process::start(&target.name, command, &dir.path("back-end.log"))?;
     let there = wait_until(BOUND, || match process.ended()? {
         Some(status) => Err(Error::new(process.explain(&format!("it ended early ({status})")))),
         None => Ok(socket.exists().then_some(())),
     })?;
     there.context(|| process.explain("it opens no socket"))?;
-    let memory = Arc::new(Memory::new(generator::memory_for(workload))?);
+    if matches!(target.kind, Kind::Spdk(_)) && spdk::is_ram(workload) {
+        fill(&socket, device, images.bytes(), huge_pages)
+            .map_err(|error| Error::caused(process.explain("its memory cannot be filled"), error))?;
+    }
+    let memory = Arc::new(Memory::with_pages(generator::memory_for(workload), huge_pages)?);
     let mut session = frontend::start(&socket, device, &memory, workload.queues)
         .map_err(|error| Error::caused(process.explain("the handshake failed"), error))?;
     let rings = std::mem::take(&mut session.queues);
@@ -268,4 +281,21 @@ fn measure_served(
         cpu: spent.as_secs_f64() * 1e6 / outcome.count.max(1) as f64,
         calls: calls.map(|calls| calls as f64 / outcome.count.max(1) as f64),
     })
+}
+
+/// What writes all of an image.
+const FILL: Workload =
+    Workload { medium: Medium::Tmpfs, write: true, random: false, bytes: device::BLOCK as u32, depth: 32, queues: 1 };
+
+/// Writes every block's stamp through the back-end, as [`Images`] does to files.
+fn fill(socket: &std::path::Path, device: device::Device, bytes: u64, huge_pages: bool) -> Result<()> {
+    let memory = Arc::new(Memory::with_pages(generator::memory_for(&FILL), huge_pages)?);
+    let mut session = frontend::start(socket, device, &memory, FILL.queues)?;
+    let rings = std::mem::take(&mut session.queues);
+    let mut generator = Generator::new(&memory, device, rings, &FILL, bytes, false, || ())?;
+    let mut left = bytes / device::BLOCK + u64::from(FILL.depth);
+    while left > 0 {
+        left = left.saturating_sub(generator.run(Duration::from_millis(100))?.count);
+    }
+    Ok(())
 }

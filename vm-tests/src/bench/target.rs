@@ -1,8 +1,9 @@
 //! Who is loaded: vstgt, its peers, and fio as the floor of what the same machine does without virtio.
 
 use super::device::Device;
+use super::spdk;
 use super::workload::{Medium, Workload};
-use crate::{paths, tools};
+use crate::{Error, Result, paths, tools};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,6 +30,8 @@ pub enum Kind {
     Qsd(&'static str),
     /// The published crate vhost-device-scsi.
     VhostDeviceScsi(PathBuf),
+    /// SPDK's vhost application.
+    Spdk(PathBuf),
     /// fio with this engine, on the file itself.
     Fio(&'static str),
 }
@@ -49,13 +52,24 @@ impl Target {
             Kind::VhostDeviceScsi(_) if workload.write => Some("it does not write"),
             Kind::VhostDeviceScsi(_) if direct => Some("it has no O_DIRECT"),
             Kind::VhostDeviceScsi(_) if workload.queues > 1 => Some("it has one request queue"),
+            Kind::Spdk(_) if workload.medium == Medium::Cached => Some("it has no page cache"),
             Kind::VstgtShared(..) if direct => Some("O_DIRECT is what sharing costs: the same"),
             _ => None,
         }
     }
 
-    /// The command that serves `image` at `socket` and the device it plays; `None` for what loads the file itself.
-    pub fn command(&self, workload: &Workload, image: &Path, socket: &Path) -> Option<(Command, Device)> {
+    /// The command that serves `image`, of so many bytes, at `socket` and the device it plays.
+    ///
+    /// # Errors
+    /// When it cannot be prepared, or the target serves nothing but loads the file itself.
+    pub fn command(
+        &self,
+        workload: &Workload,
+        image: &Path,
+        bytes: u64,
+        huge_pages: bool,
+        socket: &Path,
+    ) -> Result<(Command, Device)> {
         let direct = workload.medium == Medium::Direct;
         // A comma in an option list is doubled, by vstgt and by QEMU alike.
         let escape = |path: &Path| path.to_string_lossy().replace(',', ",,");
@@ -69,7 +83,7 @@ impl Target {
                     command.args(["--socket-path", &format!("{socket_word}-other")]);
                 }
                 command.args(arguments);
-                Some((command, Device::Scsi))
+                Ok((command, Device::Scsi))
             }
             Kind::Qsd(aio) => {
                 let cache = if direct { "on" } else { "off" };
@@ -83,14 +97,17 @@ impl Target {
                      writable=on,num-queues={}",
                     workload.queues
                 ));
-                Some((command, Device::Blk))
+                Ok((command, Device::Blk))
             }
             Kind::VhostDeviceScsi(binary) => {
                 let mut command = Command::new(binary);
                 command.arg("-r").arg("--socket-path").arg(socket).arg(image);
-                Some((command, Device::Scsi))
+                Ok((command, Device::Scsi))
             }
-            Kind::Fio(_) => None,
+            Kind::Spdk(binary) => {
+                Ok((spdk::command(binary, workload, image, bytes, huge_pages, socket)?, Device::Scsi))
+            }
+            Kind::Fio(_) => Err(Error::new("fio serves nobody")),
         }
     }
 }
@@ -105,15 +122,16 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// Looks for all of them. `vhost_device_scsi` is what installing that crate came to.
+    /// Looks for all of them. `vhost_device_scsi` is what installing that crate came to, `spdk` where somebody says that SPDK's is.
     ///
     /// # Errors
     /// When there is no vstgt.
     pub fn find(
         vstgt_arguments: &[String],
         baseline: Option<&Path>,
-        vhost_device_scsi: crate::Result<PathBuf>,
-    ) -> crate::Result<Targets> {
+        spdk: Option<&Path>,
+        vhost_device_scsi: Result<PathBuf>,
+    ) -> Result<Targets> {
         let mut targets = Targets::default();
         let vstgt = |binary: PathBuf| Kind::Vstgt(binary, vstgt_arguments.to_vec());
         targets.here.push(Target::new(VSTGT, vstgt(paths::vstgt_binary()?)));
@@ -125,6 +143,10 @@ impl Targets {
         match vhost_device_scsi {
             Ok(binary) => targets.here.push(Target::new("vhost-device-scsi", Kind::VhostDeviceScsi(binary))),
             Err(error) => targets.absent.push(("vhost-device-scsi".to_owned(), error.to_string())),
+        }
+        match spdk {
+            Some(binary) => targets.here.push(Target::new("SPDK vhost-scsi", Kind::Spdk(binary.to_owned()))),
+            None => targets.absent.push(("SPDK vhost-scsi".to_owned(), "no --spdk is given".to_owned())),
         }
         for aio in ["threads", "native", "io_uring"] {
             targets.add(QSD, format!("{QSD} {aio}"), Kind::Qsd(aio));
