@@ -79,6 +79,10 @@ pub trait Submit {
 /// The most bytes that are copied, zeroed or deallocated inline, in one operation: more would keep a reactor from its other guests.
 pub(super) const INLINE_MAX: u64 = 1 << 20;
 
+/// How many operations past the page cache are handed to the kernel at once, and how many ends are given while there are such: a disk that has done all
+/// that it had gets something to do as soon as a few of the answers are out, and not when everything is prepared that they bring.
+const DISK_BATCH: usize = 8;
+
 /// How many images a port holds on to although nothing uses them at the moment.
 const IMAGES_KEPT: usize = 64;
 
@@ -113,6 +117,10 @@ pub struct IoPort {
     /// aborts a task set cancels all it has.
     cancels: Vec<u64>,
     large: Large,
+    /// Some of what is on the ring may be direct I/O.
+    direct: bool,
+    /// So much of it the kernel has not been given yet.
+    unsubmitted: usize,
 }
 
 impl IoPort {
@@ -128,6 +136,8 @@ impl IoPort {
             recent: 0,
             cancels: Vec::new(),
             large: Large::default(),
+            direct: false,
+            unsubmitted: 0,
         }
     }
 
@@ -138,13 +148,15 @@ impl IoPort {
     pub fn flush(&mut self) -> std::io::Result<()> {
         self.carry_out_cancels();
         self.large.flushed();
+        self.unsubmitted = 0;
         match &self.uring {
             Some(uring) if uring.in_flight() > 0 => uring.ring().enter(),
             _ => Ok(()),
         }
     }
 
-    /// Appends the operations that have ended to `out`, without waiting and without a system call.
+    /// Appends operations that have ended to `out`, without waiting and without a system call: all of them, or some where a disk is at work; then
+    /// [`has_ended`](IoPort::has_ended) is still true.
     pub fn reap(&mut self, out: &mut Vec<Completion>) {
         self.carry_out_cancels();
         let before = out.len();
@@ -155,7 +167,11 @@ impl IoPort {
             out.append(&mut self.ended);
         }
         if let Some(uring) = &mut self.uring {
-            while let Some(reaped) = uring.reap() {
+            self.direct &= uring.in_flight() > 0;
+            let most = if self.direct { DISK_BATCH } else { usize::MAX };
+            while out.len() - before < most
+                && let Some(reaped) = uring.reap()
+            {
                 match reaped {
                     Reaped::Done(completion) => out.push(completion),
                     Reaped::Refused(task) => self.threads.submit(task.for_thread()),
@@ -256,6 +272,21 @@ impl IoPort {
         self.begin(task);
     }
 
+    /// A direct operation is on the ring: the kernel gets it when there are some.
+    fn hand_over(&mut self) {
+        self.direct = true;
+        self.unsubmitted += 1;
+        if self.unsubmitted == DISK_BATCH
+            && let Some(uring) = &self.uring
+        {
+            self.unsubmitted = 0;
+            if let Err(e) = uring.ring().enter() {
+                // The turn's own `flush` meets it, too.
+                log::debug!("submitting failed: {e}");
+            }
+        }
+    }
+
     /// Hands an operation to the engine that does it.
     fn begin(&mut self, task: Task) {
         let op = task.op;
@@ -265,10 +296,14 @@ impl IoPort {
         let raw = task.image.raw().filter(|raw| raw.is_for_ring(op.kind));
         let task = match (&mut self.uring, raw.map(|raw| raw.check(op))) {
             (Some(_), Some(Err(e))) => return self.ended.push(task.complete(Err(e))),
-            (Some(uring), Some(Ok(()))) => match uring.submit(task) {
-                None => return,
-                Some(task) => task,
-            },
+            (Some(uring), Some(Ok(()))) => {
+                let direct = task.image.capabilities().direct;
+                match uring.submit(task) {
+                    None if direct => return self.hand_over(),
+                    None => return,
+                    Some(task) => task,
+                }
+            }
             _ => task,
         };
         self.threads.submit(task.for_thread());

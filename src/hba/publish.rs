@@ -5,18 +5,31 @@ use super::reactor::Reactor;
 use crate::tgt::{CmdData, CmdDone, ItnId, KEvent, RxSlot, Tag, TxSlot, UEvent};
 
 impl Reactor {
-    /// Carries on whatever can be carried on without new chains or mail.
+    /// Carries on whatever can be carried on without new chains or mail; all answers that there are get published.
     pub(super) fn settle(&mut self) {
         loop {
             if let Err(e) = self.io.flush() {
                 log::error!("reactor {}: submitting failed: {e}", self.index);
             }
             let reaped = self.reap();
-            self.drain_events();
-            if self.touched.is_empty() && !reaped {
+            let published = self.publish_all();
+            // What has ended and was not given is the next turn's: what guests do with these answers is to reach the disk meanwhile.
+            if !reaped && !published || self.io.has_ended() {
                 return;
             }
+        }
+    }
+
+    /// Publishes until there is no event and no answer left; whether there was something to publish.
+    fn publish_all(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            self.drain_events();
+            if self.touched.is_empty() {
+                return any;
+            }
             self.publish();
+            any = true;
         }
     }
 

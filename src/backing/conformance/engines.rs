@@ -38,6 +38,53 @@ fn many_in_flight_end_once_each() {
     });
 }
 
+/// A disk has something to do while a turn still submits, and before all ends of a turn are taken.
+#[test]
+fn a_disk_is_not_kept_waiting_for_the_end_of_a_turn() {
+    const BATCH: usize = 8;
+    each_case(|case| {
+        let mut rig = case.rig(MIB);
+        if case.engine != Engine::Uring || !rig.image.capabilities().direct {
+            return;
+        }
+        let mut guest = Guest::new();
+        let mut random = Random(7);
+        let mut submit = |port: &mut IoPort, cookie| {
+            let buf = guest.buffer(&mut random, Scatter::Sectors, BLOCK, 1);
+            port.submit(&rig.image, Op { kind: OpKind::Read, offset: 0, len: BLOCK }, buf, cookie);
+        };
+        // Nobody flushes, and the first have ended all the same.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut count = 0;
+        while count < 4000 && !rig.door.port.has_ended() {
+            (0..BATCH).for_each(|_| {
+                submit(&mut rig.door.port, count);
+                count += 1;
+            });
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(rig.door.port.has_ended(), "what was submitted does not begin");
+        (0..5 * BATCH).for_each(|_| {
+            submit(&mut rig.door.port, count);
+            count += 1;
+        });
+        let mut ended = Vec::new();
+        while rig.door.port.in_flight() > 0 {
+            assert!(Instant::now() < deadline, "{} operations do not end", rig.door.port.in_flight());
+            let before = ended.len();
+            rig.door.port.flush().unwrap();
+            rig.door.port.reap(&mut ended);
+            assert!(ended.len() - before <= BATCH, "{} at once", ended.len() - before);
+        }
+        let ended = by_cookie(ended);
+        assert_eq!(ended.len() as u64, count);
+        for (result, buf) in ended.into_values() {
+            assert_eq!(result, Ok(()));
+            guest.release(buf);
+        }
+    });
+}
+
 #[test]
 fn cancelled_operations_end_once_and_change_nothing() {
     const COUNT: u64 = 200;
