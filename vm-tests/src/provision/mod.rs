@@ -72,6 +72,8 @@ const NEEDS: &[(&str, &str)] = &[
     // Run in the guest, from the host's own binaries.
     ("blkdiscard", "util-linux"),
     ("fio", "fio"),
+    // Looks over system calls.
+    ("strace", "strace"),
     ("lsscsi", "lsscsi"),
     ("sg_inq", "sg3-utils"),
 ];
