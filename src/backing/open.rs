@@ -348,8 +348,9 @@ struct Found {
     unmap_granularity: u32,
     /// Granularity of `fallocate`.
     sector: u32,
-    /// Whoever asks it not to wait is not made to. Some claim it and wait all the same: a FUSE server that hangs would hang a reactor. So of file systems
-    /// these are known ones, on disks of this host; on others it is the I/O threads that wait.
+    /// Whoever asks it not to wait is not made to. It is asked whether it knows the question: an old kernel's file system does not, nor does a device made of others
+    /// that do not. Some claim it and wait all the same: a FUSE server that hangs would hang a reactor. So of file systems these are known ones, on disks of
+    /// this host, too; on others it is the I/O threads that wait.
     nowait: bool,
     /// It is on a FUSE file system. What Linux (6.18) does of a short read or write of such a file on a ring it goes on with where the whole began.
     fuse: bool,
@@ -385,7 +386,9 @@ impl Found {
             zero_range: matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | F2FS_MAGIC),
             unmap_granularity: granularity.unwrap_or(4096),
             sector: 1,
-            nowait: in_memory || matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | F2FS_MAGIC | BCACHEFS_MAGIC),
+            nowait: in_memory
+                || matches!(magic, EXT4_MAGIC | XFS_MAGIC | BTRFS_MAGIC | F2FS_MAGIC | BCACHEFS_MAGIC)
+                    && file::takes_nowait(file),
             fuse: magic == FUSE_MAGIC,
         })
     }
@@ -410,7 +413,7 @@ impl Found {
             zero_range: zeroes,
             unmap_granularity: granularity.filter(|g| g.is_power_of_two()).unwrap_or(sector).max(sector),
             sector,
-            nowait: true,
+            nowait: file::takes_nowait(file),
             fuse: false,
         })
     }

@@ -304,6 +304,15 @@ pub fn direct_alignment(file: &File) -> io::Result<Option<DirectAlignment>> {
     Ok((told && memory.is_power_of_two() && offset.is_power_of_two()).then_some(DirectAlignment { memory, offset }))
 }
 
+/// Whether a read of this file may be asked not to wait (`RWF_NOWAIT`): that it would have to, or what it brings, is as good an answer as any other.
+pub fn takes_nowait(file: &File) -> bool {
+    let mut buf = AlignedBuf::new(PAGE);
+    let iov = buf.iovec(PAGE);
+    // SAFETY: one piece of memory, which lives through the call.
+    let read = || unsafe { libc::preadv2(file.as_raw_fd(), &iov, 1, 0, libc::RWF_NOWAIT) } as i64;
+    retry(read).map_err(|e| e.raw_os_error()) != Err(Some(libc::EOPNOTSUPP))
+}
+
 fn statx(file: &File, what: u32) -> io::Result<libc::statx> {
     // SAFETY: all zeros is a value of this plain struct; the kernel fills it.
     let mut stat: libc::statx = unsafe { std::mem::zeroed() };
@@ -363,4 +372,20 @@ pub fn block_device_sector(file: &File) -> io::Result<u32> {
     // SAFETY: this request stores an int at the address, where `size` is.
     retry(|| unsafe { libc::ioctl(file.as_raw_fd(), libc::BLKSSZGET, &mut size) }.into())?;
     u32::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_say_whether_they_may_be_asked_not_to_wait() {
+        let file = tempfile::tempfile_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+        // An empty one, and one whose bytes are not all there: the question is understood.
+        assert!(takes_nowait(&file));
+        file.set_len(1 << 20).unwrap();
+        assert!(takes_nowait(&file));
+        // Made up when it is read, however long that takes.
+        assert!(!takes_nowait(&File::open("/proc/self/status").unwrap()));
+    }
 }
