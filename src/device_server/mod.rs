@@ -327,12 +327,14 @@ pub fn start_noted<'a>(request: &Request<'a>, noted: &Noted, buf: &mut IoBuf) ->
         Admission::Stopped => return over(Plan::Done(Answer::check(STOPPED))),
         Admission::LowPower => itl.lu().wake(),
     }
-    let plan = run(command, Task { itl, luns: request.luns, peers: request.peers, row, noted, buf });
-    if plan.is_ok() {
-        log::tally(itl, &command);
+    let mut plan = match run(command, Task { itl, luns: request.luns, peers: request.peers, row, noted, buf }) {
+        Ok(plan) => plan,
+        Err(answer) => return over(Plan::Done(ended(itl, answer))),
+    };
+    log::tally(itl, &command);
+    if matches!(plan, Plan::Job(_) | Plan::Exclusive(_)) {
+        plan = log::counted(plan, itl, log::verifies(&command));
     }
-    let plan = plan.unwrap_or_else(|answer| Plan::Done(ended(itl, answer)));
-    let plan = log::counted(plan, itl, log::verifies(&command));
     if let Plan::Copy(copy) = &plan
         && copy.uses.iter().any(Use::is_held)
     {

@@ -13,7 +13,7 @@ use super::task::{Copies, Ending, State, Tasks, Until};
 use super::waiting::Again;
 use super::{Notes, Post, ShardMail, Spawn, Target, job};
 use crate::backing::{Completion, Submit};
-use crate::device_server::{self, AbortFlag, Answer, Copying, Decision, Exclusive, Job, Noted, Plan, Request};
+use crate::device_server::{self, AbortFlag, Answer, Copying, Decision, Exclusive, Finish, Job, Noted, Plan, Request};
 use crate::lu::{Aborted, Attention, Itl, Ports};
 use crate::mem::{Direction, IoBuf};
 use crate::scsi::opcode::{self, Replay};
@@ -119,7 +119,7 @@ impl Shard {
     /// back with its answer.
     pub fn on_event(&mut self, slot: TxSlot, io: &mut dyn Submit, rings: &mut EventRings) {
         match slot.event {
-            KEvent::CmdReq(req) => self.command(&req, slot.data.unwrap_or_default(), io, rings),
+            KEvent::CmdReq(mut req) => self.command(&mut req, slot.data.unwrap_or_default(), io, rings),
             KEvent::CmdDone(done) => self.command_done(done.tag, io, rings),
             KEvent::ItNexusReq(req) => self.nexus_request(req, rings),
             KEvent::TskMgmtReq(req) => self.task_management(req, rings),
@@ -141,15 +141,23 @@ impl Shard {
             debug_assert!(false, "completion of a command that is not at the backing: {task:?}");
             return;
         };
-        let unit = || known(&self.nexuses, task.itn_id).and_then(|k| k.nexus.unit(task.target, task.lun));
-        let intact = match c.result {
-            Ok(()) => 0,
-            Err(_) => unit().map_or(0, |unit| c.intact / u64::from(unit.itl.lu().geometry().block_size)),
+        if let (Ok(()), None) = (c.result, task.ended) {
+            return self.reply(tag, Reply::good(finish.transferred), c.buf, rings);
+        }
+        self.ended_otherwise(tag, finish, c, rings);
+    }
+
+    /// An operation failed, or its command is to end otherwise than as it did.
+    #[cold]
+    fn ended_otherwise(&mut self, tag: Tag, finish: Finish, c: Completion, rings: &mut EventRings) {
+        let Some(task) = self.tasks.get(tag) else { return };
+        let unit = known(&self.nexuses, task.itn_id).and_then(|k| k.nexus.unit(task.target, task.lun));
+        let intact = match (c.result, unit) {
+            (Err(_), Some(unit)) => c.intact / u64::from(unit.itl.lu().geometry().block_size),
+            _ => 0,
         };
         let answer = device_server::io_done(finish, c.result, intact);
-        if let Some(sense) = &answer.sense
-            && let Some(unit) = unit()
-        {
+        if let (Some(sense), Some(unit)) = (&answer.sense, unit) {
             device_server::io_failed(&unit.itl, sense);
         }
         self.answer(tag, answer, c.buf, rings);
@@ -173,7 +181,7 @@ impl Shard {
         self.tasks.in_flight()
     }
 
-    fn command(&mut self, req: &CmdReq, data: CmdData, io: &mut dyn Submit, rings: &mut EventRings) {
+    fn command(&mut self, req: &mut CmdReq, data: CmdData, io: &mut dyn Submit, rings: &mut EventRings) {
         let tag = req.tag;
         let claimed = if tag.shard() == self.index { self.tasks.claim(tag) } else { None };
         let Some(task) = claimed else {
@@ -187,8 +195,8 @@ impl Shard {
         (task.serial, task.naca) = (self.serial, aca::naca(&req.scb));
         task.once = opcode::replay_of(&req.scb) != Replay::Repeat;
         self.serial += 1;
-        let attribute = device_server::processed_as(&req.scb, req.attribute);
-        self.start(&CmdReq { attribute, ..*req }, data, None, io, rings);
+        req.attribute = device_server::processed_as(&req.scb, req.attribute);
+        self.start(req, data, None, io, rings);
     }
 
     /// Starts a command that has its place in the table: for the first time, or `again`, when what it waited for is over.
@@ -207,67 +215,71 @@ impl Shard {
         };
         let Some(task) = self.tasks.get(tag) else { return };
         (task.lu, task.target, task.lun) = (route.lu, route.view.target, route.lun);
-        if let (1.., Some(unit), true) = (data.taken, route.unit, again.is_none())
-            && let Some(how) = ended_since(&unit.itl, &data)
-        {
-            return self.reply(tag, how.reply(), data.buf, rings);
-        }
-        let mut attribute = TaskAttribute::Simple;
-        if let (Some(unit), true, true) = (route.unit, self.barred, again.is_none())
-            && matches!(req.attribute, SIMPLE | ORDERED)
-            && !unit.itl.has_aca()
-        {
-            // The hold that an ORDERED command waits for may be over on all shards before this one hears of it: nothing that comes
-            // now passes it (SAM-5 8.6). What ends the hold asks for all of them again, in their order.
-            let everybody = unit.itl.lu().mode().tst == 0;
-            let (itn_id, lu) = (req.itn_id, route.lu);
-            let (mut any, mut passed) = (false, false);
-            for task in self.tasks.iter_mut().filter(|task| task.is_barred()) {
-                any = true;
-                passed |= task.lu == lu && (everybody || task.itn_id == itn_id);
-            }
-            self.barred = any;
-            if passed {
-                let itl = Arc::clone(&unit.itl);
-                return self.put_aside(req, data, Again::default(), &itl, Until::Released);
-            }
-        }
-        let Some(task) = self.tasks.get(tag) else { return };
         let once = task.once;
-        if let Some(unit) = route.unit
-            && req.attribute != SIMPLE
-        {
-            attribute = TaskAttribute::from_tgt_code(req.attribute).unwrap_or_default();
-            if again.is_none() {
-                match aca::place(req, &unit.itl) {
-                    Place::Usual => {}
-                    Place::Taken => task.aca = true,
-                    Place::Busy => {
-                        return self.answer(tag, Answer::status(Status::AcaActive), data.buf, rings);
-                    }
-                    Place::Wrong => return self.answer(tag, INVALID_ATTRIBUTE.into(), data.buf, rings),
+        let mut attribute = TaskAttribute::Simple;
+        // What almost every command is: it came just now, SIMPLE, and no ORDERED one stands anywhere. The rest is for the others.
+        let plain = again.is_none() && data.taken == 0 && req.attribute == SIMPLE && !self.barred;
+        if !plain {
+            if let (1.., Some(unit), true) = (data.taken, route.unit, again.is_none())
+                && let Some(how) = ended_since(&unit.itl, &data)
+            {
+                return self.reply(tag, how.reply(), data.buf, rings);
+            }
+            if let (Some(unit), true, true) = (route.unit, self.barred, again.is_none())
+                && matches!(req.attribute, SIMPLE | ORDERED)
+                && !unit.itl.has_aca()
+            {
+                // The hold that an ORDERED command waits for may be over on all shards before this one hears of it: nothing that comes
+                // now passes it (SAM-5 8.6). What ends the hold asks for all of them again, in their order.
+                let everybody = unit.itl.lu().mode().tst == 0;
+                let (itn_id, lu) = (req.itn_id, route.lu);
+                let (mut any, mut passed) = (false, false);
+                for task in self.tasks.iter_mut().filter(|task| task.is_barred()) {
+                    any = true;
+                    passed |= task.lu == lu && (everybody || task.itn_id == itn_id);
+                }
+                self.barred = any;
+                if passed {
+                    let itl = Arc::clone(&unit.itl);
+                    return self.put_aside(req, data, Again::default(), &itl, Until::Released);
                 }
             }
-            // One that comes now does not wait for CLEAR ACA, as those do that waited when the condition came.
-            if attribute == TaskAttribute::Ordered && again.is_none() && unit.itl.has_aca() {
-                return self.answer(tag, Answer::status(Status::AcaActive), data.buf, rings);
-            }
-            if attribute == TaskAttribute::Ordered && task.holds.is_empty() {
-                // It is not to wait for what ends only when the initiator knows of it (SAM-5 5.9.2).
-                if again.is_none() && unit.itl.has_aca() {
+            let Some(task) = self.tasks.get(tag) else { return };
+            if let Some(unit) = route.unit
+                && req.attribute != SIMPLE
+            {
+                attribute = TaskAttribute::from_tgt_code(req.attribute).unwrap_or_default();
+                if again.is_none() {
+                    match aca::place(req, &unit.itl) {
+                        Place::Usual => {}
+                        Place::Taken => task.aca = true,
+                        Place::Busy => {
+                            return self.answer(tag, Answer::status(Status::AcaActive), data.buf, rings);
+                        }
+                        Place::Wrong => return self.answer(tag, INVALID_ATTRIBUTE.into(), data.buf, rings),
+                    }
+                }
+                // One that comes now does not wait for CLEAR ACA, as those do that waited when the condition came.
+                if attribute == TaskAttribute::Ordered && again.is_none() && unit.itl.has_aca() {
                     return self.answer(tag, Answer::status(Status::AcaActive), data.buf, rings);
                 }
-                let itl = Arc::clone(&unit.itl);
-                return self.order_task_set(req, data, again.unwrap_or_default(), &itl);
+                if attribute == TaskAttribute::Ordered && task.holds.is_empty() {
+                    // It is not to wait for what ends only when the initiator knows of it (SAM-5 5.9.2).
+                    if again.is_none() && unit.itl.has_aca() {
+                        return self.answer(tag, Answer::status(Status::AcaActive), data.buf, rings);
+                    }
+                    let itl = Arc::clone(&unit.itl);
+                    return self.order_task_set(req, data, again.unwrap_or_default(), &itl);
+                }
             }
-        }
-        if let (Some(unit), true) = (route.unit, again.is_some())
-            && unit.itl.has_aca()
-            && !task.aca
-        {
-            let itl = Arc::clone(&unit.itl);
-            self.give_blocks_back(tag, &itl);
-            return self.put_aside(req, data, again.unwrap_or_default(), &itl, Until::Released);
+            if let (Some(unit), true) = (route.unit, again.is_some())
+                && unit.itl.has_aca()
+                && !task.aca
+            {
+                let itl = Arc::clone(&unit.itl);
+                self.give_blocks_back(tag, &itl);
+                return self.put_aside(req, data, again.unwrap_or_default(), &itl, Until::Released);
+            }
         }
         let whole;
         let cdb = match &data.cdb_tail {
@@ -284,7 +296,8 @@ impl Shard {
         let request = Request { cdb, itl, luns: &route.view.luns, peers: route.nexus, well_known, attribute, passes };
         // Of a command that leaves no notes none are looked for.
         let memo = || self.tasks.memo(tag).filter(|_| opcode::replay_of(&req.scb) == Replay::Compares);
-        let noted = Noted { earlier: Decision::decode(data.earlier), memo: if once { memo() } else { None } };
+        let earlier = if data.earlier == 0 { None } else { Decision::decode(data.earlier) };
+        let noted = Noted { earlier, memo: if once { memo() } else { None } };
         let started = device_server::start_noted(&request, &noted, &mut data.buf);
         let Some(task) = self.tasks.get(tag) else { return };
         (task.needs, task.touches, task.copies) = (started.needs, started.touches, None);
@@ -482,6 +495,11 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// GOOD.
+    fn good(transferred: u64) -> Reply {
+        Reply { result: CommandResult::status(Status::Good), len: transferred, sense: None }
+    }
+
     pub(super) fn of(answer: &Answer, format: SenseFormat) -> Reply {
         Reply {
             result: CommandResult::status(answer.status),
