@@ -205,6 +205,9 @@ impl Usage {
             let zeros = stray.leading_zeros();
             return Some(((zeros / 8) as u16, 7 - (zeros % 8) as u8));
         }
+        if self.bytes.len() <= head.len() {
+            return None;
+        }
         let mut tail = self.bytes.iter().zip(cdb).enumerate().skip(16);
         let (at, stray) =
             tail.find_map(|(at, (usage, byte))| Some((at, byte & !usage)).filter(|(_, stray)| *stray != 0))?;
