@@ -224,7 +224,8 @@ impl Reactor {
     }
 
     fn sleep(&mut self) {
-        let timeout = if self.active.is_empty() && !self.io.has_ended() && !self.look_out() {
+        let falls_asleep = self.active.is_empty() && !self.io.has_ended() && !self.look_out();
+        let timeout = if falls_asleep {
             // The order matters: say "asleep", then look once more, then sleep. Whoever puts something in later sees us asleep.
             self.waker.prepare_sleep();
             if let Some(mail) = self.mailbox.take() {
@@ -246,7 +247,9 @@ impl Reactor {
             log::error!("reactor {}: waiting failed: {e}", self.index);
             std::thread::sleep(FAILURE_PAUSE);
         }
-        self.waker.awake();
+        if falls_asleep {
+            self.waker.awake();
+        }
         self.woke();
         for token in ready.drain(..) {
             if token == WAKER {

@@ -204,7 +204,7 @@ fn answers_to_everything() {
 /// A front-end that asks without a pause, from as many connections as it gets.
 #[test]
 fn floods_of_messages() {
-    let mut scene = Scene::new();
+    let mut scene = Scene::in_memory();
     let connections: Vec<Guest> = (0..7).map(|_| raw(scene.vstgt.socket(0), &Ram::new(1 << 20))).collect();
     let stop = AtomicBool::new(false);
     let asked: u64 = std::thread::scope(|scope| {

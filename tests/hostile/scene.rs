@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use super::frontend::process::IMAGE_SIZE;
 use super::*;
 
 /// How long the bystander's commands may take while somebody else misbehaves. A stall is what this catches; tests share the machine with
@@ -64,12 +65,26 @@ impl Scene {
         })
     }
 
+    /// All on one reactor, and the disk on tmpfs: for what keeps all processors busy, from which some kernels never give the threads enough
+    /// time that end direct writes. What is asked here is how vstgt shares out its own.
+    pub fn in_memory() -> Scene {
+        frontend::watchdog(Duration::from_secs(600));
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        std::fs::File::create(dir.path().join("disk.img")).unwrap().set_len(IMAGE_SIZE).unwrap();
+        Scene::of(Vstgt::start_in(dir, 2, |command| {
+            command.args(["--nexus-loss-timeout", "1", "--reactors", "1"]);
+        }))
+    }
+
     /// With so many sockets, and more on the command line.
     pub fn with(sockets: usize, more: impl FnOnce(&mut std::process::Command)) -> Scene {
-        let vstgt = Vstgt::start_with(sockets, |command| {
+        Scene::of(Vstgt::start_with(sockets, |command| {
             command.arg("--nexus-loss-timeout").arg("1");
             more(command);
-        });
+        }))
+    }
+
+    fn of(vstgt: Vstgt) -> Scene {
         let bystander = VerifiedIo::start(Guest::attached(vstgt.socket(1)));
         bystander.assert_goes_on();
         // What the first guest of a socket brings into being stays.

@@ -238,7 +238,7 @@ fn measure_served(
 ) -> Result<Sample> {
     let socket = dir.path("socket");
     let guest = generator::memory_for(workload).max(generator::memory_for(&FILL));
-    // It is not safe to be asked for less: see there. The others get what a machine monitor gives by default.
+    // SPDK is not safe with others. The rest gets what machine monitors give by default.
     let huge_pages =
         matches!(target.kind, Kind::Spdk(_)) && spdk::has_huge_pages(workload, images.bytes(), guest as u64);
     let (command, device) = target.command(workload, image, images.bytes(), huge_pages, &socket)?;
