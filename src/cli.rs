@@ -102,6 +102,11 @@ pub struct Cli {
     #[arg(long = "engine", value_name = "auto|io_uring|threads|mmap|inline", default_value = "auto")]
     pub engine: String,
 
+    /// Register so much guest memory with the kernel (like 4G), as far as the limit of locked memory allows: I/O then costs less, and all of that memory
+    /// is taken from the host at once and stays. Not for guests that give memory back while they run (balloon, free page reporting, virtio-mem).
+    #[arg(long = "register-memory", value_name = "SIZE")]
+    pub register_memory: Option<String>,
+
     /// How reactors wait: auto takes io_uring where the system allows it.
     #[arg(long = "wait", value_name = "auto|io_uring|epoll", default_value = "auto")]
     pub wait: String,

@@ -257,6 +257,7 @@ fn fence(config: &Config, state_dir: Option<&Path>) -> Fence {
         image_dirs: config.image_dirs.clone(),
         socket_dirs: sockets.map(|path| vhost_user::directory_of(&path).to_owned()).collect(),
         state_dir: state_dir.map(Path::to_owned),
+        registers_memory: config.register_memory > 0,
         core_dumps: config.core_dumps,
         ..Fence::default()
     }
@@ -288,6 +289,15 @@ fn wait_kind(choice: WaitChoice) -> Result<WaitKind, Error> {
         (_, true) => Ok(WaitKind::IoUring),
         (_, false) => Ok(WaitKind::Epoll),
     }
+}
+
+/// How much guest memory may be registered: it is an io_uring that would hold it.
+fn register_memory(config: &Config, wait: WaitKind) -> u64 {
+    if config.register_memory > 0 && wait != WaitKind::IoUring {
+        log::warn!("--register-memory: no guest memory is registered without io_uring");
+        return 0;
+    }
+    config.register_memory
 }
 
 fn images(config: &Config) -> Result<Vec<Arc<dyn Image>>, Error> {

@@ -44,6 +44,7 @@ impl Served {
             nexus_loss_timeout: Duration::from_secs(60),
             // What it spends on looking for work is no command's.
             poll: Duration::ZERO,
+            register_memory: 0,
             trace_events: false,
         });
         let (hba, dir) = (hba.unwrap(), tempfile::tempdir().unwrap());

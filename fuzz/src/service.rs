@@ -85,6 +85,7 @@ impl Service {
             request_queues: 3,
             nexus_loss_timeout: Duration::ZERO,
             poll: std::time::Duration::ZERO,
+            register_memory: 0,
             trace_events: settings & 8 != 0,
         });
         let hba = hba.expect("reactors");

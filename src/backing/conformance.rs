@@ -27,7 +27,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    BackingError, Completion, EngineChoice, Image, IoPort, Locking, Op, OpKind, OpenError, OpenOptions, Submit, open,
+    BackingError, Completion, EngineChoice, Image, IoPort, Locking, MemoryBudget, Op, OpKind, OpenError, OpenOptions,
+    Submit, open,
 };
 use crate::mem::IoBuf;
 use crate::sys::mailbox::Waker;
@@ -218,13 +219,18 @@ impl Door {
     fn new(uring: bool) -> Door {
         let waker = Arc::new(Waker::new().unwrap());
         // A small ring, so that its queues overflow.
-        let ring = uring.then(|| Ring::new(8).unwrap());
+        let ring = uring.then(|| Ring::fixing_memory(8).unwrap());
         let mut wait: Box<dyn Wait> = match &ring {
             Some(ring) => Box::new(UringWait::new(ring.clone()).unwrap()),
             None => Box::new(EpollWait::new().unwrap()),
         };
         wait.add(waker.as_fd(), 0).unwrap();
-        Door { port: IoPort::new(ring, Arc::clone(&waker), 6), wait, waker, ended: Vec::new() }
+        Door {
+            port: IoPort::new(ring, Arc::clone(&waker), 6, MemoryBudget::new(1 << 40)),
+            wait,
+            waker,
+            ended: Vec::new(),
+        }
     }
 
     /// Takes part in the port's life until `count` operations have ended; returns them in order of their end.

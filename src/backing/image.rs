@@ -83,7 +83,7 @@ pub trait Image: Send + Sync + std::fmt::Debug {
     /// Reads what is on the medium from now on, and not what is cached of it: after writes that were lost the two may differ. As far as that can be done.
     fn forget_cached(&self) {}
 
-    /// What it can do.
+    /// What it can do; always the same.
     fn capabilities(&self) -> Capabilities;
 
     /// Reads `len` bytes at `offset` into `buf` from its byte `at` on.

@@ -49,7 +49,7 @@ impl Large {
         if op.len <= SLICE || !self.was_passed() {
             return false;
         }
-        let capabilities = task.image.capabilities();
+        let capabilities = task.image.capabilities;
         match op.kind {
             OpKind::Read | OpKind::Write { .. } if capabilities.never_waits => op.len <= INLINE_MAX,
             OpKind::Read => {

@@ -18,6 +18,8 @@
 //! * Which engine serves an image is decided when it is opened, by probing: io_uring where the ring is there and the
 //!   file system completes inline or truly asynchronously; inline, through a mapping or by preadv/pwritev, where neither can wait for a device
 //!   (tmpfs); else preadv/pwritev on an I/O thread. All engines face the same conformance suite.
+//! * Guest memory that was [registered](IoPort::register) is named to the kernel by number, anything else by address; which it was, nobody but the kernel
+//!   can tell, as long as the guest's pages stay the same ones.
 //! * A block of a shared image is never seen half old, half new: it is opened O_DIRECT (buffers in which a block does not lie in one piece are bounced), or
 //!   its operations go through a striped range latch.
 //! * Whether the page cache is used, and what a flush does, is the image's [`CacheMode`]; engines and callers go by its capabilities.
@@ -44,6 +46,7 @@ mod unreadable;
 
 pub use atomic::AtomicUnit;
 pub use caching::CacheMode;
+pub use engines::MemoryBudget;
 pub use error::*;
 pub use held::HeldEngine;
 pub use image::*;

@@ -1,12 +1,13 @@
 //! A reactor's door to its images: submit operations, reap completions.
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::engines::{Local, LocalImage, Reaped, Task, ThreadEngine, UringEngine};
+use super::engines::{Local, LocalImage, MemoryBudget, Reaped, Task, ThreadEngine, UringEngine};
 use super::large::Large;
 use super::{BackingError, Capabilities, Image};
-use crate::mem::IoBuf;
+use crate::mem::{IoBuf, Region, RegionPart};
 use crate::sys::mailbox::Waker;
 use crate::sys::ring::Ring;
 
@@ -79,7 +80,7 @@ pub trait Submit {
 /// The most bytes that are copied, zeroed or deallocated inline, in one operation: more would keep a reactor from its other guests.
 pub(super) const INLINE_MAX: u64 = 1 << 20;
 
-/// How many operations past the page cache are handed to the kernel at once, and how many ends are given while there are such: a disk that has done all
+/// How many operations past the page cache are handed to the kernel at once, and how many ends of such are given at once: a disk that has done all
 /// that it had gets something to do as soon as a few of the answers are out, and not when everything is prepared that they bring.
 const DISK_BATCH: usize = 8;
 
@@ -117,18 +118,17 @@ pub struct IoPort {
     /// aborts a task set cancels all it has.
     cancels: Vec<u64>,
     large: Large,
-    /// Some of what is on the ring may be direct I/O.
-    direct: bool,
-    /// So much of it the kernel has not been given yet.
+    /// So much direct I/O the kernel has not been given yet.
     unsubmitted: usize,
 }
 
 impl IoPort {
     /// A port on the thread's ring, if it has one, with `io_threads` I/O threads (at least one) for two images, half of them for each, more for
-    /// more; they are started when first needed. `waker` is woken when an I/O thread has ended an operation.
-    pub fn new(ring: Option<Ring>, waker: Arc<Waker>, io_threads: usize) -> IoPort {
+    /// more; they are started when first needed. `waker` is woken when an I/O thread has ended an operation. So much guest memory as is left of
+    /// `budget` may be registered with the ring.
+    pub fn new(ring: Option<Ring>, waker: Arc<Waker>, io_threads: usize, budget: MemoryBudget) -> IoPort {
         IoPort {
-            uring: ring.as_ref().and_then(UringEngine::new),
+            uring: ring.as_ref().and_then(|ring| UringEngine::new(ring, budget)),
             threads: ThreadEngine::new(io_threads, waker),
             ended: Vec::new(),
             in_flight: 0,
@@ -136,7 +136,6 @@ impl IoPort {
             recent: 0,
             cancels: Vec::new(),
             large: Large::default(),
-            direct: false,
             unsubmitted: 0,
         }
     }
@@ -145,7 +144,7 @@ impl IoPort {
     /// does the same as it begins.
     ///
     /// An error means that the ring is unusable; it does not happen to a ring that worked before.
-    pub fn flush(&mut self) -> std::io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         self.carry_out_cancels();
         self.large.flushed();
         self.unsubmitted = 0;
@@ -167,13 +166,15 @@ impl IoPort {
             out.append(&mut self.ended);
         }
         if let Some(uring) = &mut self.uring {
-            self.direct &= uring.in_flight() > 0;
-            let most = if self.direct { DISK_BATCH } else { usize::MAX };
-            while out.len() - before < most
+            let mut of_disks = 0;
+            while of_disks < DISK_BATCH
                 && let Some(reaped) = uring.reap()
             {
                 match reaped {
-                    Reaped::Done(completion) => out.push(completion),
+                    Reaped::Done(completion, direct) => {
+                        out.push(completion);
+                        of_disks += usize::from(direct);
+                    }
                     Reaped::Refused(task) => self.threads.submit(task.for_thread()),
                     Reaped::Sliced(task) => {
                         if let Some(task) = self.large.sliced(task)
@@ -189,14 +190,18 @@ impl IoPort {
         self.in_flight -= out.len() - before;
     }
 
-    /// Goes on with large operations: by a slice, or by as much as the small ones had that were submitted since the last time.
+    /// Goes on with large operations: by a slice, or by as much as the small ones had that were submitted since the last time. And lets go of some
+    /// memory that was forgotten.
     pub fn advance(&mut self) {
+        if let Some(uring) = &mut self.uring {
+            uring.let_go();
+        }
         let mut left = self.large.turn();
         while left > 0
             && let Some(mut task) = self.large.next(left)
         {
             left = left.saturating_sub(task.until - task.done);
-            if !task.image.capabilities().never_waits {
+            if !task.image.capabilities.never_waits {
                 self.begin(task);
                 continue;
             }
@@ -204,6 +209,26 @@ impl IoPort {
                 Ok(()) if task.done < task.op.len => self.large.go_on(task),
                 result => self.ended.push(task.complete(result)),
             }
+        }
+    }
+
+    /// Has the ring hold a part of guest memory that belongs to `owner`, so that operations whose buffer is one piece of it need less of the kernel.
+    /// It should be [there](RegionPart::populate): the reactor waits for its pages.
+    ///
+    /// # Errors
+    ///
+    /// The budget or the limit of locked memory (`ENOMEM`) is reached; there is no ring, or none that does this (`Unsupported`); or the memory is of a
+    /// kind that cannot be held. Operations then name their memory by its address, as they do without.
+    pub fn register(&mut self, owner: u64, part: RegionPart) -> io::Result<()> {
+        let uring = self.uring.as_mut().ok_or(io::ErrorKind::Unsupported)?;
+        uring.register(owner, part)
+    }
+
+    /// Takes that back for the owner's regions but those that `keeps` names. Operations under way end as they are, and the memory is let go of bit by
+    /// bit.
+    pub fn forget_memory(&mut self, owner: u64, keeps: impl Fn(&Arc<Region>) -> bool) {
+        if let Some(uring) = &mut self.uring {
+            uring.forget_memory(owner, keeps);
         }
     }
 
@@ -218,7 +243,7 @@ impl IoPort {
         !self.ended.is_empty()
             || !self.large.is_empty()
             || self.threads.has_ended()
-            || self.uring.as_ref().is_some_and(UringEngine::has_ended)
+            || self.uring.as_ref().is_some_and(|uring| uring.has_ended() || uring.is_letting_go())
     }
 
     fn carry_out_cancels(&mut self) {
@@ -248,7 +273,7 @@ impl IoPort {
             self.images.retain(|held| Rc::strong_count(held) > 1);
         }
         let fixed = self.uring.as_ref().zip(image.raw()).and_then(|(uring, raw)| uring.ring().fix(raw.fd()));
-        let held = Rc::new(Local { fixed, image: Arc::clone(image) });
+        let held = Rc::new(Local { fixed, capabilities: image.capabilities(), image: Arc::clone(image) });
         self.images.push(Rc::clone(&held));
         held
     }
@@ -257,7 +282,7 @@ impl IoPort {
         if let Err(e) = acceptable(&task) {
             return self.ended.push(task.complete(Err(e)));
         }
-        let capabilities = task.image.capabilities();
+        let capabilities = task.image.capabilities;
         task.op.kind = task.op.kind.on(capabilities);
         let op = task.op;
         let nothing_to_flush = capabilities.read_only || capabilities.volatile;
@@ -274,7 +299,6 @@ impl IoPort {
 
     /// A direct operation is on the ring: the kernel gets it when there are some.
     fn hand_over(&mut self) {
-        self.direct = true;
         self.unsubmitted += 1;
         if self.unsubmitted == DISK_BATCH
             && let Some(uring) = &self.uring
@@ -290,14 +314,14 @@ impl IoPort {
     /// Hands an operation to the engine that does it.
     fn begin(&mut self, task: Task) {
         let op = task.op;
-        if task.image.capabilities().never_waits && op.len <= INLINE_MAX {
+        if task.image.capabilities.never_waits && op.len <= INLINE_MAX {
             return self.ended.push(task.run());
         }
         let raw = task.image.raw().filter(|raw| raw.is_for_ring(op.kind));
         let task = match (&mut self.uring, raw.map(|raw| raw.check(op))) {
             (Some(_), Some(Err(e))) => return self.ended.push(task.complete(Err(e))),
             (Some(uring), Some(Ok(()))) => {
-                let direct = task.image.capabilities().direct;
+                let direct = task.image.capabilities.direct;
                 match uring.submit(task) {
                     None if direct => return self.hand_over(),
                     None => return,

@@ -7,6 +7,7 @@
 
 mod access;
 mod key_value;
+mod size;
 mod target_port;
 #[cfg(test)]
 mod tests;
@@ -228,6 +229,8 @@ pub struct Config {
     pub trace_events: bool,
     /// Whether the process is fenced in.
     pub sandbox: bool,
+    /// How much guest memory, in bytes, may be registered with the kernel; 0: none.
+    pub register_memory: u64,
     /// Directories that it reaches all the same.
     pub image_dirs: Vec<PathBuf>,
     /// Whether it may leave a core file.
@@ -283,6 +286,7 @@ impl TryFrom<Cli> for Config {
             num_queues: cli.num_queues,
             reactors,
             poll: Duration::from_micros(cli.poll_us),
+            register_memory: register_memory(&cli)?,
             nexus_loss_timeout: Duration::from_secs(cli.nexus_loss_timeout),
             state_dir: match cli.state_dir.clone() {
                 None => Place::Runtime,
@@ -333,6 +337,11 @@ fn handover(cli: &Cli, endpoints: &[EndpointConfig]) -> Result<Option<PathBuf>, 
 
 fn value(option: &'static str, value: &str, what: &'static str) -> ConfigError {
     ConfigError::Value { option, value: value.to_owned(), what }
+}
+
+fn register_memory(cli: &Cli) -> Result<u64, ConfigError> {
+    let Some(text) = &cli.register_memory else { return Ok(0) };
+    size::parse(text).ok_or_else(|| value("--register-memory", text, "must be a size like 512M or 4G"))
 }
 
 fn endpoints(cli: &Cli, ports: &[TargetPortConfig]) -> Result<Vec<EndpointConfig>, ConfigError> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::space::Watch;
-use super::{Error, hosts, images, nexuses, units, wait_kind};
+use super::{Error, hosts, images, nexuses, register_memory, units, wait_kind};
 use crate::backing::Image;
 use crate::config::{Config, UnitConfig};
 use crate::device_server;
@@ -57,9 +57,10 @@ impl Parts {
             config.endpoints.iter().map(|e| (PortId::of_initiator(&e.initiator).0, e.initiator.clone())).collect();
         let setup = TargetSetup { shards: config.reactors, hosts: hosts(config), units, names, patience: None };
         let target = Target::new(setup)?;
+        let wait = wait_kind(config.wait)?;
         let hba = Hba::start(HbaSetup {
             reactors: config.reactors,
-            wait: wait_kind(config.wait)?,
+            wait,
             target,
             target_ports: hosts(config)
                 .into_iter()
@@ -68,6 +69,7 @@ impl Parts {
             request_queues: config.num_queues,
             nexus_loss_timeout: config.nexus_loss_timeout,
             poll: config.poll,
+            register_memory: register_memory(config, wait),
             trace_events: config.trace_events,
         })?;
         let start = |dir| Writer::start(dir, kept, &hba.turns(), config.nexus_loss_timeout);

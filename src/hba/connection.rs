@@ -1,6 +1,7 @@
 //! The device behind one vhost-user connection.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::initiator_port::InitiatorPort;
 use super::letters::{Late, Letters, Pending};
 use super::mail::{Mail, OpenQueue, OpenSession, SessionId};
+use super::registrar::{Registrar, Registration};
 use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
 use crate::tgt::ItnId;
 use crate::vhost_user::{Device, Hangup, RingConfig, StartError};
@@ -28,6 +30,7 @@ pub struct Connection {
     id: SessionId,
     port: Arc<InitiatorPort>,
     letters: Arc<Letters>,
+    registrar: Option<Arc<Registrar>>,
     request_queues: u16,
     hangup: Option<Hangup>,
     map: Arc<MemoryMap>,
@@ -41,6 +44,8 @@ pub struct Connection {
     rings: BTreeMap<u16, u8>,
     /// The reactors that know this connection.
     reactors: Vec<u8>,
+    /// Those of them that are to register its memory.
+    registrations: BTreeMap<u8, Arc<Registration>>,
 }
 
 /// A ring that takes no more chains.
@@ -52,12 +57,18 @@ struct Draining {
 }
 
 impl Connection {
-    /// A connection that has not started rings. `request_queues` is how many it may use.
-    pub fn new(port: Arc<InitiatorPort>, letters: Arc<Letters>, request_queues: u16) -> Connection {
+    /// A connection that has not started rings. `request_queues` is how many it may use; its memory is registered if there is a registrar.
+    pub fn new(
+        port: Arc<InitiatorPort>,
+        letters: Arc<Letters>,
+        registrar: Option<Arc<Registrar>>,
+        request_queues: u16,
+    ) -> Connection {
         Connection {
             id: NEXT_SESSION.fetch_add(1, Ordering::Relaxed),
             port,
             letters,
+            registrar,
             request_queues,
             hangup: None,
             map: Arc::default(),
@@ -67,6 +78,7 @@ impl Connection {
             anew: true,
             rings: BTreeMap::new(),
             reactors: Vec::new(),
+            registrations: BTreeMap::new(),
         }
     }
 
@@ -135,9 +147,19 @@ impl Connection {
         }
     }
 
+    /// Has a reactor with a ring for commands register the memory, if that is wanted.
+    fn register_on(&mut self, reactor: u8) {
+        let Some(registrar) = &self.registrar else { return };
+        if let Entry::Vacant(place) = self.registrations.entry(reactor) {
+            let label = Arc::clone(self.port.label());
+            place.insert(Registration::new(registrar, self.id, reactor, label)).begin(&self.map);
+        }
+    }
+
     /// Forgets the connection on all reactors: their next sight of it may be another nexus or another memory map.
     fn close_sessions(&mut self) {
         let session = self.id;
+        self.registrations.clear();
         for reactor in std::mem::take(&mut self.reactors) {
             self.letters.ask(reactor, "a connection to end", |reply| Mail::CloseSession { session, reply });
         }
@@ -178,6 +200,9 @@ impl Device for Connection {
         match &result {
             Ok(()) => {
                 self.rings.insert(index, reactor);
+                if index >= virtio_scsi::FIRST_REQUEST_QUEUE {
+                    self.register_on(reactor);
+                }
             }
             Err(_) if self.rings.is_empty() => self.port.stopped(self.id),
             Err(_) => {}
@@ -220,6 +245,7 @@ impl Device for Connection {
         for answer in asked {
             answer.wait("commands that use memory which goes away");
         }
+        self.registrations.values().for_each(|registration| registration.begin(&self.map));
     }
 
     fn set_log(&mut self, log: Option<Arc<DirtyLog>>, rings: &[(u16, UsedRingLog)]) {

@@ -1,10 +1,11 @@
 //! What may be asked of a reactor.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
+use crate::mem::{DirtyLog, MemoryMap, RegionPart, UsedRingLog};
 use crate::scsi::Lun;
 use crate::srp;
 use crate::target::ShardMail;
@@ -87,6 +88,15 @@ pub enum Mail {
         gone: bool,
         /// Answered when the map is in use and, if memory is `gone`, nothing touches that any more.
         reply: Reply<()>,
+    },
+    /// A part of its memory, to be held by the ring.
+    RegisterMemory {
+        /// Whose.
+        session: SessionId,
+        /// The part.
+        part: RegionPart,
+        /// Whether it is held now, or why it cannot be. `None` if it is not the session's memory any more.
+        reply: Reply<Option<io::Result<()>>>,
     },
     /// Other dirty logs, or none.
     SetLog {

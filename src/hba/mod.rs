@@ -21,6 +21,8 @@
 //!   too, and that is never lost.
 //! * A [`Connection`] is the [`Device`](crate::vhost_user::Device) behind one vhost-user session. It logs its initiator
 //!   port in on the home reactor when the first ring starts, and spreads the rings over the reactors.
+//! * Guest memory is registered with a reactor's ring (if at all) by letters from a job (`registrar`), a part at a time: the job waits for pages, the reactor
+//!   does not. What is no session's memory any more is forgotten before the letter that took it away is answered, and let go of a part a turn.
 //! * An [`InitiatorPort`] outlives its connections: the I_T nexus is its, not theirs.
 //! * Nothing is allocated per command once vectors have grown (but for sense data and long CDBs). What one guest's commands
 //!   keep in them is bounded: past the bound they are given back, far past it the guest is told TASK SET FULL.
@@ -34,6 +36,7 @@ mod control;
 mod events;
 mod heads;
 mod initiator_port;
+mod jobs;
 mod judge;
 #[cfg(test)]
 mod kill_tests;
@@ -46,6 +49,7 @@ mod pop;
 mod publish;
 mod queue;
 mod reactor;
+mod registrar;
 mod rings;
 mod session;
 mod start;

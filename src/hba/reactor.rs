@@ -204,6 +204,7 @@ impl Reactor {
                 answer(&reply, ());
             }
             Mail::SetMemory { session, map, gone, reply } => self.set_memory(session, map, gone, reply),
+            Mail::RegisterMemory { session, part, reply } => answer(&reply, self.register_memory(session, part)),
             Mail::SetLog { session, log, rings, reply } => {
                 self.set_log(session, log, &rings);
                 answer(&reply, ());

@@ -1,12 +1,13 @@
 //! Sessions and their rings come and go; their memory changes.
 
+use std::io;
 use std::sync::Arc;
 
 use super::mail::{OpenQueue, OpenSession, Reply, SessionId, answer};
 use super::queue::{Queue, Role, State};
 use super::reactor::Reactor;
 use super::session::Session;
-use crate::mem::{DirtyLog, MemoryMap, UsedRingLog};
+use crate::mem::{DirtyLog, MemoryMap, RegionPart, UsedRingLog};
 use crate::scsi::HostByte;
 use crate::sys::clock;
 use crate::target::Notes;
@@ -80,6 +81,7 @@ impl Reactor {
                 self.read(mail);
             }
             let reply = over.closing.clone();
+            self.io.forget_memory(over.id, |_| false);
             drop(over);
             if let Some(reply) = reply {
                 answer(&reply, ());
@@ -266,6 +268,7 @@ impl Reactor {
 
     /// Puts a new memory map in force. Chains that are taken from now on are looked up in it.
     pub(super) fn set_memory(&mut self, session: SessionId, map: Arc<MemoryMap>, gone: bool, reply: Reply<()>) {
+        self.io.forget_memory(session, |region| map.has(region));
         let Some((place, s)) = self.session(session) else {
             answer(&reply, ());
             return;
@@ -291,5 +294,12 @@ impl Reactor {
         } else {
             answer(&reply, ());
         }
+    }
+
+    /// Has the ring hold a part of a session's memory, if it is that still.
+    pub(super) fn register_memory(&mut self, session: SessionId, part: RegionPart) -> Option<io::Result<()>> {
+        let (_, s) = self.session(session)?;
+        let is_its_own = s.closing.is_none() && s.snapshots.map().has(part.region());
+        is_its_own.then(|| self.io.register(session, part))
     }
 }

@@ -3,27 +3,27 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::connection::Connection;
 use super::initiator_port::{InitiatorPort, PortSetup};
+use super::jobs::Jobs;
 use super::letters::Letters;
 use super::losses::Losses;
 use super::mail::Mail;
 use super::reactor::{Parts, Reactor};
-use crate::backing::IoPort;
+use super::registrar::Registrar;
+use crate::backing::{IoPort, MemoryBudget};
 use crate::srp::PortId;
 use crate::sys::event;
-use crate::sys::fair::Fair;
 use crate::sys::mailbox::{Mailbox, Waker, mailbox};
-use crate::sys::pool::{Job, Pool};
 use crate::sys::ring::Ring;
 use crate::sys::turns::Turns;
 use crate::sys::wait::{EpollWait, UringWait, Wait};
 use crate::target::{Post, Shard, Spawn, Target};
-use crate::tgt::{EventRings, HostNo, ItnId, LogTap};
+use crate::tgt::{EventRings, HostNo, LogTap};
 use crate::vhost_user::MakeDevice;
 use crate::virtio_scsi::{MAX_RING_SIZE, OFFERED_FEATURES};
 
@@ -33,12 +33,6 @@ const RING_ENTRIES: u32 = 1024;
 /// Threads of a reactor for I/O that may wait and that its ring cannot do. They are started when needed; one disk gets half of
 /// them, and there are more where there are more disks, so that slow ones do not hold up the others.
 const IO_THREADS: usize = 16;
-
-/// Threads for jobs: commands of several steps. Started when needed.
-const JOB_THREADS: usize = 16;
-
-/// How many of them one nexus may keep: a VERIFY of a whole disk takes as long as it takes.
-const JOB_SHARE: usize = 4;
 
 /// How reactors wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +77,8 @@ pub struct HbaSetup {
     pub nexus_loss_timeout: Duration,
     /// How long a reactor looks for work at most, before it sleeps.
     pub poll: Duration,
+    /// How much guest memory, in bytes, may be registered with the reactors' rings; 0: none.
+    pub register_memory: u64,
     /// Whether every event is logged.
     pub trace_events: bool,
 }
@@ -100,46 +96,12 @@ pub enum HbaError {
     },
 }
 
-struct Jobs {
-    pool: Pool,
-    share: usize,
-    waiting: Arc<Mutex<Fair<Job>>>,
-}
-
-impl Jobs {
-    fn new(threads: usize, share: usize) -> Jobs {
-        Jobs { pool: Pool::new(threads, "vstgt-job"), share, waiting: Arc::new(Mutex::new(Fair::new(share))) }
-    }
-}
-
-/// No job runs under the lock, so no panic can have left the queue half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Spawn for Jobs {
-    fn spawn(&self, owner: ItnId, work: Job) {
-        let owners = lock(&self.waiting).put(owner, work);
-        // However many of them hang, there is to be a share for another one.
-        self.pool.allow(self.share.saturating_mul(owners + 1));
-        let waiting = Arc::clone(&self.waiting);
-        // One for each job that may begin at once; one that may not is begun by whoever ends one of its owner's.
-        self.pool.spawn(Box::new(move || {
-            loop {
-                let next = lock(&waiting).take();
-                let Some((owner, work)) = next else { return };
-                work();
-                lock(&waiting).ended(owner);
-            }
-        }));
-    }
-}
-
 /// The running reactors.
 pub struct Hba {
     letters: Arc<Letters>,
     losses: Arc<Losses>,
     jobs: Arc<Jobs>,
+    registrar: Option<Arc<Registrar>>,
     turns: Arc<Turns>,
     threads: Vec<JoinHandle<()>>,
     watcher: Option<JoinHandle<()>>,
@@ -163,9 +125,11 @@ impl Hba {
             boxes.push(mailbox);
         }
         let letters = Arc::new(Letters::new(addresses));
-        let jobs = Arc::new(Jobs::new(JOB_THREADS, JOB_SHARE));
+        let jobs = Arc::new(Jobs::default());
         let turns = Arc::new(Turns::new(usize::from(setup.reactors)));
         let losses = Losses::new(setup.nexus_loss_timeout);
+        let budget = (setup.register_memory > 0).then(|| MemoryBudget::new(setup.register_memory));
+        let registrar = budget.clone().map(|budget| Registrar::new(Arc::clone(&letters), Arc::clone(&jobs), budget));
         let mut hba = Hba {
             letters: Arc::clone(&letters),
             losses: Arc::clone(&losses),
@@ -173,6 +137,7 @@ impl Hba {
             turns: Arc::clone(&turns),
             threads: Vec::new(),
             watcher: None,
+            registrar: registrar.map(Arc::new),
             ports: OnceLock::new(),
             target_ports: setup.target_ports.into(),
             request_queues: setup.request_queues,
@@ -188,6 +153,7 @@ impl Hba {
                 target_ports: Arc::clone(&hba.target_ports),
                 wait: setup.wait,
                 poll: setup.poll,
+                budget: budget.clone(),
                 trace_events: setup.trace_events,
             };
             let (ready, started) = sync_channel(1);
@@ -231,8 +197,11 @@ impl Hba {
 
     /// What makes the devices behind the connections of `port`.
     pub fn connect(&self, port: Arc<InitiatorPort>) -> MakeDevice {
-        let (letters, request_queues) = (Arc::clone(&self.letters), self.request_queues);
-        Box::new(move || Box::new(Connection::new(Arc::clone(&port), Arc::clone(&letters), request_queues)))
+        let (letters, registrar, request_queues) =
+            (Arc::clone(&self.letters), self.registrar.clone(), self.request_queues);
+        Box::new(move || {
+            Box::new(Connection::new(Arc::clone(&port), Arc::clone(&letters), registrar.clone(), request_queues))
+        })
     }
 
     /// The reactors' turns: a response to a guest is there once the turn has passed in which it was decided.
@@ -271,7 +240,7 @@ impl Hba {
                 log::error!("a thread ended in a panic");
             }
         }
-        self.jobs.pool.shutdown();
+        self.jobs.shutdown();
     }
 
     fn tell_to_stop(&self) {
@@ -302,6 +271,7 @@ struct Start {
     target_ports: Arc<[TargetPortSetup]>,
     wait: WaitKind,
     poll: Duration,
+    budget: Option<MemoryBudget>,
     trace_events: bool,
 }
 
@@ -329,12 +299,13 @@ impl Start {
     fn reactor(self) -> io::Result<Reactor> {
         let (ring, wait): (Option<Ring>, Box<dyn Wait>) = match self.wait {
             WaitKind::IoUring => {
-                let ring = Ring::new(RING_ENTRIES)?;
+                let make = if self.budget.is_some() { Ring::fixing_memory } else { Ring::new };
+                let ring = make(RING_ENTRIES)?;
                 (Some(ring.clone()), Box::new(UringWait::new(ring)?))
             }
             WaitKind::Epoll => (None, Box::new(EpollWait::new()?)),
         };
-        let io = IoPort::new(ring, Arc::clone(self.mailbox.waker()), IO_THREADS);
+        let io = IoPort::new(ring, Arc::clone(self.mailbox.waker()), IO_THREADS, self.budget.unwrap_or_default());
         let post: Arc<dyn Post> = Arc::clone(&self.letters) as Arc<dyn Post>;
         let shard = Shard::new(self.index, self.target, post, self.jobs as Arc<dyn Spawn>);
         let mut rings = EventRings::new();
@@ -344,41 +315,5 @@ impl Start {
         let (index, turns, mailbox, post) = (self.index, self.turns, self.mailbox, self.letters);
         let ports = self.target_ports.iter().map(|port| (port.host_no, PortId::of_target(&port.name))).collect();
         Reactor::new(Parts { index, wait, turns, mailbox, post, io, shard, rings, ports, poll: self.poll })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::channel;
-
-    use super::*;
-
-    /// One guest's VERIFYs of its whole disk, as many as it likes, keep nobody else's jobs waiting.
-    #[test]
-    fn a_nexus_cannot_keep_all_job_threads() {
-        let jobs = Jobs::new(3, 2);
-        let (begun, begins) = channel();
-        let gates: Vec<_> = (0..10)
-            .map(|_| {
-                let (open, opened) = channel::<()>();
-                let begun = begun.clone();
-                jobs.spawn(
-                    1,
-                    Box::new(move || {
-                        begun.send(1).unwrap();
-                        opened.recv().unwrap();
-                    }),
-                );
-                open
-            })
-            .collect();
-        let bound = Duration::from_secs(20);
-        assert_eq!([1, 2].map(|_| begins.recv_timeout(bound).unwrap()), [1, 1]);
-        let other = begun.clone();
-        jobs.spawn(2, Box::new(move || other.send(2).unwrap()));
-        assert_eq!(begins.recv_timeout(bound), Ok(2));
-        gates.iter().for_each(|gate| gate.send(()).unwrap());
-        jobs.pool.shutdown();
-        assert_eq!(begins.try_iter().count(), 8);
     }
 }

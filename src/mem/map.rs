@@ -101,6 +101,11 @@ impl MemoryMap {
         &self.regions
     }
 
+    /// Whether this very mapping of a region is one of them.
+    pub fn has(&self, region: &Arc<Region>) -> bool {
+        self.regions.iter().any(|r| Arc::ptr_eq(r, region))
+    }
+
     /// Whether a region has lost its memory, see [`Region::poisoned`]. One load where no region of this process ever has.
     pub fn poisoned(&self) -> bool {
         sigbus::any_poisoned() && self.regions.iter().any(|r| r.poisoned())

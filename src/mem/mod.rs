@@ -10,6 +10,7 @@
 //!   dangling pointer. No atomic operation is done per command.
 //! * Long-lived structures (rings) hold the map itself: a [`PinnedRange`] is a contiguous piece of guest memory with
 //!   the `Arc` that keeps it mapped.
+//! * A [`RegionPart`] is what a ring may hold of a region, and keeps that mapped: its address is nobody else's before the ring has let go of it.
 //! * All access to guest memory is by atomic loads and stores or by the kernel: a guest may change it at any time, so
 //!   nothing in here hands out a Rust reference to it, and nothing is read twice that must not change in between.
 //! * What is written on the guest's behalf is marked in the [`DirtyLog`] of a live migration, if there is one: by [`GuestWriter`] and
@@ -25,6 +26,8 @@ mod copy;
 mod dirty_log;
 mod io_buf;
 mod map;
+mod part;
+mod prefetch;
 mod range;
 mod region;
 mod sealed;
@@ -39,6 +42,7 @@ pub(crate) mod testing;
 pub use dirty_log::{DirtyLog, UsedRingLog};
 pub use io_buf::{Direction, IoBuf};
 pub use map::{MemoryMap, OutsideMemory};
+pub use part::RegionPart;
 pub use range::{GuestRange, LoggedRange, PinnedRange};
 pub use region::{MAX_GUEST_MEMORY, Region, RegionError, RegionSpec};
 pub use sealed::sealed_file;

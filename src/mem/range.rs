@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-use super::{MemoryMap, UsedRingLog};
+use super::{MemoryMap, UsedRingLog, prefetch};
 
 /// A contiguous piece of guest memory, borrowed from the map that keeps it mapped.
 ///
@@ -143,6 +143,14 @@ impl<'a> GuestRange<'a> {
     /// True if there is no byte in it.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// What is at `offset` will be loaded soon: a hint. Beyond the end nothing is fetched.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        if let Some(at) = self.at(offset, 1) {
+            prefetch::line(at.as_ptr());
+        }
     }
 
     accessors!(load_u16, store_u16, u16, AtomicU16);

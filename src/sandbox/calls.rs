@@ -152,6 +152,9 @@ const URING_REGISTER: &[u64] = &[6, 19];
 /// What is done with a new ring: `IORING_REGISTER_PROBE`, `_RESTRICTIONS`, `_ENABLE_RINGS`, `_FILES2`.
 const URING_REGISTER_NEW: &[u64] = &[8, 11, 12, 13];
 
+/// Guest memory: `IORING_REGISTER_BUFFERS2` for a new ring's places, `IORING_REGISTER_BUFFERS_UPDATE`.
+const URING_REGISTER_MEMORY: &[u64] = &[15, 16];
+
 /// Signals whose action may change: abort's, and those whose handlers step aside for the default (stack overflow, SIGBUS). Not SIGSYS.
 const SIGACTION: &[libc::c_int] = &[libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS];
 
@@ -183,6 +186,8 @@ pub(super) fn absent() -> impl Iterator<Item = i64> {
 pub(super) struct Table {
     /// io_uring instances may be made.
     pub(super) makes_rings: bool,
+    /// Guest memory is registered with them.
+    pub(super) registers_memory: bool,
 }
 
 impl Table {
@@ -190,7 +195,9 @@ impl Table {
     pub(super) fn conditional(self) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
         let not_executable = || rule(&[when(2, masked(libc::PROT_EXEC as u64), 0)?]);
         let ourselves = u64::from(std::process::id());
-        let registers = URING_REGISTER.iter().chain(URING_REGISTER_NEW.iter().filter(|_| self.makes_rings));
+        let memory = URING_REGISTER_MEMORY.iter().filter(|_| self.registers_memory);
+        let new = URING_REGISTER_NEW.iter().filter(|_| self.makes_rings);
+        let registers = URING_REGISTER.iter().chain(new).chain(memory);
         let mut calls = BTreeMap::from([
             (libc::SYS_fcntl, one_of(1, FCNTL.iter().map(|command| *command as u64))?),
             (libc::SYS_io_uring_register, one_of(1, registers.copied())?),

@@ -8,6 +8,7 @@
 //! * [`Confined::seal`] comes last, when the threads and rings are there that live as long as the process, and before the first
 //!   byte of a front-end is read. It fences all threads, and those that they start. From then on no io_uring instance is made, so that those there are, which
 //!   are restricted (see [`crate::sys::ring`]), are all there is; unless [`Fence::makes_rings`] says that the process has to make more.
+//! * No capability is left; but for the one to lock memory, where [`Fence::registers_memory`] asks for it and it was there.
 //! * What was opened before stays open and stays as it was: images, sockets, the log.
 //! * Landlock is as good as the kernel's; what it lacks is said in the log and the process goes on. Everything else holds or is an
 //!   error, and the error names `--sandbox=off`.
@@ -69,6 +70,8 @@ pub struct Fence {
     pub comes_and_goes: bool,
     /// io_uring instances are made while it serves.
     pub makes_rings: bool,
+    /// Guest memory is registered with io_uring instances, which may take the capability to lock memory.
+    pub registers_memory: bool,
     /// Whether a core file may be written, and a debugger of the same user may look in.
     pub core_dumps: bool,
 }
@@ -77,10 +80,10 @@ pub struct Fence {
 #[derive(Debug)]
 #[must_use = "a process that is not sealed may still make any system call"]
 pub struct Confined {
-    makes_rings: bool,
+    table: calls::Table,
 }
 
-/// Takes from this thread, and those it will start, all privileges and all files but those named; from the process its core files.
+/// Takes from this thread, and those it will start, all privileges and all files but those named in the fence; from the process its core files.
 ///
 /// # Errors
 ///
@@ -97,10 +100,12 @@ pub fn confine(fence: &Fence) -> Result<Confined, Error> {
     privileges::never_gain().map_err(Error::new("no_new_privs"))?;
     // Before the capabilities go: a directory above an image may be closed to who has none.
     let enforced = landlock::restrict(fence)?;
-    privileges::drop_all().map_err(Error::new("capabilities"))?;
+    let locks_memory = privileges::drop_all(fence.registers_memory).map_err(Error::new("capabilities"))?;
     still_writable(fence)?;
-    log::log!(enforced.level(), "sandbox: {enforced}; no capabilities");
-    Ok(Confined { makes_rings: fence.makes_rings })
+    let kept = if locks_memory { " but CAP_IPC_LOCK" } else { "" };
+    log::log!(enforced.level(), "sandbox: {enforced}; no capabilities{kept}");
+    let (makes_rings, registers_memory) = (fence.makes_rings, fence.registers_memory);
+    Ok(Confined { table: calls::Table { makes_rings, registers_memory } })
 }
 
 /// Root could write to directories that it no longer can: others' are others'.
@@ -141,10 +146,10 @@ impl Confined {
         if first.join().is_err() {
             log::debug!("a thread that does nothing panicked");
         }
-        let table = calls::Table { makes_rings: self.makes_rings };
+        let table = self.table;
         let sealed = violation::install_handler().and_then(|()| seccomp::apply(table));
         sealed.map_err(Error::new("seccomp"))?;
-        let rings = if self.makes_rings { ", io_uring instances are made" } else { "" };
+        let rings = if table.makes_rings { ", io_uring instances are made" } else { "" };
         log::info!("sandbox: seccomp: {} system calls allowed{rings}", table.count());
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Capabilities go, and nothing gives them back.
 //!
 //! All four sets of capabilities(7) that can be emptied: bounding, ambient, permitted and effective with inheritable. A process of
-//! root's stays root's, which then is a user like others: files are its by ownership only.
+//! root's stays root's, which then is a user like others: files are its by ownership only. One capability may be kept by who needs it and has it:
+//! the one to lock memory beyond the limit (`CAP_IPC_LOCK`).
 #![allow(unsafe_code, reason = "prctl and capset have no safe wrapper in the crates at hand")]
 
 use std::ffi::CString;
@@ -35,16 +36,23 @@ pub(super) fn never_gain() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
-/// Drops all capabilities of the calling thread.
-pub(super) fn drop_all() -> io::Result<()> {
+/// Of linux/capability.h.
+const CAP_IPC_LOCK: u32 = 14;
+
+/// Drops all capabilities of the calling thread; but for `CAP_IPC_LOCK`, if `locks_memory`. Says whether that one is left.
+pub(super) fn drop_all(locks_memory: bool) -> io::Result<bool> {
     empty_bounding_set()?;
     // SAFETY: integers only.
     check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) })?;
     let header = Header { version: VERSION_3, pid: 0 };
-    let none = [Data::default(); 2];
+    let mut held = [Data::default(); 2];
+    // SAFETY: both are live structs of the layout and number that version 3 has; the second is written.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw const header, held.as_mut_ptr()) } as libc::c_int)?;
+    let kept = if locks_memory { held[0].permitted & 1 << CAP_IPC_LOCK } else { 0 };
+    let left = [Data { effective: kept, permitted: kept, inheritable: 0 }, Data::default()];
     // SAFETY: both are live structs of the layout and number that version 3 has.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, left.as_ptr()) } as libc::c_int)?;
+    Ok(kept != 0)
 }
 
 /// Takes every capability that the kernel knows out of the bounding set. Who lacks CAP_SETPCAP may not; then `no_new_privs` has to do, which is

@@ -11,6 +11,8 @@
 //! * A ring takes only the operations that this program uses (`IORING_REGISTER_RESTRICTIONS`); any other ends with `EACCES`.
 //! * A file that is used often is [fixed](Ring::fix): the kernel then need not look it up and count its users for each operation, which all
 //!   threads that use the file would do in one place. The ring holds such a file open until the [`FixedFile`] is dropped.
+//! * Memory that is used often can be [fixed](Ring::fix_memory), too, on a ring that was made for it: the kernel then need not look up and hold
+//!   its pages for each operation. All of it stays in memory until the [`FixedMemory`] is dropped.
 //! * The ring does not own what entries point to. Whoever pushes an entry keeps its memory and its file until the
 //!   entry's event was taken from the channel, that is why [`Channel::push`] is unsafe. Iovec arrays may go once the entry was
 //!   submitted (`IORING_FEAT_SUBMIT_STABLE` is required), but the users here keep them, too.
@@ -20,6 +22,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,8 +44,13 @@ const OPCODES: [(&str, u8); 8] = [
     ("AsyncCancel", opcode::AsyncCancel::CODE),
 ];
 
-/// Of linux/io_uring.h: `IORING_REGISTER_FILES_UPDATE`, `IORING_REGISTER_IOWQ_MAX_WORKERS`.
+/// The same, of a ring that fixes memory.
+const MEMORY_OPCODES: [(&str, u8); 2] =
+    [("ReadFixed", opcode::ReadFixed::CODE), ("WriteFixed", opcode::WriteFixed::CODE)];
+
+/// Of linux/io_uring.h: `IORING_REGISTER_FILES_UPDATE`, `IORING_REGISTER_BUFFERS_UPDATE`, `IORING_REGISTER_IOWQ_MAX_WORKERS`.
 const REGISTER_FILES_UPDATE: u8 = 6;
+const REGISTER_BUFFERS_UPDATE: u8 = 16;
 const REGISTER_IOWQ_MAX_WORKERS: u8 = 19;
 
 /// Flags that entries may have: `IOSQE_FIXED_FILE`, `IOSQE_ASYNC`.
@@ -50,6 +58,9 @@ const FLAGS: u8 = squeue::Flags::FIXED_FILE.bits() | squeue::Flags::ASYNC.bits()
 
 /// Files that a ring fixes at a time; what comes then is used by its descriptor.
 const FIXED: u32 = 256;
+
+/// Pieces of memory that a ring fixes at a time: as many as the kernel has places for (`IORING_MAX_REG_BUFFERS`).
+const FIXED_MEMORY: u16 = 1 << 14;
 
 /// How many low bits of an entry's user data belong to the channel's user.
 const KEY_BITS: u32 = 48;
@@ -97,6 +108,8 @@ struct Inner {
     untaken: usize,
     /// Places for fixed files that are free.
     places: Vec<u32>,
+    /// Places for fixed memory that are free.
+    memory_places: Vec<u16>,
 }
 
 /// A file that its ring holds open under a number, until this is dropped.
@@ -104,6 +117,13 @@ struct Inner {
 pub struct FixedFile {
     ring: Ring,
     index: u32,
+}
+
+/// Memory that its ring holds under a number, until this is dropped.
+#[derive(Debug)]
+pub struct FixedMemory {
+    ring: Ring,
+    index: u16,
 }
 
 impl std::fmt::Debug for Ring {
@@ -126,6 +146,19 @@ impl Ring {
     /// The system call's own (`EPERM` and `ENOSYS` are what containers answer that refuse io_uring), or `Unsupported` if the
     /// kernel has a ring that lacks something needed here.
     pub fn new(entries: u32) -> io::Result<Ring> {
+        Ring::make(entries, false)
+    }
+
+    /// The same, which can [fix memory](Ring::fix_memory) if the kernel has that (Linux 5.19).
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::new`].
+    pub fn fixing_memory(entries: u32) -> io::Result<Ring> {
+        Ring::make(entries, true)
+    }
+
+    fn make(entries: u32, memory: bool) -> io::Result<Ring> {
         let uring = build(entries)?;
         let params = uring.params();
         if !(params.is_feature_nodrop() && params.is_feature_ext_arg() && params.is_feature_submit_stable()) {
@@ -138,15 +171,23 @@ impl Ring {
         }
         // Linux 5.19; before, files are used by their descriptors.
         let fixed = uring.submitter().register_files_sparse(FIXED).is_ok();
-        // From here on nothing can be registered but files and a number of threads.
+        let memory = memory
+            && MEMORY_OPCODES.iter().all(|(_, code)| probe.is_supported(*code))
+            && uring.submitter().register_buffers_sparse(FIXED_MEMORY.into()).is_ok();
+        // From here on nothing can be registered but files, a number of threads, and memory if that is wanted.
         let mut allowed: Vec<_> = OPCODES.iter().map(|(_, code)| Restriction::sqe_op(*code)).collect();
         allowed.push(Restriction::register_op(REGISTER_FILES_UPDATE));
         allowed.push(Restriction::register_op(REGISTER_IOWQ_MAX_WORKERS));
+        if memory {
+            allowed.extend(MEMORY_OPCODES.iter().map(|(_, code)| Restriction::sqe_op(*code)));
+            allowed.push(Restriction::register_op(REGISTER_BUFFERS_UPDATE));
+        }
         allowed.push(Restriction::sqe_flags_allowed(FLAGS));
         uring.submitter().register_restrictions(&mut allowed)?;
         uring.submitter().register_enable_rings()?;
         let places = if fixed { (0..FIXED).rev().collect() } else { Vec::new() };
-        let inner = Inner { uring, backlog: VecDeque::new(), events: Vec::new(), untaken: 0, places };
+        let memory_places = if memory { (0..FIXED_MEMORY).rev().collect() } else { Vec::new() };
+        let inner = Inner { uring, backlog: VecDeque::new(), events: Vec::new(), untaken: 0, places, memory_places };
         Ok(Ring(Rc::new(RefCell::new(inner))))
     }
 
@@ -179,6 +220,28 @@ impl Ring {
                 log::debug!("a file cannot be fixed in a ring: {e}");
                 inner.places.push(index);
                 None
+            }
+        }
+    }
+
+    /// Holds `len` bytes of memory, at most 1 GiB, under a number of their own. All of their pages are brought into memory, which takes its time for those
+    /// that are not there, and stay there: this is the memory that entries with the number reach, whatever is mapped at its address later.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` if the ring was not made for it, or cannot be; `ENOMEM` if this is more than the limit of locked memory (`RLIMIT_MEMLOCK`); or the
+    /// system's own, for memory that cannot be held: a file's that is neither in memory nor of huge pages.
+    pub fn fix_memory(&self, base: NonNull<u8>, len: usize) -> io::Result<FixedMemory> {
+        let mut inner = self.0.borrow_mut();
+        let index = inner.memory_places.pop().ok_or(io::ErrorKind::Unsupported)?;
+        let iov = libc::iovec { iov_base: base.as_ptr().cast(), iov_len: len };
+        // SAFETY: only the list of one is read. The kernel has its own hold on the pages, and touches them only for entries that name them, for which
+        // whoever pushes those answers.
+        match unsafe { inner.uring.submitter().register_buffers_update(index.into(), &[iov], None) } {
+            Ok(_) => Ok(FixedMemory { ring: self.clone(), index }),
+            Err(e) => {
+                inner.memory_places.push(index);
+                Err(e)
             }
         }
     }
@@ -366,6 +429,26 @@ impl Drop for FixedFile {
     }
 }
 
+impl FixedMemory {
+    /// Its number, for entries.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+}
+
+impl Drop for FixedMemory {
+    /// Operations that were submitted have their own hold on the memory.
+    fn drop(&mut self) {
+        let mut inner = self.ring.0.borrow_mut();
+        let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        // SAFETY: only the list of one is read.
+        match unsafe { inner.uring.submitter().register_buffers_update(self.index.into(), &[nothing], None) } {
+            Ok(_) => inner.memory_places.push(self.index),
+            Err(e) => log::warn!("a ring does not let go of memory: {e}"),
+        }
+    }
+}
+
 impl Drop for Channel {
     fn drop(&mut self) {
         let mut inner = self.ring.0.borrow_mut();
@@ -549,7 +632,7 @@ mod tests {
         used.sort();
         used.dedup();
 
-        let mut listed = OPCODES.map(|(name, _)| name);
+        let mut listed: Vec<_> = OPCODES.iter().chain(&MEMORY_OPCODES).map(|(name, _)| *name).collect();
         listed.sort();
         assert_eq!(used, listed);
     }

@@ -94,6 +94,7 @@ pub fn serve_units(
         request_queues: 254,
         nexus_loss_timeout: Duration::from_secs(60),
         poll: Duration::from_micros(50),
+        register_memory: 0,
         trace_events: true,
     })
     .unwrap();

@@ -49,6 +49,9 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// How much memory it has unless told otherwise, in MiB.
+    pub const MEMORY_MIB: u32 = 512;
+
     /// A machine with two vCPUs, 512 MiB of shared memory and SeaBIOS. `name` names its log files and is what errors
     /// call it.
     ///
@@ -64,7 +67,7 @@ impl Machine {
             name: name.to_owned(),
             accel,
             vcpus: 2,
-            memory_mib: 512,
+            memory_mib: Machine::MEMORY_MIB,
             firmware: Firmware::SeaBios,
             arguments: Vec::new(),
             disks: 0,

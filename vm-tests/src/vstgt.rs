@@ -156,6 +156,18 @@ impl Vstgt {
         &mut self.process
     }
 
+    /// How much memory the kernel holds for it, in KiB.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn pinned_kib(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = fs::read_to_string(&path).context(|| path.clone())?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmPin:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+        kib.ok_or_else(|| Error::new(format!("{path}: no VmPin")))
+    }
+
     /// Everything it has logged so far.
     pub fn log(&self) -> String {
         self.process.output()

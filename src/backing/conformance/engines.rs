@@ -38,6 +38,71 @@ fn many_in_flight_end_once_each() {
     });
 }
 
+/// The ring reaches registered memory by its number, not by its address: pages that the memory has lost since are still what it reads into. When
+/// it is registered no more, it is its address again that counts.
+#[test]
+fn registered_memory_is_what_it_was_when_it_was_registered() {
+    each_case(|case| {
+        if case.engine != Engine::Uring {
+            return;
+        }
+        let mut rig = case.rig(MIB);
+        let data = Random(1).bytes(MIB as usize);
+        rig.image.write_bytes(0, &data).unwrap();
+        let mut guest = Guest::new();
+        let mut random = Random(9);
+        let read = |rig: &mut Rig, guest: &mut Guest| {
+            let buf = guest.buffer(&mut Random(0), Scatter::Pages, BLOCK, 1);
+            let (result, buf) = rig.door.run(&rig.image, Op { kind: OpKind::Read, offset: BLOCK, len: BLOCK }, buf);
+            assert_eq!(result, Ok(()));
+            let got = contents(&buf);
+            guest.release(buf);
+            got
+        };
+        let there = data[BLOCK as usize..2 * BLOCK as usize].to_vec();
+        guest.register_all(&mut rig.door.port);
+        assert!(read(&mut rig, &mut guest) == there, "{case:?}");
+        guest.discard();
+        assert!(read(&mut rig, &mut guest) == [0; BLOCK as usize], "{case:?}: it is not used");
+        guest.unregister_all(&mut rig.door.port);
+        assert!(read(&mut rig, &mut guest) == there, "{case:?}: it is used still");
+        while rig.door.port.has_ended() {
+            rig.door.port.advance();
+        }
+        guest.register(&mut random, &mut rig.door.port);
+    });
+}
+
+/// Reads from the page cache are not counted among those of a disk that are under way on the same ring.
+#[test]
+fn ends_from_the_page_cache_are_not_held_back_for_a_disk() {
+    const CACHED: u64 = 100;
+    let [cached, direct] = [false, true].map(|shared| Case { place: Place::Disk, shared, engine: Engine::Uring });
+    if !cached.exists() || !direct.exists() {
+        return;
+    }
+    let (mut rig, disk) = (cached.rig(MIB), direct.rig(MIB));
+    assert!(disk.image.capabilities().direct && !rig.image.capabilities().direct);
+    rig.image.write_bytes(0, &vec![1; MIB as usize]).unwrap();
+    let (mut guest, mut random) = (Guest::new(), Random(7));
+    let mut submit = |port: &mut IoPort, image, cookie| {
+        let buf = guest.buffer(&mut random, Scatter::Pages, BLOCK, 1);
+        port.submit(image, Op { kind: OpKind::Read, offset: 0, len: BLOCK }, buf, cookie);
+    };
+    for cookie in 0..CACHED {
+        submit(&mut rig.door.port, &rig.image, cookie);
+        if cookie == CACHED / 2 {
+            submit(&mut rig.door.port, &disk.image, CACHED);
+        }
+    }
+    rig.door.port.flush().unwrap();
+    let mut ended = Vec::new();
+    rig.door.port.reap(&mut ended);
+    assert!(ended.len() >= CACHED as usize, "{} in the first turn", ended.len());
+    ended.extend(rig.door.reap(CACHED as usize + 1 - ended.len()));
+    ended.into_iter().for_each(|completion| guest.release(completion.buf));
+}
+
 /// A disk has something to do while a turn still submits, and before all ends of a turn are taken.
 #[test]
 fn a_disk_is_not_kept_waiting_for_the_end_of_a_turn() {

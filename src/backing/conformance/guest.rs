@@ -1,9 +1,15 @@
 //! Guest memory for the suite: buffers scattered over it in every awkward way.
 
 use super::*;
-use crate::mem::{Direction, SnapshotSet, testing};
+use crate::mem::{Direction, RegionPart, SnapshotSet, testing};
 
 const SIZE: u64 = 32 * MIB;
+
+/// What is registered at a time: buffers lie inside of parts, across their ends, and between them.
+const PART: u64 = 192 << 10;
+
+/// Whose the memory is.
+const OWNER: u64 = 7;
 
 /// A guest's memory, of two regions with a hole between.
 pub(super) struct Guest {
@@ -59,6 +65,45 @@ impl Guest {
         let buf = self.set.resolve(Direction::Out, list.into_iter(), IoBuf::empty()).unwrap();
         assert_eq!(buf.len(), len);
         buf
+    }
+
+    /// Registers some of the memory with a port that has a ring.
+    pub(super) fn register(&self, random: &mut Random, port: &mut IoPort) {
+        for region in self.set.map().regions() {
+            let parts = (0..).map_while(|index| RegionPart::of(region, index, PART));
+            for part in parts.filter(|_| random.below(3) > 0) {
+                part.populate().unwrap();
+                port.register(OWNER, part).unwrap();
+            }
+        }
+    }
+
+    /// Registers all of it.
+    pub(super) fn register_all(&self, port: &mut IoPort) {
+        for region in self.set.map().regions() {
+            port.register(OWNER, RegionPart::of(region, 0, SIZE).unwrap()).unwrap();
+        }
+    }
+
+    /// Takes that back.
+    pub(super) fn unregister_all(&self, port: &mut IoPort) {
+        port.forget_memory(OWNER, |_| false);
+    }
+
+    /// Takes that back, perhaps not for all of the memory.
+    pub(super) fn unregister(&self, random: &mut Random, port: &mut IoPort) {
+        let kept = &self.set.map().regions()[0];
+        let keeps = random.below(2) == 0;
+        port.forget_memory(OWNER, |region| keeps && Arc::ptr_eq(region, kept));
+    }
+
+    /// Gives its file's pages back to the system: what the memory holds is zeros, in pages of their own.
+    pub(super) fn discard(&self) {
+        for region in self.set.map().regions() {
+            let file = region.file_offset().unwrap().file();
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            crate::sys::file::fallocate(file, mode, 0, SIZE).unwrap();
+        }
     }
 
     pub(super) fn release(&mut self, buf: IoBuf) {

@@ -23,6 +23,13 @@ fn run(case: Case, scatter: Scatter, rounds: u64) {
     let mut random = Random(0x5eed ^ case.block());
     let mut model = vec![0u8; SIZE as usize];
     for round in 0..rounds {
+        if case.engine == Engine::Uring {
+            match random.below(4) {
+                0 => guest.register(&mut random, &mut rig.door.port),
+                1 => guest.unregister(&mut random, &mut rig.door.port),
+                _ => {}
+            }
+        }
         let mut submitted = HashMap::new();
         let depth = 1 + random.below(PARTS);
         for part in 0..depth {
@@ -51,6 +58,9 @@ fn run(case: Case, scatter: Scatter, rounds: u64) {
             rig.door.port.submit(&rig.image, op, buf, cookie);
             if random.below(3) == 0 {
                 rig.door.port.flush().unwrap();
+            }
+            if random.below(50) == 0 {
+                guest.unregister(&mut random, &mut rig.door.port);
             }
         }
         for (cookie, (result, buf)) in by_cookie(rig.door.reap(depth as usize)) {

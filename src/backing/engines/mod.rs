@@ -1,8 +1,10 @@
 //! The engines behind a port. Each takes a [`Task`] and gives it back, finished.
 
+mod registered;
 mod threads;
 mod uring;
 
+pub use registered::MemoryBudget;
 pub(super) use threads::ThreadEngine;
 pub(super) use uring::{Reaped, UringEngine};
 
@@ -10,7 +12,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{BackingError, Completion, Image, Op, OpKind};
+use super::{BackingError, Capabilities, Completion, Image, Op, OpKind};
 use crate::mem::IoBuf;
 use crate::sys::ring::FixedFile;
 
@@ -23,6 +25,8 @@ pub(super) type LocalImage = Rc<Local>;
 pub(super) struct Local {
     /// Goes before the image.
     pub(super) fixed: Option<FixedFile>,
+    /// The image's, which never change.
+    pub(super) capabilities: Capabilities,
     pub(super) image: Arc<dyn Image>,
 }
 

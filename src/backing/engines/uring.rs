@@ -13,8 +13,10 @@ use io_uring::squeue::Entry;
 use io_uring::{opcode, squeue, types};
 
 use super::Task;
+use super::registered::{MemoryBudget, Registered};
 use crate::backing::transfer::PIECE;
 use crate::backing::{BackingError, Completion, OpKind, RawFile};
+use crate::mem::{Region, RegionPart};
 use crate::sys::fair::Fair;
 use crate::sys::file::{AlignedBuf, IOV_MAX};
 use crate::sys::ring::{Channel, Event, KEY_MAX, Ring};
@@ -50,6 +52,7 @@ pub(in crate::backing) struct UringEngine {
     in_flight: usize,
     /// Threads that the kernel may have for the ring.
     workers: usize,
+    registered: Registered,
 }
 
 /// Owns what the kernel borrows for one operation.
@@ -69,8 +72,8 @@ struct Slot {
 /// What came back from the ring.
 #[derive(Debug)]
 pub(in crate::backing) enum Reaped {
-    /// An operation that ended.
-    Done(Completion),
+    /// An operation that ended, and whether it was direct I/O.
+    Done(Completion, bool),
     /// One that the ring cannot do: its blocking method has to.
     Refused(Task),
     /// One that was to stop here.
@@ -86,8 +89,8 @@ enum Next {
 }
 
 impl UringEngine {
-    /// An engine on a ring; `None` if the ring has no channel left.
-    pub(in crate::backing) fn new(ring: &Ring) -> Option<UringEngine> {
+    /// An engine on a ring, which may register so much memory; `None` if the ring has no channel left.
+    pub(in crate::backing) fn new(ring: &Ring, budget: MemoryBudget) -> Option<UringEngine> {
         Some(UringEngine {
             channel: ring.channel()?,
             slots: Vec::new(),
@@ -98,7 +101,28 @@ impl UringEngine {
             refused: Vec::new(),
             in_flight: 0,
             workers: 0,
+            registered: Registered::new(budget),
         })
+    }
+
+    /// Registers a part of guest memory with the ring.
+    pub(in crate::backing) fn register(&mut self, owner: u64, part: RegionPart) -> io::Result<()> {
+        self.registered.add(self.channel.ring(), owner, part)
+    }
+
+    /// Registers an owner's memory no more, but for the regions that `keeps` names: no entry from now on names it.
+    pub(in crate::backing) fn forget_memory(&mut self, owner: u64, keeps: impl Fn(&Arc<Region>) -> bool) {
+        self.registered.forget(owner, keeps);
+    }
+
+    /// Takes a step at letting go of forgotten memory.
+    pub(in crate::backing) fn let_go(&mut self) {
+        self.registered.let_go();
+    }
+
+    /// Whether there is another such step.
+    pub(in crate::backing) fn is_letting_go(&self) -> bool {
+        self.registered.is_letting_go()
     }
 
     pub(in crate::backing) fn ring(&self) -> &Ring {
@@ -176,7 +200,7 @@ impl UringEngine {
     /// The next operation that ended, from what the ring has collected. Operations that the kernel did in part are queued again.
     pub(in crate::backing) fn reap(&mut self) -> Option<Reaped> {
         if let Some(cancelled) = self.cancelled.pop() {
-            return Some(Reaped::Done(cancelled));
+            return Some(Reaped::Done(cancelled, false));
         }
         if let Some(refused) = self.refused.pop() {
             return Some(Reaped::Refused(refused));
@@ -207,7 +231,8 @@ impl UringEngine {
                     let done = self.retire(index);
                     self.begin_waiting();
                     if let Some(task) = done {
-                        return Some(Reaped::Done(task.complete(result)));
+                        let direct = task.image.capabilities.direct;
+                        return Some(Reaped::Done(task.complete(result), direct));
                     }
                 }
                 None => {}
@@ -236,7 +261,7 @@ impl UringEngine {
     fn start(&mut self, index: usize) -> bool {
         let Some(slot) = self.slots.get_mut(index) else { return false };
         let key = key(index, slot.generation);
-        let Some(mut entry) = slot.entry(&mut self.bounces) else { return false };
+        let Some(mut entry) = slot.entry(&mut self.bounces, &self.registered) else { return false };
         if slot.waits() {
             entry = entry.flags(squeue::Flags::ASYNC);
         }
@@ -253,7 +278,7 @@ impl Drop for UringEngine {
         loop {
             while let Some(reaped) = self.reap() {
                 match reaped {
-                    Reaped::Done(_) => {}
+                    Reaped::Done(..) => {}
                     Reaped::Refused(task) | Reaped::Sliced(task) => drop(task.run()),
                 }
             }
@@ -285,7 +310,7 @@ impl Slot {
     }
 
     /// The entry for what is left to do.
-    fn entry(&mut self, bounces: &mut Vec<AlignedBuf>) -> Option<Entry> {
+    fn entry(&mut self, bounces: &mut Vec<AlignedBuf>, registered: &Registered) -> Option<Entry> {
         let task = self.task.as_ref()?;
         let raw = task.image.raw()?;
         let file = Target::of(task, raw);
@@ -296,7 +321,7 @@ impl Slot {
                 let durable = op.kind == FUA && self.unsynced.is_none();
                 let flags = if durable { libc::RWF_DSYNC } else { 0 };
                 let pieces = Slot::pieces(task, raw, &mut self.iov, &mut self.bounce, bounces);
-                Some(transfer(op.kind, file, pieces, offset, flags))
+                Some(transfer(op.kind, file, Memory::of(pieces, registered), offset, flags))
             }
             // See `RawFile::is_for_ring`.
             OpKind::Flush => None,
@@ -431,16 +456,39 @@ macro_rules! on {
 }
 use on;
 
-fn transfer(kind: OpKind, file: Target, pieces: &[libc::iovec], offset: u64, flags: i32) -> Entry {
-    let (list, count) = (pieces.as_ptr(), pieces.len() as u32);
-    let single = match pieces {
-        [one] => u32::try_from(one.iov_len).ok().map(|len| (one.iov_base.cast::<u8>(), len)),
-        _ => None,
-    };
-    on!(file, fd => match (kind, single) {
-        (OpKind::Read, Some((base, len))) => opcode::Read::new(fd, base, len).offset(offset).build(),
-        (OpKind::Read, None) => opcode::Readv::new(fd, list, count).offset(offset).build(),
-        (_, Some((base, len))) => opcode::Write::new(fd, base, len).offset(offset).rw_flags(flags).build(),
-        (_, None) => opcode::Writev::new(fd, list, count).offset(offset).rw_flags(flags).build(),
+/// How an entry names its memory.
+#[derive(Clone, Copy)]
+enum Memory {
+    List(*const libc::iovec, u32),
+    Piece(*mut u8, u32),
+    /// With the number of what the ring holds.
+    Fixed(*mut u8, u32, u16),
+}
+
+impl Memory {
+    fn of(pieces: &[libc::iovec], registered: &Registered) -> Memory {
+        if let [one] = pieces
+            && let Ok(len) = u32::try_from(one.iov_len)
+        {
+            let base = one.iov_base.cast::<u8>();
+            return match registered.find(base.addr(), one.iov_len) {
+                Some(number) => Memory::Fixed(base, len, number),
+                None => Memory::Piece(base, len),
+            };
+        }
+        Memory::List(pieces.as_ptr(), pieces.len() as u32)
+    }
+}
+
+fn transfer(kind: OpKind, file: Target, memory: Memory, offset: u64, flags: i32) -> Entry {
+    on!(file, fd => match (kind, memory) {
+        (OpKind::Read, Memory::Fixed(base, len, number)) => opcode::ReadFixed::new(fd, base, len, number).offset(offset).build(),
+        (OpKind::Read, Memory::Piece(base, len)) => opcode::Read::new(fd, base, len).offset(offset).build(),
+        (OpKind::Read, Memory::List(list, count)) => opcode::Readv::new(fd, list, count).offset(offset).build(),
+        (_, Memory::Fixed(base, len, number)) => {
+            opcode::WriteFixed::new(fd, base, len, number).offset(offset).rw_flags(flags).build()
+        }
+        (_, Memory::Piece(base, len)) => opcode::Write::new(fd, base, len).offset(offset).rw_flags(flags).build(),
+        (_, Memory::List(list, count)) => opcode::Writev::new(fd, list, count).offset(offset).rw_flags(flags).build(),
     })
 }

@@ -26,6 +26,8 @@ pub enum Kind {
     Vstgt(PathBuf, Vec<String>),
     /// The same, with a second socket by which another initiator may come to the same logical unit.
     VstgtShared(PathBuf, Vec<String>),
+    /// The same, with the front-end's memory registered with the kernel, as far as the limit of locked memory allows.
+    VstgtRegistered(PathBuf, Vec<String>),
     /// qemu-storage-daemon with this `aio`.
     Qsd(&'static str),
     /// The published crate vhost-device-scsi.
@@ -54,6 +56,9 @@ impl Target {
             Kind::VhostDeviceScsi(_) if workload.queues > 1 => Some("it has one request queue"),
             Kind::Spdk(_) if workload.medium == Medium::Cached => Some("it has no page cache"),
             Kind::VstgtShared(..) if direct => Some("O_DIRECT is what sharing costs: the same"),
+            Kind::VstgtRegistered(..) if workload.medium == Medium::Tmpfs => {
+                Some("what is mapped is copied by vstgt itself")
+            }
             _ => None,
         }
     }
@@ -75,8 +80,13 @@ impl Target {
         let escape = |path: &Path| path.to_string_lossy().replace(',', ",,");
         let (image_word, socket_word) = (escape(image), escape(socket));
         match &self.kind {
-            Kind::Vstgt(binary, arguments) | Kind::VstgtShared(binary, arguments) => {
+            Kind::Vstgt(binary, arguments)
+            | Kind::VstgtShared(binary, arguments)
+            | Kind::VstgtRegistered(binary, arguments) => {
                 let mut command = Command::new(binary);
+                if matches!(self.kind, Kind::VstgtRegistered(..)) {
+                    command.args(["--register-memory", "1T"]);
+                }
                 let cache = if direct { ",cache=none" } else { "" };
                 command.args(["--lun", &format!("file={image_word}{cache}")]).args(["--socket-path", &socket_word]);
                 if matches!(self.kind, Kind::VstgtShared(..)) {
@@ -137,6 +147,8 @@ impl Targets {
         targets.here.push(Target::new(VSTGT, vstgt(paths::vstgt_binary()?)));
         let shared = Kind::VstgtShared(paths::vstgt_binary()?, vstgt_arguments.to_vec());
         targets.here.push(Target::new("vstgt, shared LUN", shared));
+        let registered = Kind::VstgtRegistered(paths::vstgt_binary()?, vstgt_arguments.to_vec());
+        targets.here.push(Target::new("vstgt, registered memory", registered));
         if let Some(binary) = baseline {
             targets.here.push(Target::new("vstgt, baseline", vstgt(binary.to_owned())));
         }
