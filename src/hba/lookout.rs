@@ -7,6 +7,9 @@
 //! A gap that was slept through has waking up in it, which may take longer than the work did to come. So a reactor that does not look tries it now and
 //! then, the more seldom the oftener it was in vain.
 //!
+//! Who brings the work may be waiting for this very processor. So while it looks, a reactor offers it to others now and then; where nobody wants it, that is
+//! a short call.
+//!
 //! A queue that is looked at is *hot*: its driver has been told not to kick. It is looked at in every turn, too, for the reactor may be busy
 //! with others; if nothing comes in it for many turns it cools, and its driver has to kick again. No queue is hot while the reactor sleeps.
 
@@ -23,6 +26,9 @@ const LOOKS: u32 = 8;
 
 /// How many times the longest look may be lost before a reactor rests from looking, and how many are kept of what it has won.
 const LIMIT: u32 = 8;
+
+/// How often a reactor that looks offers its processor to others: who brings the work may be waiting for this very one.
+const YIELD: Duration = Duration::from_micros(3);
 
 /// The fewest and the most sleeps for which it rests, and after which it tries.
 const REST: (u32, u32) = (16, 4096);
@@ -153,6 +159,11 @@ impl Reactor {
 
     /// Looks at the hot queues once, in the course of a turn.
     pub(super) fn look(&mut self) {
+        if self.hot.len() > 1 {
+            // Drivers have just written there, each on its processor: all of that is fetched at the same time, not one after the other.
+            let hot = self.hot.iter().filter_map(|number| self.queues.get(usize::from(*number))?.as_ref());
+            hot.for_each(|queue| queue.ring.prefetch_avail());
+        }
         for at in (0..self.hot.len()).rev() {
             let Some(&number) = self.hot.get(at) else { continue };
             let Some(Some(queue)) =
@@ -199,7 +210,7 @@ impl Reactor {
             return false;
         }
         let start = Instant::now();
-        let mut end = start;
+        let (mut end, mut yielded) = (start, start);
         while end.duration_since(start) < self.pace.span {
             for _ in 0..LOOKS {
                 if self.sees_work() {
@@ -209,6 +220,10 @@ impl Reactor {
                 std::hint::spin_loop();
             }
             end = Instant::now();
+            if end.duration_since(yielded) >= YIELD {
+                std::thread::yield_now();
+                yielded = end;
+            }
         }
         self.pace.idle(start);
         self.pace.lost();

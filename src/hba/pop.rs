@@ -83,8 +83,18 @@ impl Reactor {
     pub(super) fn pop_active(&mut self) {
         for _ in 0..self.active.len() {
             let Some(place) = self.active.pop_front() else { return };
+            self.prefetch_next();
             self.pop_share(place);
             self.drain_events();
+        }
+    }
+
+    /// The next session's chains are on their way while the one before is worked for: where there are many guests, none has many.
+    fn prefetch_next(&self) {
+        let session = self.active.front().and_then(|place| self.sessions.get(*place)?.as_ref());
+        let number = session.and_then(|session| session.active.front());
+        if let Some(Some(queue)) = number.and_then(|number| self.queues.get(usize::from(*number))) {
+            queue.ring.prefetch_avail();
         }
     }
 

@@ -87,9 +87,15 @@ impl Reactor {
     pub(super) fn publish(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
         loop {
-            for number in touched.drain(..) {
-                self.publish_queue(number);
+            for at in 0..touched.len() {
+                if let Some(Some(next)) = touched.get(at + 1).and_then(|number| self.queues.get(usize::from(*number))) {
+                    next.ring.prefetch_used();
+                }
+                if let Some(&number) = touched.get(at) {
+                    self.publish_queue(number);
+                }
             }
+            touched.clear();
             if self.touched.is_empty() {
                 break;
             }

@@ -287,6 +287,22 @@ impl SplitRing {
         first || event.is_none_or(|event| new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old))
     }
 
+    /// A hint that chains will be looked for soon: what the driver has written there is fetched from its processor's cache.
+    ///
+    /// [`SplitRing::prefetch_used`] is the same for publishing.
+    pub fn prefetch_avail(&self) {
+        let Some(areas) = &self.areas else { return };
+        areas.avail.range().prefetch(IDX);
+        areas.avail.range().prefetch(ENTRIES + AVAIL_ENTRY * usize::from(self.next_avail & self.mask()));
+    }
+
+    /// A hint that used entries will be published soon.
+    pub fn prefetch_used(&self) {
+        let Some(areas) = &self.areas else { return };
+        areas.avail.range().prefetch(ENTRIES + AVAIL_ENTRY * usize::from(self.setup.size));
+        areas.used.range().prefetch(IDX);
+    }
+
     /// Index behind the last available entry: where [`SplitRing::next_avail`] is when all that is available now has been taken.
     ///
     /// # Errors

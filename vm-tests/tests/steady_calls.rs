@@ -18,8 +18,9 @@ use vm_tests::process::{Process, wait_until};
 use vm_tests::workdir::WorkDir;
 use vm_tests::{Context, Result, paths};
 
-/// By these a reactor hands over what a turn has collected, sleeps, is woken and interrupts a guest.
-const OF_A_TURN: [&str; 6] = ["io_uring_enter", "epoll_wait", "epoll_pwait", "preadv2", "io_submit", "read"];
+/// By these a reactor hands over what a turn has collected, looks for more, sleeps, is woken and interrupts a guest.
+const OF_A_TURN: [&str; 7] =
+    ["io_uring_enter", "sched_yield", "epoll_wait", "epoll_pwait", "preadv2", "io_submit", "read"];
 
 const BOUND: Duration = Duration::from_secs(20);
 

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 /// A back-end that answers nothing for so long is stuck.
 const STUCK: Duration = Duration::from_secs(15);
 
-/// Turns without an answer after which the processor is offered to others: on a small machine the back-end may need it.
+/// Looks at a queue without an answer, one queue after the other, after which the processor is offered to others: on a small machine the back-end may
+/// need it.
 const PATIENCE: u32 = 2_000;
 
 /// What a stretch of load brought.
@@ -190,6 +191,7 @@ impl Generator {
                 lane.ring.publish()?;
             }
         }
+        let patience = (PATIENCE / self.lanes.len().max(1) as u32).max(1);
         let (mut idle, mut last) = (0u32, start);
         loop {
             beside();
@@ -223,12 +225,12 @@ impl Generator {
             idle += 1;
             if self.interrupts {
                 self.sleep();
-            } else if idle.is_multiple_of(PATIENCE) {
+            } else if idle.is_multiple_of(patience) {
                 std::thread::yield_now();
             } else {
                 std::hint::spin_loop();
             }
-            if idle.is_multiple_of(PATIENCE) && last.elapsed() > STUCK {
+            if idle.is_multiple_of(patience) && last.elapsed() > STUCK {
                 return Err(Error::new("the back-end has stopped answering"));
             }
         }
