@@ -1,4 +1,4 @@
-//! A driver that keeps two rings full and polls.
+//! A driver that keeps two rings full and polls, or has one command at a time.
 //!
 //! Two, so that there is always one whose answers the reactor has yet to give while the driver fills the other again.
 
@@ -42,11 +42,18 @@ pub struct Load {
     pub indirect: bool,
     /// With a buffer for what is in flight (INFLIGHT_SHMFD).
     pub tracked: bool,
+    /// One command at a time, on one ring; the reactor looks for work all the while.
+    pub alone: bool,
 }
 
 impl Load {
     /// As Linux and QEMU do it, but for the tracking.
-    pub const USUAL: Load = Load { what: What::Read, indirect: true, tracked: false };
+    pub const USUAL: Load = Load { what: What::Read, indirect: true, tracked: false, alone: false };
+
+    /// Request rings, and how many commands each of them has.
+    fn size(&self) -> (u16, u16) {
+        if self.alone { (1, 1) } else { (RINGS, DEPTH) }
+    }
 }
 
 /// What a stretch of load brought.
@@ -82,7 +89,8 @@ impl Driver {
     /// Connects, starts the rings, takes the unit attentions, and fills the rings.
     pub fn attach(socket: &Path, load: &Load) -> Driver {
         let mut guest = Guest::connect(socket, Ram::new(16 << 20));
-        let rings: Vec<u16> = [0, 1].into_iter().chain(REQUESTS..REQUESTS + RINGS).collect();
+        let request_rings = REQUESTS..REQUESTS + load.size().0;
+        let rings: Vec<u16> = [0, 1].into_iter().chain(request_rings.clone()).collect();
         // Three descriptors to a command, unless they are elsewhere.
         let size = if load.indirect { DEPTH } else { (3 * DEPTH).next_power_of_two() };
         if load.tracked {
@@ -99,7 +107,7 @@ impl Driver {
         guest.start_rings(&rings, size);
         guest.clear_attentions();
         let mut driver = Driver { guest, lanes: Vec::new(), what: load.what, lba: 0 };
-        for ring in REQUESTS..REQUESTS + RINGS {
+        for ring in request_rings {
             let lane = driver.lane(ring, load);
             driver.lanes.push(lane);
         }
@@ -119,7 +127,7 @@ impl Driver {
         let ram = self.guest.ram.clone();
         let queue = self.guest.queue(ring);
         let mut slots: Vec<Option<Slot>> = (0..queue.size).map(|_| None).collect();
-        for number in 0..DEPTH {
+        for number in 0..load.size().1 {
             let slot = Slot { header: ram.alloc(HEADER.into()), response: ram.alloc(RESPONSE.into()) };
             let data = ram.alloc(DATA.into());
             let cdb = match load.what {

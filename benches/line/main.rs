@@ -10,6 +10,9 @@
 //! often the reactor slept in 1000 commands: more than a few mean that the front-end could not keep up (the machine has other work), and that the figure has
 //! waking up in it. `share` is how much of a processor the reactor got.
 //!
+//! The row `one at a time` is another matter: what a reactor spends from one command to the next one that the driver sends once it has the answer,
+//! the looking and the driver's own time in it. It is the response time of a processor that does nothing but that.
+//!
 //! Without `--bench`, as tests are run, every row is tried for a moment.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench that cannot go on ends")]
 
@@ -36,13 +39,17 @@ struct Pace {
 const BENCH: Pace = Pace { stretch: Duration::from_millis(500), stretches: 9 };
 const TRIAL: Pace = Pace { stretch: Duration::from_millis(10), stretches: 1 };
 
-const LOADS: [(&str, Load); 6] = [
+/// Longer than the driver takes for anything.
+const LOOKING: Duration = Duration::from_millis(1);
+
+const LOADS: [(&str, Load); 7] = [
     ("read 4k", Load { what: What::Read, ..Load::USUAL }),
     ("read 4k, direct descriptors", Load { what: What::Read, indirect: false, ..Load::USUAL }),
     ("read 4k, in flight tracked", Load { what: What::Read, tracked: true, ..Load::USUAL }),
     ("write 4k", Load { what: What::Write, ..Load::USUAL }),
     ("write 4k, in flight tracked", Load { what: What::Write, tracked: true, ..Load::USUAL }),
     ("test unit ready", Load { what: What::TestUnitReady, ..Load::USUAL }),
+    ("read 4k, one at a time", Load { what: What::Read, alone: true, ..Load::USUAL }),
 ];
 
 fn main() {
@@ -62,7 +69,8 @@ fn main() {
 }
 
 fn row(name: &str, load: &Load, pace: &Pace) {
-    let served = Served::start();
+    // What it spends on looking for work is no command's, unless how soon it finds some is the question.
+    let served = Served::start(if load.alone { LOOKING } else { Duration::ZERO });
     let clock = ThreadClock::of("vstgt-reactor0");
     let mut driver = Driver::attach(&served.socket, load);
     // Until everything has grown to its size.

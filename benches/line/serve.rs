@@ -25,7 +25,8 @@ pub struct Served {
 }
 
 impl Served {
-    pub fn start() -> Served {
+    /// Its reactor looks for work for so long, before it sleeps.
+    pub fn start(poll: Duration) -> Served {
         watchdog(Duration::from_secs(300));
         let setup = LuSetup::new(Arc::new(NullImage), 0x3000_0000_0000_0001, "BENCH".to_owned());
         let target = Target::new(TargetSetup {
@@ -42,8 +43,7 @@ impl Served {
             target_ports: vec![TargetPortSetup { name: "t".to_owned(), host_no: 0 }],
             request_queues: 254,
             nexus_loss_timeout: Duration::from_secs(60),
-            // What it spends on looking for work is no command's.
-            poll: Duration::ZERO,
+            poll,
             register_memory: 0,
             trace_events: false,
         });
