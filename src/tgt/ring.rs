@@ -110,10 +110,15 @@ impl<E, D> Ring<E, D> {
     #[inline]
     fn pop(&mut self) -> Option<(E, Option<D>)> {
         let (event, has) = self.slots.pop_front()?;
+        let beside = if has { self.beside.pop_front() } else { None };
         if !self.reserve.is_empty() {
             self.refill();
+        } else if self.slots.is_empty() {
+            // An empty ring begins at its first slot again: few events at a time stay in few cache lines.
+            self.slots.clear();
+            self.beside.clear();
         }
-        Some((event, if has { self.beside.pop_front() } else { None }))
+        Some((event, beside))
     }
 
     #[cold]
