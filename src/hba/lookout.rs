@@ -30,8 +30,33 @@ const LIMIT: u32 = 8;
 /// How often a reactor that looks offers its processor to others: who brings the work may be waiting for this very one.
 const YIELD: Duration = Duration::from_micros(3);
 
+/// How much is done at most, turns and requests together, between two questions to the wait set for work that is announced.
+const UNASKED: u64 = 32;
+
 /// The fewest and the most sleeps for which it rests, and after which it tries.
 const REST: (u32, u32) = (16, 4096);
+
+/// What was done since the wait set was asked: a reactor that finds its work by looking need not ask it in every turn, but others' kicks come that way.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    turns: u64,
+    /// How much had been done then.
+    at: u64,
+}
+
+impl Asked {
+    /// A turn is over, after so many requests in all, and there is work that was `found` by looking, or is not. Whether the reactor goes on without
+    /// asking; if not, it asks now.
+    pub(super) fn goes_on(&mut self, found: bool, requests: u64) -> bool {
+        self.turns += 1;
+        let done = self.turns + requests;
+        if found && done - self.at < UNASKED {
+            return true;
+        }
+        self.at = done;
+        false
+    }
+}
 
 /// How long a reactor looks before it sleeps.
 #[derive(Debug)]
@@ -209,15 +234,17 @@ impl Reactor {
             }
             return false;
         }
+        // What comes at once is taken without asking for the time.
+        if self.sees_work_soon() {
+            self.pace.won(Duration::ZERO);
+            return true;
+        }
         let start = Instant::now();
         let (mut end, mut yielded) = (start, start);
         while end.duration_since(start) < self.pace.span {
-            for _ in 0..LOOKS {
-                if self.sees_work() {
-                    self.pace.won(end.duration_since(start));
-                    return true;
-                }
-                std::hint::spin_loop();
+            if self.sees_work_soon() {
+                self.pace.won(end.duration_since(start));
+                return true;
             }
             end = Instant::now();
             if end.duration_since(yielded) >= YIELD {
@@ -231,6 +258,17 @@ impl Reactor {
             self.cool(number);
         }
         !self.active.is_empty()
+    }
+
+    /// Looks a few times.
+    fn sees_work_soon(&mut self) -> bool {
+        for _ in 0..LOOKS {
+            if self.sees_work() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
     }
 
     fn sees_work(&mut self) -> bool {
@@ -358,6 +396,23 @@ mod tests {
             }
         }
         assert!(looks < 40, "{looks}");
+    }
+
+    /// However much is found by looking: with every 32 turns and requests the wait set is asked, and always when there is nothing.
+    #[test]
+    fn announced_work_is_asked_for() {
+        for a_turn in [0, 1, 3, 100] {
+            let (mut asked, mut requests, mut last) = (Asked::default(), 0, 0);
+            for turn in 1..10_000 {
+                requests += a_turn;
+                if !asked.goes_on(true, requests) {
+                    last = turn + requests;
+                }
+                assert!(turn + requests - last < 32);
+            }
+            assert!(!asked.goes_on(false, requests));
+            assert_eq!(asked.goes_on(true, requests + a_turn), a_turn < 31);
+        }
     }
 
     /// A wake that no lack of work came before says nothing.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::letters::Letters;
-use super::lookout::Pace;
+use super::lookout::{Asked, Pace};
 use super::mail::{Mail, answer};
 use super::nexus::Logins;
 use super::queue::Queue;
@@ -64,6 +64,7 @@ pub struct Reactor {
     /// Queues that are looked at although they have been told not to kick.
     pub(super) hot: Vec<u16>,
     pub(super) pace: Pace,
+    asked: Asked,
     /// How many queues there have been.
     pub(super) opened: u16,
     pub(super) logins: Logins,
@@ -123,6 +124,7 @@ impl Reactor {
             polled: Vec::new(),
             hot: Vec::new(),
             pace: Pace::new(parts.poll),
+            asked: Asked::default(),
             opened: 0,
             logins: Logins::default(),
             ports: parts.ports,
@@ -225,7 +227,12 @@ impl Reactor {
     }
 
     fn sleep(&mut self) {
-        let falls_asleep = self.active.is_empty() && !self.io.has_ended() && !self.look_out();
+        let may_look = self.active.is_empty() && !self.io.has_ended();
+        let found = may_look && self.look_out();
+        if self.asked.goes_on(found, self.rings.counters().requests) {
+            return;
+        }
+        let falls_asleep = may_look && !found;
         let timeout = if falls_asleep {
             // The order matters: say "asleep", then look once more, then sleep. Whoever puts something in later sees us asleep.
             self.waker.prepare_sleep();
