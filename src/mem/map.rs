@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::range::GuestRange;
 use super::region::{MAX_GUEST_MEMORY, Region, RegionError, RegionSpec};
-use super::{copy, sigbus};
+use super::{copy, prefetch, sigbus};
 
 /// An access that is not wholly inside guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,6 +155,11 @@ impl MemoryMap {
     /// Whether all of `len` bytes at `gpa` are guest memory, be it in several adjoining regions.
     pub fn contains(&self, gpa: u64, len: u64) -> bool {
         self.pieces(gpa, len, |_, _, _| ()).is_ok()
+    }
+
+    /// The same, for what will be written soon: its beginning is fetched meanwhile, which another processor has had last.
+    pub fn contains_to_write(&self, gpa: u64, len: u64) -> bool {
+        self.pieces(gpa, len, |_, host, _| prefetch::line_to_write(host.as_ptr())).is_ok()
     }
 
     /// Fills `dst` from guest memory at `gpa`.

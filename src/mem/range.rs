@@ -145,6 +145,14 @@ impl<'a> GuestRange<'a> {
         self.len == 0
     }
 
+    /// What is at `offset` will be stored to soon: a hint. Beyond the end nothing is fetched.
+    #[inline]
+    pub fn prefetch_to_write(&self, offset: usize) {
+        if let Some(at) = self.at(offset, 1) {
+            prefetch::line_to_write(at.as_ptr());
+        }
+    }
+
     /// What is at `offset` will be loaded soon: a hint. Beyond the end nothing is fetched.
     #[inline]
     pub fn prefetch(&self, offset: usize) {

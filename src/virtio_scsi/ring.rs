@@ -217,6 +217,8 @@ impl SplitRing {
             return self.break_with(RingError::HeadInFlight(head));
         }
         self.next_avail = self.next_avail.wrapping_add(1);
+        // Where the answer's entry may come; its driver has read there.
+        areas.used.range().prefetch_to_write(ENTRIES + USED_ENTRY * usize::from(self.next_used & self.mask()));
         Ok(walk(chain, head, areas, self.setup.size))
     }
 
@@ -300,7 +302,7 @@ impl SplitRing {
     pub fn prefetch_used(&self) {
         let Some(areas) = &self.areas else { return };
         areas.avail.range().prefetch(ENTRIES + AVAIL_ENTRY * usize::from(self.setup.size));
-        areas.used.range().prefetch(IDX);
+        areas.used.range().prefetch_to_write(IDX);
     }
 
     /// Index behind the last available entry: where [`SplitRing::next_avail`] is when all that is available now has been taken.

@@ -65,9 +65,9 @@ impl ResponseSlot {
         self.len += len;
     }
 
-    /// Whether all of it is guest memory.
+    /// Whether all of it is guest memory. It will be written soon.
     pub(super) fn check(&self, map: &MemoryMap) -> Result<(), OutsideMemory> {
-        let outside = |&&(addr, len): &&(u64, u32)| !map.contains(addr, u64::from(len));
+        let outside = |&&(addr, len): &&(u64, u32)| !map.contains_to_write(addr, u64::from(len));
         match self.pieces.iter().find(outside) {
             Some(&(addr, len)) => Err(OutsideMemory { addr, len: u64::from(len) }),
             None => Ok(()),
