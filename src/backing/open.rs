@@ -441,7 +441,8 @@ pub fn limits_of(image: &Path) -> Vec<PathBuf> {
 /// The longest block that always lies in one piece in memory.
 const PAGE: u32 = 4096;
 
-/// How blocks of the image stay whole. Nobody can tear a block of an image that one initiator uses, or nobody writes.
+/// How blocks of the image stay whole, where they have to: of an image that several initiators use and some of them write. One that reads a block of
+/// its own while it writes it, through the page cache, may see some of both; it has to wait for itself.
 ///
 /// Direct I/O keeps them whole if each goes to the device in one request. What it is a request's worth of must lie in one piece in memory (see
 /// [`RawFile::takes`]) and on the medium.

@@ -10,7 +10,8 @@
 //!   reap completions → turn `CMD_RSP`s into responses → publish each used ring once → `CMD_DONE` → interrupt.
 //! * Everything in a turn is bounded: letters; chains and bytes for each guest, however many rings it has. What is left over is the
 //!   next turn's, after the others'. A ring that shows nothing is not looked at, unless it was busy a moment ago and looking pays (`lookout`); no ring
-//!   is looked at while its reactor sleeps, and then its driver has been asked to kick.
+//!   is looked at while its reactor sleeps, and then its driver has been asked to kick. Kicks are heard when the wait set is asked: in each turn, but for those
+//!   whose work was found by looking, of which a few may come one after the other.
 //! * `CMD_DONE` is posted after the used index is stored: what waits for it (task management, draining) never overtakes
 //!   the completions it covers.
 //! * A letter that judges a nexus's commands is read when everything has been taken that the nexus's rings showed as it came: what

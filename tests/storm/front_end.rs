@@ -142,7 +142,9 @@ impl FrontEnd {
     pub fn read_block(&mut self, unit: UnitNo, lba: u64) -> u64 {
         let (at, answer) = self.alone(unit, &What::Read.cdb(lba, 1, false), SIMPLE, &[], BLOCK as u32);
         assert!(answer.good(), "{answer:?}");
-        stamp_of(&self.guest.ram.read(self.slots[at].data, BLOCK as usize)).expect("a whole block")
+        let stamps = stamps_of(&self.guest.ram.read(self.slots[at].data, BLOCK as usize));
+        assert_eq!(stamps.len(), 1, "a whole block");
+        stamps[0]
     }
 
     #[expect(clippy::too_many_arguments, reason = "a command has so many parts")]
@@ -280,18 +282,23 @@ impl FrontEnd {
             What::Read => {
                 let data = self.guest.ram.read(self.slots[at].data, task.input as usize);
                 for (lba, block) in (task.lba..).zip(data.chunks(BLOCK as usize)) {
-                    let stamp = stamp_of(block).unwrap_or_else(|| panic!("torn: {task:?} block {lba}"));
-                    found.push((lba, stamp));
+                    let stamps = stamps_of(block);
+                    // Only a unit that others can reach promises that: whoever reads a block of its own while it writes it may see some of both.
+                    let whole = stamps.len() == 1;
+                    assert!(whole || task.unit != SHARED, "torn: {task:?} block {lba}: {stamps:x?}");
+                    found.extend(stamps.into_iter().map(|stamp| (lba, stamp, whole)));
                 }
             }
-            What::CompareAndWrite => found.push((task.lba, task.expected)),
+            What::CompareAndWrite => found.push((task.lba, task.expected, true)),
             _ => {}
         }
-        for (lba, stamp) in found {
+        for (lba, stamp, whole) in found {
             if let Err(why) = storm.ledger.check(stamp, task.unit, lba, task.posted) {
                 panic!("front-end {}: {stamp:#x} in block {lba}: {why}\n{task:?}", self.who);
             }
-            self.seen.insert((task.unit, lba), stamp);
+            if whole {
+                self.seen.insert((task.unit, lba), stamp);
+            }
         }
         if !task.stamps.is_empty() {
             for (lba, &stamp) in (task.lba..).zip(&task.stamps) {

@@ -113,8 +113,10 @@ pub fn block(stamp: u64) -> Vec<u8> {
     stamp.to_le_bytes().repeat(BLOCK as usize / 8)
 }
 
-/// The stamp of a block; `None` if it holds more than one.
-pub fn stamp_of(block: &[u8]) -> Option<u64> {
-    let whole = block[8..] == block[..block.len() - 8];
-    whole.then(|| u64::from_le_bytes(block[..8].try_into().unwrap()))
+/// The stamps of a block, one after the other: one if it is whole.
+pub fn stamps_of(block: &[u8]) -> Vec<u64> {
+    let (words, _) = block.as_chunks();
+    let mut stamps: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+    stamps.dedup();
+    stamps
 }
