@@ -23,7 +23,7 @@ use frontend::process::IMAGE_SIZE;
 use frontend::{BOUND, Guest, Ram, Vstgt, eventually};
 use held::{kinds, serve};
 use storm::image::SlowImage;
-use storm::{assert_stormy, seed, soak, storms};
+use storm::{Own, assert_stormy, seed, soak, storms};
 
 /// How many functions.
 fn functions() -> usize {
@@ -45,7 +45,7 @@ fn every_task_is_answered_once_and_right() {
         let images = [0, 1, 2].map(|i| Arc::new(SlowImage::new(seed ^ i)) as Arc<dyn Image>);
         let (hba, server, dir) = serve(kind, images);
         let guests = ["a", "b"].map(|name| negotiated(&dir.path().join(name)));
-        let counts = storms(guests, [lun(0, 0), lun(0, 1)], functions(), seed);
+        let counts = storms(guests, [lun(0, 0), lun(0, 1)], Own::Whole, functions(), seed);
         assert_stormy(&counts);
         server.stop(BOUND).unwrap();
         hba.stop();
@@ -71,7 +71,7 @@ fn nothing_is_left_behind() {
     });
     let round = |seed| {
         let guests = ["a", "b"].map(|name| negotiated(&path.join(format!("{name}.sock"))));
-        storms(guests, [lun(0, 1), lun(0, 0)], functions() / 2, seed)
+        storms(guests, [lun(0, 1), lun(0, 0)], Own::InPageCache, functions() / 2, seed)
     };
     round(seed);
     eventually("guests are gone", || vstgt.guest_mappings() == 0);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::Own;
 use super::functions::Function;
 use super::judge::{ACA_ACTIVE, AcaTimes, Attentions, CHECK_CONDITION, Judge, Rules};
 use super::ledger::{Cause, Ledger, SHARED, UnitNo};
@@ -35,6 +36,7 @@ pub struct Slot {
 /// What both front-ends have in common.
 pub struct Storm<'a> {
     pub ledger: &'a Ledger,
+    pub own: Own,
     pub rules: Rules,
     /// Whether there are LOGICAL UNIT RESETs, which make the rules the default ones.
     pub resets: bool,
@@ -283,9 +285,8 @@ impl FrontEnd {
                 let data = self.guest.ram.read(self.slots[at].data, task.input as usize);
                 for (lba, block) in (task.lba..).zip(data.chunks(BLOCK as usize)) {
                     let stamps = stamps_of(block);
-                    // Only a unit that others can reach promises that: whoever reads a block of its own while it writes it may see some of both.
-                    let whole = stamps.len() == 1;
-                    assert!(whole || task.unit != SHARED, "torn: {task:?} block {lba}: {stamps:x?}");
+                    let (whole, may_mix) = (stamps.len() == 1, storm.own == Own::InPageCache && task.unit != SHARED);
+                    assert!(whole || may_mix, "torn: {task:?} block {lba}: {stamps:x?}");
                     found.extend(stamps.into_iter().map(|stamp| (lba, stamp, whole)));
                 }
             }

@@ -58,11 +58,20 @@ impl Drop for Fails<'_> {
     }
 }
 
+/// What is promised of the units that only one guest reaches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// Their images keep blocks whole.
+    Whole,
+    /// They are files in the page cache: who reads a block while it writes it may see some of both.
+    InPageCache,
+}
+
 /// Storms of so many functions in all, by two guests that are connected and whose rings are not started. Which of the units is at which
 /// address is `luns`: the own one, the shared one.
-pub fn storms(guests: [Guest; 2], luns: [[u8; 8]; 2], functions: usize, seed: u64) -> Counts {
-    let [own, shared] = luns;
-    let luns = [own, own, shared];
+pub fn storms(guests: [Guest; 2], luns: [[u8; 8]; 2], own: Own, functions: usize, seed: u64) -> Counts {
+    let [private, shared] = luns;
+    let luns = [private, private, shared];
     let mut who = 0..;
     let mut sides = guests.map(|guest| {
         let who = who.next().unwrap();
@@ -84,7 +93,7 @@ pub fn storms(guests: [Guest; 2], luns: [[u8; 8]; 2], functions: usize, seed: u6
         prepare(&mut sides, rules);
         let failed = AtomicBool::new(false);
         let functions = functions.div_ceil(2 * PHASES.len());
-        let storm = &Storm { ledger: &ledger, rules, resets, functions, failed: &failed };
+        let storm = &Storm { ledger: &ledger, own, rules, resets, functions, failed: &failed };
         std::thread::scope(|scope| {
             for side in &mut sides {
                 scope.spawn(|| {
